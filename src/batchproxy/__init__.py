@@ -1,0 +1,30 @@
+"""Map lists through an expensive batch function so that each distinct item is computed once."""
+
+from ._async import AsyncBatchingMapProxy as AsyncBatchingMapProxy
+from ._cache import Cache as Cache
+from ._errors import AnswerTypeError as AnswerTypeError
+from ._errors import AnswerValueError as AnswerValueError
+from ._errors import BatchProxyError as BatchProxyError
+from ._errors import CircularWaitError as CircularWaitError
+from ._errors import ClosedError as ClosedError
+from ._errors import PortalError as PortalError
+from ._statistics import Statistics as Statistics
+from ._sync import BatchingMapProxy as BatchingMapProxy
+
+__all__ = [
+    "AnswerTypeError",
+    "AnswerValueError",
+    "AsyncBatchingMapProxy",
+    "BatchProxyError",
+    "BatchingMapProxy",
+    "Cache",
+    "CircularWaitError",
+    "ClosedError",
+    "PortalError",
+    "Statistics",
+]
+
+# Tracebacks, documentation and pickles shall name what users import, not the room it lives in.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

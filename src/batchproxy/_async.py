@@ -1,0 +1,220 @@
+"""AsyncBatchingMapProxy: the engine in the caller's own task."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, overload
+from weakref import ref
+
+from anyio.lowlevel import checkpoint
+
+from ._cache import Cache
+from ._engine import Engine, Nest, Origin, innermost
+from ._errors import AnswerTypeError
+from ._flights import Flight
+from ._loops import running_loop
+from ._plan import Answer, Plan
+from ._statistics import Statistics
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class AsyncBatchingMapProxy(Generic[S, T]):
+    """Maps lists through an asynchronous batch function, computing each distinct item once.
+
+    The results of ``await proxy.map(items, fetch)`` are those of ``await fetch(items)``, one per
+    item in the same order; but `fetch` is called with batches of distinct items that are neither
+    cached nor being computed by anybody else who uses the same proxy or the same `Cache`.
+
+    Generic in the item ``S`` and the result ``T``: ``AsyncBatchingMapProxy[int, str]()``.
+
+    Args:
+        batch_size: The most items in one call. Every batch of a ``map()`` but the last has exactly
+            so many. None (the default), 0 or less: one call with all that is missing.
+        max_concurrency: The most calls at a time, 1 or more, over all ``map()`` calls of this proxy
+            in one event loop; waiting calls go first come, first served, batch by batch.
+        key: A function from an item to its hashable identity; by default the item itself. Items
+            with equal keys share one result, and Python's equality decides: ``1 == 1.0 == True``.
+        cache: Where results are kept: a `Cache`, to share with other proxies, or any mutable
+            mapping; by default a private `Cache` without bounds. Every access to a mapping is made
+            under a lock, from whichever thread has to; what it raises is logged (logger
+            ``batchproxy``) and counts as a miss.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `max_concurrency` is less than 1.
+
+    Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
+    number of threads at once, and a key is computed once among them all.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        max_concurrency: int = 8,
+        *,
+        key: Callable[[S], Hashable] | None = None,
+        cache: Cache[T] | MutableMapping[Any, T] | None = None,
+    ) -> None:
+        if max_concurrency is None:
+            raise TypeError("max_concurrency must be an integer of 1 or more, got None")
+        self._engine = Engine(batch_size, max_concurrency, key, cache)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The most items in one call; None, 0 or less for one call with all that is missing."""
+        return self._engine.batch_size
+
+    @property
+    def max_concurrency(self) -> int:
+        """The most calls at a time in one event loop."""
+        return self._engine.max_concurrency or 1
+
+    @overload
+    async def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        return_exceptions: bool,
+    ) -> list[T | Exception]: ...
+
+    async def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Give the result of each of `items`, in their order.
+
+        Equivalent to ``await map_func(list(items))`` for a function that answers item by item, but
+        for what that costs: known results come from the cache, results that somebody is computing
+        are waited for, and the rest is computed in batches.
+
+        Args:
+            items: Any iterable of items; it is read once, before anything else happens.
+            map_func: Any async callable. It is given a list of distinct items, and answers with as
+                many results in the same order (a list, tuple, array, Series: anything sized and
+                indexable), or with a mapping from key to result (further entries are ignored). An
+                `Exception` instance among the results is the failure of that one item.
+            return_exceptions: If true, failed items hold their exception in the list, every batch
+                is called, and nothing is raised for them, as in `asyncio.gather`.
+
+        Returns:
+            A new list as long as `items`.
+
+        Raises:
+            Exception: What `map_func` raised: that very object, never in a group. The first failing
+                call ends this ``map()``: its other running calls are cancelled, and failures of
+                those are attached as notes. Whoever else waits for the failing call gets the same
+                exception. Batches that had finished stay cached; failures are never cached.
+            AnswerTypeError: `map_func` answered with something that is no such answer.
+            AnswerValueError: The answer has the wrong length, or lacks a key.
+            CircularWaitError: This ``map()`` would wait for itself: it was called, directly or not,
+                by the very call that computes what it asks for.
+            ClosedError: The proxy is closed.
+            TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
+                or `map_func` cannot be called.
+
+        Checkpoints: Always one, also for an empty list or if everything is cached; and one before
+        every call of `map_func`.
+
+        Cancellation: A cancelled caller leaves at once. Its running calls are cancelled and their
+        keys released, and others who wait for those keys compute them anew. Finished batches stay
+        cached. Cancelling one who waits for another's call disturbs nobody.
+
+        Threads: May be called in any event loop, also in several at once; from a synchronous thread
+        through a portal: ``portal.call(proxy.map, items, map_func)``. `map_func` runs in the
+        caller's event loop and sees the caller's context variables. It may call ``map()`` itself,
+        and then uses the slot of its own call.
+        """
+        engine = self._engine
+        plan = engine.begin(items, map_func, keep_failures=return_exceptions)
+        if not isinstance(plan, Plan):
+            await checkpoint()
+            engine.count(len(plan))
+            return plan
+        origin = Origin(home=running_loop())
+        await engine.run(plan, _InTask(map_func, origin.nest), origin)
+        return engine.finish(plan)
+
+    async def clear(self) -> None:
+        """Forget every result, for everybody who shares the cache.
+
+        When it returns, no later ``map()`` gets a result whose computation began before. Callers
+        already waiting for a call under way still get its result.
+
+        Checkpoints: One, after everything is forgotten.
+
+        Threads: May be called from any event loop.
+        """
+        self._engine.cache.clear()
+        await checkpoint()
+
+    async def aclose(self) -> None:
+        """Let no further ``map()`` begin. Closing twice is fine.
+
+        Waits for nothing, deletes no result and disturbs no ``map()`` under way.
+
+        Checkpoints: None.
+        """
+        self._engine.closed = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def statistics(self) -> Statistics:
+        """What this proxy has done so far, in all event loops together. No checkpoint."""
+        return self._engine.statistics()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine!r}>"
+
+
+class _InTask:
+    """Calls an asynchronous ``map_func`` in the task that asks for it."""
+
+    __slots__ = ("_map_func", "_outer")
+
+    interruptible = True
+
+    def __init__(self, map_func: Callable[[list[Any]], Awaitable[Any]], outer: Nest | None) -> None:
+        self._map_func = map_func
+        self._outer = outer
+
+    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+        token = innermost.set(Nest(ref(flight), self._outer))
+        try:
+            answer = self._map_func(items)
+            if not isinstance(answer, Awaitable) and not inspect.isawaitable(answer):
+                raise AnswerTypeError(
+                    f"map_func is not asynchronous: calling it gave {type(answer).__qualname__!r}, "
+                    "which cannot be awaited; write it as `async def`, or use BatchingMapProxy"
+                )
+            return await answer
+        finally:
+            # ValueError: the loop was torn down, and the collector ends this in another context.
+            with suppress(ValueError):
+                innermost.reset(token)

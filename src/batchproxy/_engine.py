@@ -1,0 +1,362 @@
+"""The one room that awaits: claim → call under a slot → settle → deliver.
+
+Both proxies run this. What differs between them, how a ``map_func`` is called, is handed in as a
+`Caller`. All state is in `Plan`, `Flight` and `Table`, changed by plain methods; whatever happens
+at an ``await``, the ``finally`` of the call releases its keys and its slot without awaiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from contextlib import suppress
+from contextvars import ContextVar
+from math import ceil
+from typing import Any, NamedTuple, Protocol
+from weakref import ref
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from . import _rings
+from ._cache import Cache
+from ._errors import ClosedError
+from ._flights import Flight
+from ._loops import post, running_loop
+from ._plan import Failure, Plan, check_answer, keyed, listed, split_failures, unhashable
+from ._slots import Slot, Slots
+from ._statistics import Statistics
+
+
+class Nest(NamedTuple):
+    """A link of the chain of calls that the running code is inside of.
+
+    Weak: a task that a ``map_func`` left behind must not keep the results of that call alive.
+    """
+
+    flight: ref[Flight]
+    outer: Nest | None
+
+
+innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
+
+
+class Origin:
+    """Where a ``map()`` comes from."""
+
+    __slots__ = ("ancestors", "blocked", "home", "loop", "nest")
+
+    def __init__(self, *, home: object = None, holding: object = None) -> None:
+        nest = innermost.get()
+        while nest is not None and nest.flight() is None:
+            nest = nest.outer
+        self.nest = nest
+        # The calls that this map() is nested in, the innermost first.
+        self.ancestors: list[Flight] = []
+        while nest is not None:
+            if (flight := nest.flight()) is not None:
+                self.ancestors.append(flight)
+            nest = nest.outer
+        # The event loop that the calls of map_func run in, if they are tasks.
+        self.home = home
+        # What stands still until this map() returns: the call that it is nested in, and the event
+        # loop whose thread it holds.
+        parent = next((flight for flight in self.ancestors if not flight.done), None)
+        self.blocked = tuple(node for node in (parent, holding) if node is not None)
+
+
+class Caller(Protocol):
+    """How a ``map_func`` is called."""
+
+    interruptible: bool
+    """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
+
+    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+        """Call with `items`, inside `flight`.
+
+        The answer; what the function raised is raised, or answered as a `Failure` (a function of
+        another thread may raise what no coroutine can pass on, such as `StopIteration`).
+        """
+
+
+class Engine:
+    """What a proxy is made of: its options, its cache, its slots and its counters."""
+
+    def __init__(
+        self,
+        batch_size: int | None,
+        max_concurrency: int | None,
+        key: Callable[[Any], Hashable] | None,
+        cache: Cache[Any] | MutableMapping[Any, Any] | None,
+    ) -> None:
+        _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
+        if max_concurrency is not None:
+            _check_integer("max_concurrency", max_concurrency, "an integer of 1 or more")
+            if max_concurrency < 1:
+                raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
+        if key is not None and not callable(key):
+            raise TypeError(f"key must be a function from item to key, got {key!r}")
+        if cache is None:
+            cache = Cache()
+        elif isinstance(cache, MutableMapping):
+            cache = Cache._over(cache)
+        elif not isinstance(cache, Cache):
+            raise TypeError(f"cache must be a Cache or a mutable mapping, got {cache!r}")
+        self.batch_size = batch_size
+        self.max_concurrency = max_concurrency
+        self.cache = cache
+        self.closed = False
+        self._table = cache._table
+        self._key = key
+        self._slots = None if max_concurrency is None else Slots(max_concurrency)
+        # Counted under the lock of the cache; a call is in `_running` until it is released, so that
+        # those cancelled need no count of their own.
+        self._running: set[Flight] = set()
+        self._maps = self._items = 0
+        self._calls = self._completed = self._failed = self._computed = self._shared = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"batch_size={self.batch_size} max_concurrency={self.max_concurrency}"
+            f"{' closed' * self.closed} cache={self.cache!r}"
+        )
+
+    def statistics(self) -> Statistics:
+        table = self._table
+        with table.flights.lock:
+            calls, running = self._calls, len(self._running)
+            return Statistics(
+                maps=self._maps,
+                items=self._items,
+                calls=calls,
+                completed=self._completed,
+                failed=self._failed,
+                cancelled=calls - running - self._completed - self._failed,
+                running=running,
+                computed=self._computed,
+                shared=self._shared,
+                in_flight=len(table.flights),
+                waiting=table.flights.waiting(),
+                cached=len(table),
+            )
+
+    def begin(
+        self, items: Iterable[Any], map_func: object, *, keep_failures: bool
+    ) -> list[Any] | Plan:
+        """The answers if the cache has them all, else the plan that `run` is to carry out.
+
+        Raises:
+            ClosedError: the proxy is closed.
+            TypeError: `items` is no iterable, an item (or its key) is not hashable, or there is
+                something to compute and `map_func` cannot be called.
+        """
+        if self.closed:
+            raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
+        items = listed(items)
+        keys = keyed(items, self._key)
+        try:
+            answers = self._table.lookup(keys)
+            if answers is not None:
+                return answers
+            plan = Plan(items, keys, keep_failures=keep_failures)
+        except TypeError:
+            if (error := unhashable(keys, has_key=self._key is not None)) is None:
+                raise
+            raise error from None
+        if not callable(map_func):
+            raise TypeError(
+                "map() takes a function from a list of items to their results as its second "
+                f"argument, got {map_func!r}"
+            )
+        return plan
+
+    async def run(self, plan: Plan, call: Caller, origin: Origin) -> None:
+        """Carry out `plan`. A failure that ends it is left in ``plan.failure``, not raised.
+
+        Raises:
+            CircularWaitError: this ``map()`` would wait for itself.
+        """
+        self._table.open(plan)
+        _rings.check(origin.blocked, plan.awaited)
+        try:
+            while True:
+                if plan.left:
+                    await self._call_all(plan, call, origin)
+                if plan.over or not plan.awaited:
+                    break
+                await self._sleep(plan, origin)
+                plan.take_awaited()
+        finally:
+            # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
+            # asyncio does the second time. That one is on its way out; no other may stop us.
+            while plan.running:
+                with suppress(KeyboardInterrupt):
+                    self._release(plan, next(iter(plan.running)), origin)
+
+    async def _call_all(self, plan: Plan, call: Caller, origin: Origin) -> None:
+        """Claim and call until nothing is left to compute, or a failure ends it."""
+        size = self.batch_size
+        if size is None or size < 1:
+            size = plan.left
+        tasks = min(ceil(plan.left / size), self.max_concurrency or 1)
+        if tasks == 1:
+            await self._call_batches(plan, call, origin, size)
+            return
+        ended_by: list[BaseException] = []
+
+        async def child() -> None:
+            # A task group would wrap an exception, and drop (on asyncio) a CancelledError that the
+            # user's function raised: it is noted here, and raised bare below.
+            try:
+                await self._call_batches(plan, call, origin, size)
+            except BaseException as error:
+                if not group.cancel_scope.cancel_called:
+                    ended_by.append(error)
+                raise
+            if plan.over and call.interruptible:
+                group.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(tasks):
+                    group.start_soon(child)
+        except BaseExceptionGroup as errors:
+            ended_by.append(_bare(errors))
+        if ended_by:
+            raise ended_by[0]
+
+    async def _call_batches(self, plan: Plan, call: Caller, origin: Origin, size: int) -> None:
+        table = self._table
+        while plan.left and not plan.over:
+            await checkpoint()
+            flight = Flight(origin.home, self._slot(origin))
+            plan.running.add(flight)
+            try:
+                if flight.slot is not None:
+                    try:
+                        flight.slot.acquire_nowait()
+                    except anyio.WouldBlock:
+                        # What others compute by now is not worth waiting for a slot; and who meets
+                        # a call under way shares its failure instead of repeating it.
+                        if not table.look(plan, size):
+                            break
+                        await flight.slot.acquire()
+                plan.take_awaited()
+                if plan.over or not table.claim(plan, size, flight):
+                    continue
+                _rings.block(flight, origin.blocked, (flight,))
+                self._begun(flight)
+                try:
+                    outcome = await call(flight, plan.items_of(flight.keys))
+                except Exception as error:
+                    outcome = Failure(error, error.__traceback__)
+                self._settle(plan, flight, outcome)
+            finally:
+                self._release(plan, flight, origin)
+
+    def _slot(self, origin: Origin) -> Slot | None:
+        if self._slots is None:
+            return None
+        return self._slots.slot(running_loop(), origin.ancestors)
+
+    def _begun(self, flight: Flight) -> None:
+        with self._table.flights.lock:
+            self._calls += 1
+            self._running.add(flight)
+
+    def _settle(self, plan: Plan, flight: Flight, outcome: Any) -> None:
+        """Put the outcome of a call into its flight, its results into the cache, all into the plan.
+
+        A call that ended with a `BaseException` that is no `Exception` counts as given up.
+        """
+        if not isinstance(outcome, Failure):
+            try:
+                results = check_answer(outcome, flight.keys)
+            except Exception as error:
+                outcome = Failure(error, error.__traceback__)
+            else:
+                flight.values, flight.failures = split_failures(flight.keys, results)
+                with self._table.flights.lock:
+                    self._table.settle(flight)
+                    self._running.discard(flight)
+                    self._completed += 1
+                    self._computed += len(flight.values)
+                plan.take(flight)
+                return
+        if not isinstance(outcome.error, Exception):
+            plan.fail(outcome)
+            return
+        flight.failures = dict.fromkeys(flight.keys, outcome)
+        with self._table.flights.lock:
+            self._running.discard(flight)
+            self._failed += 1
+        plan.take(flight)
+
+    def _release(self, plan: Plan, flight: Flight, origin: Origin) -> None:
+        """Release the keys and the slot of a call, whatever became of it; twice is fine."""
+        self._table.flights.end(flight)
+        _rings.unblock(flight, origin.blocked)
+        if flight.slot is not None:
+            flight.slot.release(flight.slot)
+        self._running.discard(flight)
+        plan.running.discard(flight)
+
+    async def _sleep(self, plan: Plan, origin: Origin) -> None:
+        """Wait until one of the calls that `plan` awaits has ended."""
+        flights = tuple(plan.awaited)
+        event = anyio.Event()
+        loop = running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
+                post(loop, event.set)
+
+        try:
+            _rings.block_checked(wake, origin.blocked, plan.awaited)
+            if self._table.flights.join(flights, wake):
+                await event.wait()
+        finally:
+            self._table.flights.leave(flights, wake)
+            _rings.unblock(wake, origin.blocked)
+
+    def finish(self, plan: Plan) -> list[Any]:
+        """The answers of `plan`, which `run` has carried out.
+
+        Raises:
+            BaseException: what ended it, as the object that the failing call raised.
+        """
+        if plan.over:
+            assert plan.failure is not None
+            error, traceback = plan.failure
+            try:
+                raise error.with_traceback(traceback)
+            finally:
+                del error, traceback, plan  # this frame is in the traceback now: a cycle
+        with self._table.flights.lock:
+            self._shared += plan.shared
+        self.count(len(plan.keys))
+        return plan.deliver()
+
+    def count(self, items: int) -> None:
+        """Count a ``map()`` that returns its list."""
+        with self._table.flights.lock:
+            self._maps += 1
+            self._items += items
+
+
+def _bare(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception in a group: of several, one that is no cancellation."""
+    leaves: list[BaseException] = []
+    ahead: list[BaseException] = [errors]
+    while ahead:
+        error = ahead.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            ahead.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    cancelled = anyio.get_cancelled_exc_class()
+    return next((error for error in leaves if not isinstance(error, cancelled)), leaves[0])
+
+
+def _check_integer(name: str, value: object, expected: str) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} must be {expected}, got {value!r}")

@@ -1,0 +1,33 @@
+"""What the library itself raises; each class is also the builtin error one would expect."""
+
+
+class BatchProxyError(Exception):
+    """Base class of the errors that batchproxy itself raises.
+
+    Errors of a ``map_func`` are never wrapped in it: they arrive as the object that was raised.
+    Bad arguments are a plain `TypeError` or `ValueError`.
+    """
+
+
+class AnswerTypeError(BatchProxyError, TypeError):
+    """A ``map_func`` answered with something that cannot be matched with its input."""
+
+
+class AnswerValueError(BatchProxyError, ValueError):
+    """A ``map_func`` answered with the wrong number of results, or a mapping that lacks a key."""
+
+
+class CircularWaitError(BatchProxyError, RuntimeError):
+    """A ``map()`` would wait, directly or through others, for a call that itself waits for it."""
+
+
+class ClosedError(BatchProxyError, RuntimeError):
+    """``map()`` was called on a closed proxy."""
+
+
+class PortalError(BatchProxyError, RuntimeError):
+    """The event loop thread behind the sync proxies cannot serve this ``map()``.
+
+    Raised for a ``map()`` whose process was forked in the middle of it (in the child), for one
+    called in the portal's own thread, and for one whose portal died.
+    """

@@ -1,0 +1,143 @@
+"""Calls under way: claimed, settled, given up, waited for. Plain methods; nothing here awaits.
+
+The state is two things: the table of one cache (key → flight), changed under that cache's lock,
+and what each flight knows of itself. Everything that ends a flight may be done again, so that an
+interrupt in the middle of it loses nothing: who has claimed calls `Flights.end` until it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._plan import Failure
+    from ._slots import Slot
+
+
+class Flight:
+    """One call of a ``map_func`` under way. It keeps the outcome for those who wait for it."""
+
+    __slots__ = (
+        "__weakref__",
+        "done",
+        "failures",
+        "home",
+        "intact",
+        "keys",
+        "slot",
+        "values",
+        "waiters",
+    )
+
+    def __init__(self, home: object, slot: Slot | None) -> None:
+        self.keys: list[Hashable] = []
+        # The outcome. A key in neither was given up: it is to be computed anew.
+        self.values: dict[Hashable, Any] = {}
+        self.failures: dict[Hashable, Failure] = {}
+        self.done = False
+        self.intact = False  # whether the table has all its keys: then none need be looked for
+        # What wakes each map() asleep until this flight is done.
+        self.waiters: set[Callable[[], None]] = set()
+        self.home = home  # the event loop without which this call cannot go on, if any
+        self.slot = slot  # what it holds of a limiter, for nested calls to borrow
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "under way"
+        return f"<Flight {state}: {len(self.keys)} keys, {len(self.waiters)} waiting>"
+
+
+class Flights:
+    """The calls under way of one cache.
+
+    `lock` guards the table and the values of the cache together: methods marked *locked* are called
+    with it held. It is held for plain work only, never while waking or awaiting. It is re-entrant
+    since the collector may, inside any of it, finish a forgotten coroutine that releases its keys.
+    """
+
+    __slots__ = ("_table", "lock")
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self._table: dict[Hashable, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def meet(self, keys: Collection[Hashable]) -> dict[Hashable, Flight]:
+        """Which of `keys` are in flight, and in which flight. *Locked.*"""
+        table = self._table
+        if not table or table.keys().isdisjoint(keys):
+            return {}
+        return {key: table[key] for key in keys if key in table}
+
+    def claim(self, flight: Flight, keys: list[Hashable]) -> None:
+        """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""
+        flight.keys = keys  # before the table, so that end() finds them whatever happens
+        self._table.update(dict.fromkeys(keys, flight))
+        flight.intact = True
+
+    def current(self, flight: Flight) -> Collection[Hashable]:
+        """The keys of `flight` that nobody has invalidated or primed since its claim. *Locked.*"""
+        if flight.intact:
+            return flight.keys
+        table = self._table
+        return [key for key in flight.keys if table.get(key) is flight]
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Let the calls under way for `keys` answer their waiters, but nobody else. *Locked.*"""
+        for key in keys:
+            if (flight := self._table.get(key)) is not None:
+                flight.intact = False
+                del self._table[key]
+
+    def forget_all(self) -> None:
+        """`forget` for every key. *Locked.*"""
+        self.forget(list(self._table))
+
+    def end(self, flight: Flight) -> None:
+        """Release the keys of `flight` and wake all who wait for it; twice is fine.
+
+        Its outcome, if it has one, was put into it before: without one its keys were given up.
+        """
+        with self.lock:
+            # By identity: after an invalidation the entry may be that of a newer call.
+            for key in self.current(flight):
+                flight.intact = False
+                del self._table[key]
+            flight.done = True
+        # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
+        # looks again, and of those who find keys given up the first to come claims them.
+        for wake in tuple(flight.waiters):
+            wake()
+        flight.waiters.clear()
+
+    def join(self, flights: Iterable[Flight], wake: Callable[[], None]) -> bool:
+        """Have `wake` called when one of `flights` is done; False if one already is."""
+        with self.lock:
+            for flight in flights:
+                if flight.done:
+                    return False
+                flight.waiters.add(wake)
+        return True
+
+    def leave(self, flights: Iterable[Flight], wake: Callable[[], None]) -> None:
+        """Undo `join`; twice is fine."""
+        for flight in flights:
+            flight.waiters.discard(wake)
+
+    def waiting(self) -> int:
+        """How many ``map()`` calls are asleep until a call in the table ends."""
+        with self.lock:
+            return len(set().union(*[flight.waiters for flight in set(self._table.values())]))
+
+    def __repr__(self) -> str:
+        return f"<Flights: {len(self)} keys in flight, {self.waiting()} waiting>"
+
+    def reset_after_fork(self) -> None:
+        """In the child: nothing is under way here; whoever held the lock is gone."""
+        self.lock = RLock()
+        for flight in self._table.values():
+            flight.done = True
+        self._table = {}

@@ -1,0 +1,31 @@
+"""Event loops of either kind: which one runs here, and how to post something to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+from anyio import NoEventLoopError
+from anyio.lowlevel import current_token
+
+
+def running_loop() -> Any:
+    """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
+    try:
+        return current_token().native_token
+    except NoEventLoopError:
+        return None
+
+
+def post(loop: Any, function: Callable[..., object], *args: object) -> None:
+    """Have `function` called in the thread of `loop`, soon; from any thread, without waiting.
+
+    Raises:
+        RuntimeError: that loop is closed.
+    """
+    if hasattr(loop, "run_sync_soon"):
+        loop.run_sync_soon(function, *args)
+    else:
+        # In an empty context: that of the caller may say (sniffio) that trio is running.
+        loop.call_soon_threadsafe(function, *args, context=Context())

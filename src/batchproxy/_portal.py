@@ -1,0 +1,211 @@
+"""The portal: one event loop per backend in a thread of its own, for all synchronous callers.
+
+It is started by the first ``map()`` that has to compute something, shared by all sync proxies, and
+never stopped: its thread is a daemon. anyio's `start_blocking_portal` is not used since it joins
+its thread for ever if Ctrl-C lands while it starts, and since posting a task to it blocks for a
+round trip between the threads.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import anyio
+from anyio import CancelScope, CapacityLimiter
+from anyio.abc import TaskGroup
+
+from . import _loops
+from ._errors import PortalError
+
+# On Windows, Ctrl-C does not interrupt a thread that waits without end.
+_SLICE = 0.1 if sys.platform == "win32" else None
+
+
+class Portal:
+    """An event loop in a daemon thread, where synchronous callers have their tasks run."""
+
+    loop: Any
+    tasks: TaskGroup
+    threads: CapacityLimiter
+    """For worker threads; it never limits, unlike the default one, which is the application's."""
+
+    def __init__(self, backend: str) -> None:
+        self.forked = False
+        self._backend = backend
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(
+            target=Context().run,  # of its own: a thread may inherit the context of its starter
+            args=(self._run,),
+            name=f"batchproxy portal ({backend})",
+            daemon=True,
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return not self.forked and self._error is None
+
+    def wait_until_ready(self) -> None:
+        """Wait until tasks can be posted. May be interrupted, and called again."""
+        while not self._ready.wait(_SLICE):
+            pass
+        if threading.current_thread() is self._thread:
+            raise PortalError(
+                "map() was called in the portal's own thread, which it would block; the cache's "
+                "mapping and the finalisers of objects must not call synchronous proxies"
+            )
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Have `function` called in the portal's thread, soon. Does not wait.
+
+        Raises:
+            PortalError: The portal has died, or lives in the process that this one was forked from.
+        """
+        if self.forked:
+            raise PortalError(
+                "this process was forked while map() was running; the map() goes on in the parent "
+                "process, and a new one can be begun here"
+            )
+        try:
+            _loops.post(self.loop, self._context.run, function)
+        except RuntimeError as error:
+            raise PortalError("the event loop behind the synchronous proxies has died") from error
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._main, backend=self._backend)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        async with anyio.create_task_group() as self.tasks:
+            self.loop = _loops.running_loop()
+            # Where sniffio is installed, tasks can only be started where it knows the loop.
+            self._context = copy_context()
+            self.threads = CapacityLimiter(math.inf)
+            self._ready.set()
+            await anyio.sleep_forever()
+
+
+class PortalCall:
+    """One synchronous caller, blocked while `work` runs as a task in the portal.
+
+    The task may ask for something to be done in the calling thread, by `ask`. Whatever interrupts
+    the calling thread, the task is cancelled and has ended before ``run()`` passes it on: this
+    object exists, and its task looks whether it is cancelled, before anything is posted, so that no
+    moment is left in which an interrupt could leave the task running with keys claimed.
+    """
+
+    def __init__(self, portal: Portal, work: Callable[[PortalCall], Awaitable[None]]) -> None:
+        self.portal = portal
+        self._work = work
+        self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._scope: CancelScope | None = None
+        self._started = self._cancelled = self._finished = False
+        self._error: BaseException | None = None
+
+    def ask(self, job: Callable[[], object]) -> None:
+        """Have `job` called in the calling thread. Called in the portal's thread."""
+        self._inbox.put(job)
+
+    def run(self) -> None:
+        """Run `work` to its end; what it raises is raised here."""
+        try:
+            self.portal.post(self._start)
+            while (job := self._receive()) is not None:
+                job()
+        except BaseException:
+            posted = False
+            while not posted:  # a Ctrl-C that lands in here must not lose the cancellation
+                with suppress(KeyboardInterrupt):
+                    self.portal.post(self._cancel)
+                    posted = True
+            while self._receive() is not None:  # a second Ctrl-C leaves at once
+                pass
+            raise
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # the traceback has this frame: a cycle
+        if not self._finished:
+            raise PortalError("the event loop behind the synchronous proxies has died")
+
+    def _receive(self) -> Callable[[], object] | None:
+        while True:
+            with suppress(Empty):
+                return self._inbox.get(timeout=_SLICE)
+
+    # In the portal's thread:
+
+    def _start(self) -> None:
+        if not self._cancelled:
+            self._started = True
+            try:
+                self.portal.tasks.start_soon(self._main)
+            except BaseException:  # the portal is dying
+                self._inbox.put(None)
+                raise
+
+    async def _main(self) -> None:
+        try:
+            with CancelScope() as self._scope:
+                if not self._cancelled:
+                    await self._work(self)
+                    self._finished = True
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise  # the portal is dying
+            self._error = error
+        finally:
+            self._inbox.put(None)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+        elif not self._started:
+            self._inbox.put(None)
+
+
+_lock = threading.RLock()
+_portals: dict[str, Portal] = {}
+# Portals of the process that this one was forked from. Kept since ending them would wait for their
+# threads, which do not exist here.
+_parked: list[Portal] = []
+
+
+def get_portal(backend: str) -> Portal:
+    """The portal of `backend`; started if there is none, or if it died."""
+    with _lock:
+        portal = _portals.get(backend)
+        if portal is None or not portal.alive:
+            portal = _portals[backend] = Portal(backend)
+    portal.wait_until_ready()
+    return portal
+
+
+def _reset_after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    for portal in _portals.values():
+        portal.forked = True
+    _parked.extend(_portals.values())
+    _portals.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,100 @@
+"""Who is blocked on whom, so that a map() that would wait for itself raises instead of hanging.
+
+Nodes are flights and event loops. A flight is blocked on the calls nested in it, on those that a
+``map()`` nested in it waits for, and on the loop that it lives in; a loop is blocked while a
+synchronous ``map()`` occupies its thread. Rings may run through several caches, so all share one
+graph and one lock. The search is the one of importlib's module locks: before going to sleep, follow
+the edges from what one would wait for and see whether they lead back to oneself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Hashable, Mapping
+from threading import RLock
+
+from ._errors import CircularWaitError
+from ._flights import Flight
+
+_lock = RLock()
+# node → {who added the edge: the flights that the node is blocked on}
+_blocked: dict[object, dict[object, Collection[Flight]]] = {}
+
+
+def block(token: object, nodes: Collection[object], flights: Collection[Flight]) -> None:
+    """Note that each of `nodes` is blocked on all of `flights`, until ``unblock(token, nodes)``."""
+    with _lock:
+        for node in nodes:
+            _blocked.setdefault(node, {})[token] = flights
+
+
+def unblock(token: object, nodes: Collection[object]) -> None:
+    """Undo ``block(token, nodes, ...)``; twice is fine."""
+    with _lock:
+        for node in nodes:
+            edges = _blocked.get(node, {})
+            edges.pop(token, None)
+            if not edges:
+                _blocked.pop(node, None)
+
+
+def block_checked(
+    token: object, nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashable]]
+) -> None:
+    """`check` and `block` in one step: of two that close a ring at once, the second sees it."""
+    with _lock:
+        check(nodes, awaited)
+        block(token, nodes, awaited)
+
+
+def check(nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashable]]) -> None:
+    """Refuse to let `nodes` wait for a flight of `awaited` that is blocked on one of `nodes`.
+
+    Raises:
+        CircularWaitError: the error names the keys that were wanted of that flight.
+    """
+    if not nodes:
+        return
+    with _lock:
+        for flight, keys in awaited.items():
+            if _leads_to(nodes, flight):
+                raise CircularWaitError(_explain(keys))
+
+
+def _leads_to(nodes: Collection[object], start: Flight) -> bool:
+    seen: set[object] = set()
+    ahead: list[object] = [start]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Flight):
+            if node.done:  # an edge to a call that has ended says nothing any more
+                continue
+            if node.home is not None:
+                ahead.append(node.home)
+        if node in nodes:
+            return True
+        for blockers in _blocked.get(node, {}).values():
+            ahead.extend(blockers)
+    return False
+
+
+def _explain(keys: Collection[Hashable]) -> str:
+    named = ", ".join(map(repr, list(keys)[:5])) + (", …" if len(keys) > 5 else "")
+    return (
+        f"map() would wait for itself: {named} is being computed by a call that cannot end before "
+        "this map() does. Do not ask, inside a map_func, for keys that it is computing, nor, in "
+        "synchronous code inside an event loop, for keys that a task of that loop is computing"
+    )
+
+
+def _reset_after_fork() -> None:
+    global _lock
+    _lock = RLock()
+    _blocked.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

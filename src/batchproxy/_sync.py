@@ -1,0 +1,276 @@
+"""BatchingMapProxy: the same engine in the portal, and how it calls synchronous functions."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, overload
+from weakref import ref
+
+import anyio
+import anyio.to_thread
+
+from ._cache import Cache
+from ._engine import Engine, Nest, Origin, innermost
+from ._flights import Flight
+from ._loops import running_loop
+from ._plan import Answer, Failure, Plan
+from ._portal import PortalCall, get_portal
+from ._statistics import Statistics
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class BatchingMapProxy(Generic[S, T]):
+    """Maps lists through a batch function, computing each distinct item once.
+
+    The results of ``proxy.map(items, fetch)`` are those of ``fetch(items)``, one per item in the
+    same order; but `fetch` is called with batches of distinct items that are neither cached nor
+    being computed by anybody else who uses the same proxy or the same `Cache`.
+
+    The synchronous twin of `AsyncBatchingMapProxy`, where all that is common is described. It runs
+    the same engine, in the thread of an event loop that all synchronous proxies share.
+
+    Args:
+        batch_size: As there.
+        max_concurrency: None (the default): `map_func` runs in the calling thread, batch after
+            batch, so that thread-locals and database connections work; different calling threads
+            do not hold each other up. With a number, 1 or more, calls run in worker threads, at
+            most so many at a time over all callers.
+        key: As there.
+        cache: As there.
+        backend: ``"asyncio"`` (the default) or ``"trio"``: what runs the engine.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `max_concurrency` is less than 1, or `backend` is not known.
+        ImportError: `backend` is ``"trio"``, which is not installed.
+
+    Threads: One proxy may be used from any number of threads, and a key is computed once among them
+    all. After a ``fork`` the child can use it: it has the results, and none of the calls under way.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        max_concurrency: int | None = None,
+        *,
+        key: Callable[[S], Hashable] | None = None,
+        cache: Cache[T] | MutableMapping[Any, T] | None = None,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+    ) -> None:
+        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        if backend not in ("asyncio", "trio"):
+            raise ValueError(f"backend must be 'asyncio' or 'trio', got {backend!r}")
+        if backend == "trio" and importlib.util.find_spec("trio") is None:
+            raise ImportError("backend='trio' needs trio: pip install 'batchproxy[trio]'")
+        self._backend = backend
+
+    @property
+    def batch_size(self) -> int | None:
+        """The most items in one call; None, 0 or less for one call with all that is missing."""
+        return self._engine.batch_size
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """The most worker threads at a time; None if calls run in the calling thread."""
+        return self._engine.max_concurrency
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T]],
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[T]: ...
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T]],
+        *,
+        return_exceptions: bool,
+    ) -> list[T | Exception]: ...
+
+    def map(
+        self,
+        items: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T]],
+        *,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Give the result of each of `items`, in their order.
+
+        Equivalent to ``map_func(list(items))`` for a function that answers item by item, but for
+        what that costs. See `AsyncBatchingMapProxy.map`; what differs:
+
+        Args:
+            items: As there.
+            map_func: Any callable that is not asynchronous. It is given, and answers, as there.
+            return_exceptions: As there.
+
+        Returns:
+            A new list as long as `items`.
+
+        Raises:
+            Exception: As there, but that calls in worker threads cannot be cancelled: after a
+                failure ``map()`` waits for its other running calls and keeps their results.
+            AnswerTypeError: As there.
+            AnswerValueError: As there.
+            CircularWaitError: As there; and if it was called inside a running event loop, whose
+                thread it blocks, for keys that a task of that very loop is computing.
+            ClosedError: As there.
+            PortalError: The process was forked inside this very ``map()`` (in the child), it was
+                called in the thread of the portal, or that thread has died.
+            TypeError: As there; and if `map_func` is asynchronous.
+
+        Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and
+        leaves the proxy usable. A call in a worker thread then runs on to its end; its answer is
+        thrown away, and its slot is free when it has ended.
+
+        Threads: May be called from any thread, and blocks it. If everything is cached, nothing but
+        this thread is involved. Inside a running event loop (a notebook) it works, and blocks that
+        loop. Context variables reach `map_func`, also in worker threads.
+        """
+        engine = self._engine
+        plan = engine.begin(items, map_func, keep_failures=return_exceptions)
+        if not isinstance(plan, Plan):
+            engine.count(len(plan))
+            return plan
+        if _is_async(map_func):
+            raise TypeError(
+                f"map_func is asynchronous: {map_func!r}; use AsyncBatchingMapProxy, or give a "
+                "function that returns its results"
+            )
+        origin = Origin(holding=running_loop())
+        caller = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
+
+        async def work(portal_call: PortalCall) -> None:
+            await engine.run(plan, caller(portal_call, map_func, origin.nest, context), origin)
+
+        context = copy_context()
+        PortalCall(get_portal(self._backend), work).run()
+        return engine.finish(plan)
+
+    def clear(self) -> None:
+        """Forget every result, for everybody who shares the cache.
+
+        When it returns, no later ``map()`` gets a result whose computation began before. Callers
+        already waiting for a call under way still get its result.
+
+        Threads: May be called from any thread.
+        """
+        self._engine.cache.clear()
+
+    def close(self) -> None:
+        """Let no further ``map()`` begin. Closing twice is fine.
+
+        Waits for nothing, deletes no result and disturbs no ``map()`` under way.
+        """
+        self._engine.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def statistics(self) -> Statistics:
+        """What this proxy has done so far, in all threads together."""
+        return self._engine.statistics()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine!r}>"
+
+
+class _InCallingThread:
+    """Calls a ``map_func`` in the thread that is blocked in ``map()``."""
+
+    interruptible = True
+
+    def __init__(
+        self,
+        portal_call: PortalCall,
+        map_func: Callable[[list[Any]], Any],
+        outer: Nest | None,
+        context: Context,
+    ) -> None:
+        self._portal_call = portal_call
+        self._map_func = map_func
+        self._outer = outer
+        self._context = context
+
+    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+        answered = anyio.Event()
+        answer: Any = None
+
+        def job() -> None:
+            nonlocal answer
+            answer = self._outcome(flight, items)
+            self._portal_call.portal.post(answered.set)
+
+        self._portal_call.ask(job)
+        await answered.wait()
+        return answer
+
+    def _outcome(self, flight: Flight, items: list[Any]) -> Any:
+        """What the function answers, or what it raises, of whatever kind, in a `Failure`.
+
+        Nothing raised by a user's function may reach the portal: some kinds would kill it.
+        """
+        token = innermost.set(Nest(ref(flight), self._outer))
+        try:
+            return self._map_func(items)
+        except BaseException as error:
+            return Failure(error, error.__traceback__)
+        finally:
+            innermost.reset(token)
+
+
+class _InWorkerThread(_InCallingThread):
+    """Calls a ``map_func`` in a worker thread, which a cancelled ``map()`` leaves to itself."""
+
+    interruptible = False
+
+    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+        slot = flight.slot
+        assert slot is not None  # worker threads come with a max_concurrency
+        portal = self._portal_call.portal
+        answered = anyio.Event()
+        answer: Any = None
+
+        async def in_thread() -> None:
+            nonlocal answer
+            context = self._context.copy()
+            if "sniffio" in sys.modules:  # the worker does not run the caller's event loop
+                context.run(sys.modules["sniffio"].current_async_library_cvar.set, None)
+            try:
+                answer = await anyio.to_thread.run_sync(
+                    context.run, self._outcome, flight, items, limiter=portal.threads
+                )
+            finally:
+                slot.release(in_thread)
+                answered.set()
+
+        slot.hold(in_thread)
+        portal.tasks.start_soon(in_thread)
+        await answered.wait()
+        return answer
+
+
+def _is_async(map_func: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(map_func) or inspect.iscoroutinefunction(
+        getattr(map_func, "__call__", None)  # noqa: B004 - is it async, not: is it callable
+    )

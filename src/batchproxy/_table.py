@@ -1,0 +1,118 @@
+"""Values known and calls under way, changed together under one lock: what is behind a `Cache`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Hashable, Iterable
+from typing import Any
+from weakref import WeakSet
+
+from ._flights import Flight, Flights
+from ._plan import Plan
+from ._values import Unbounded, Values
+
+
+class Table:
+    """What a ``map()`` asks: is this key known, is it in flight, or may I have it?"""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+        self.flights = Flights()
+        _alive.add(self)
+
+    def __len__(self) -> int:
+        with self.flights.lock:
+            return len(self._values)
+
+    def __contains__(self, key: object) -> bool:
+        with self.flights.lock:
+            return key in self._values
+
+    def lookup(self, keys: list[Hashable]) -> list[Any] | None:
+        """The values of all `keys`, or None if one is missing."""
+        if type(self._values) is Unbounded:  # a dict can be read while others write
+            return self._values.every(keys)
+        with self.flights.lock:
+            return self._values.every(keys)
+
+    def open(self, plan: Plan) -> None:
+        """Tell `plan` what is known and what is in flight; what is left is to be computed."""
+        with self.flights.lock:
+            missing = self._missing(plan, plan.values.keys())
+            plan.start(missing, len(missing))
+
+    def look(self, plan: Plan, size: int) -> bool:
+        """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
+        with self.flights.lock:
+            batch = self._next_batch(plan, size)
+            plan.draw_back(batch)
+            return bool(batch)
+
+    def claim(self, plan: Plan, size: int, flight: Flight) -> bool:
+        """Claim the next batch of `plan` for `flight`; False if nothing is left to compute.
+
+        In the same step the cache is checked again, and who else computes what.
+        """
+        with self.flights.lock:
+            batch = self._next_batch(plan, size)
+            self.flights.claim(flight, batch)
+            return bool(batch)
+
+    def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
+        batch: list[Hashable] = []
+        while len(batch) < size and (drawn := plan.draw(size - len(batch))):
+            batch += self._missing(plan, drawn)
+        return batch
+
+    def _missing(self, plan: Plan, keys: Collection[Hashable]) -> Collection[Hashable]:
+        """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
+        known = self._values.known(keys)
+        flying = self.flights.meet(keys)
+        if not known and not flying:
+            return keys
+        plan.learn(known, flying)
+        return [key for key in keys if key not in known and key not in flying]
+
+    def settle(self, flight: Flight) -> None:
+        """Keep the results that `flight` holds, in one step, but for keys forgotten since."""
+        with self.flights.lock:
+            values = flight.values
+            current = self.flights.current(flight)
+            if len(current) < len(flight.keys):
+                values = {key: values[key] for key in current if key in values}
+            self._values.store(values)
+
+    def prime(self, answers: dict[Hashable, Any]) -> None:
+        """Keep `answers`, which are newer than those of any call under way."""
+        with self.flights.lock:
+            self.flights.forget(answers)
+            self._values.store(answers)
+
+    def invalidate(self, keys: Iterable[Hashable]) -> None:
+        """Forget `keys`, also what calls under way are about to answer for them."""
+        with self.flights.lock:
+            self.flights.forget(keys)
+            self._values.drop(keys)
+
+    def clear(self) -> None:
+        """`invalidate` everything."""
+        with self.flights.lock:
+            self.flights.forget_all()
+            self._values.clear()
+
+    def reset_after_fork(self) -> None:
+        """In the child: whoever held the lock or made a call is gone."""
+        self.flights.reset_after_fork()
+        self._values.mend()
+
+
+_alive: WeakSet[Table] = WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for table in list(_alive):
+        table.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,255 @@
+"""Values known: unbounded, bounded and expiring, or kept in the user's own mapping.
+
+Three kinds behind one set of bulk methods. Their owner, the `Cache`, holds its lock around each of
+them; only `Unbounded.every` is called without.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Hashable, Iterable, MutableMapping
+from contextlib import suppress
+from itertools import takewhile
+from random import Random
+from typing import Any, Protocol
+
+from ._plan import MISSING
+
+_logger = logging.getLogger("batchproxy")
+
+
+class Values(Protocol):
+    """What a `Cache` needs of its values."""
+
+    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+        """The values of all of `keys` in their order, or None if one is missing."""
+
+    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+        """Those of `keys` that are there, with their values."""
+
+    def store(self, answers: dict[Hashable, Any]) -> None:
+        """Keep `answers`, all or none, as far as there is room."""
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        """Forget `keys`; those that are not there are no error."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def mend(self) -> None:
+        """Be of one piece again, where another thread was in the middle of a method at a fork."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, key: object) -> bool: ...
+
+
+class Unbounded:
+    """A plain dict: the default, or a dict that the user gave."""
+
+    def __init__(self, data: dict[Hashable, Any]) -> None:
+        self._data = data
+
+    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+        data = self._data
+        try:
+            return [data[key] for key in keys]
+        except KeyError:
+            return None
+
+    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+        data = self._data
+        if data.keys().isdisjoint(keys):
+            return {}
+        get = data.get  # the dict may be the user's, and change under our hands
+        return {key: value for key in keys if (value := get(key, MISSING)) is not MISSING}
+
+    def store(self, answers: dict[Hashable, Any]) -> None:
+        self._data.update(answers)
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            self._data.pop(key, None)
+
+    def clear(self) -> None:
+        self._data.clear()
+
+    def mend(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+
+class Bounded(Unbounded):
+    """At most `max_size` values. (benchmarks/eviction.py compares the policies.)
+
+    A newcomer to a full cache takes the place of a random resident, unless that one was hit since
+    it was last looked at: then it loses that mark, and the newcomer is not kept.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        super().__init__({})
+        self._max_size = max_size
+        self._places: list[Hashable] = []  # the resident keys, to draw a random one from
+        self._place: dict[Hashable, int] = {}  # where in it each is
+        self._hit: set[Hashable] = set()
+        self._random = Random(0)  # of our own: a user's random.seed() is not ours to disturb
+
+    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+        found = super().every(keys)
+        if found is not None:
+            self._hit.update(keys)
+        return found
+
+    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+        found = super().known(keys)
+        self._hit.update(found)
+        return found
+
+    def store(self, answers: dict[Hashable, Any]) -> None:
+        data, places, place_of, hit = self._data, self._places, self._place, self._hit
+        for key, value in answers.items():
+            if key not in data:
+                if len(places) < self._max_size:
+                    place = len(places)
+                    places.append(key)
+                elif places:
+                    place = int(self._random.random() * len(places))
+                    victim = places[place]
+                    if victim in hit:
+                        hit.remove(victim)
+                        continue
+                    del data[victim], place_of[victim]
+                    places[place] = key
+                else:
+                    return
+                place_of[key] = place
+            data[key] = value
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            if key in self._data:
+                del self._data[key]
+                self._hit.discard(key)
+                place, last = self._place.pop(key), self._places.pop()
+                if last != key:
+                    self._places[place], self._place[last] = last, place
+
+    def clear(self) -> None:
+        for part in (self._data, self._places, self._place, self._hit):
+            part.clear()
+
+    def mend(self) -> None:
+        self._places = list(self._data)
+        self._place = {key: place for place, key in enumerate(self._places)}
+        self._hit.intersection_update(self._data)
+
+
+class Expiring:
+    """Values that are forgotten `ttl` seconds after they came, on the monotonic clock."""
+
+    def __init__(self, values: Unbounded, ttl: float) -> None:
+        self._values = values
+        self._ttl = ttl
+        # In the order in which they came, so in that of the deadlines. May name keys that the
+        # values have evicted since, for as long as there are not more of them than of others.
+        self._deadlines: dict[Hashable, float] = {}
+        self._earliest = 0.0
+
+    def _purge(self) -> Unbounded:
+        now = time.monotonic()
+        if now >= self._earliest:
+            deadlines = self._deadlines
+            expired = list(takewhile(lambda key: deadlines[key] <= now, deadlines))
+            self.drop(expired)
+            self._earliest = next(iter(deadlines.values()), 0.0)
+        return self._values
+
+    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+        return self._purge().every(keys)
+
+    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+        return self._purge().known(keys)
+
+    def store(self, answers: dict[Hashable, Any]) -> None:
+        values, deadlines = self._purge(), self._deadlines
+        for key in answers:
+            deadlines.pop(key, None)  # to its new place at the end
+        # Before the values: a value without a deadline would stay for ever.
+        deadlines.update(dict.fromkeys(answers, time.monotonic() + self._ttl))
+        values.store(answers)
+        if len(deadlines) > 2 * len(values) + 1000:
+            self._deadlines = {key: end for key, end in deadlines.items() if key in values}
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        keys = list(keys)
+        self._values.drop(keys)
+        for key in keys:
+            self._deadlines.pop(key, None)
+
+    def clear(self) -> None:
+        self._values.clear()
+        self._deadlines.clear()
+
+    def mend(self) -> None:
+        self._values.mend()
+
+    def __len__(self) -> int:
+        return len(self._purge())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._purge()
+
+
+class Mapped:
+    """The user's own mapping. What it raises is logged and counts as a miss."""
+
+    def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
+        self._mapping = mapping
+
+    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+        distinct = dict.fromkeys(keys)  # unhashable keys raise here, and not in the user's mapping
+        known = self.known(distinct)
+        return [known[key] for key in keys] if len(known) == len(distinct) else None
+
+    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+        found: dict[Hashable, Any] = {}
+        for key in keys:
+            try:  # not mapping[key], which a defaultdict would fill
+                value = self._mapping.get(key, MISSING)
+            except Exception:
+                _logger.exception("reading from the cache failed: %r counts as a miss", key)
+            else:
+                if value is not MISSING:
+                    found[key] = value
+        return found
+
+    def store(self, answers: dict[Hashable, Any]) -> None:
+        try:
+            self._mapping.update(answers)
+        except Exception:
+            _logger.exception("writing %d results to the cache failed: none is kept", len(answers))
+            for key in answers:
+                with suppress(Exception):  # it was logged that the mapping is broken
+                    self._mapping.pop(key, None)
+
+    def drop(self, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            self._mapping.pop(key, None)
+
+    def clear(self) -> None:
+        self._mapping.clear()
+
+    def mend(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return len(self._mapping)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._mapping

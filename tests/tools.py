@@ -1,0 +1,124 @@
+"""What the tests share: recorded batch functions, gates, virtual time, a settled event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+
+async def settle(ticks: int = 30) -> None:
+    """Let every task run until it waits for something. (No thread or timer takes part.)"""
+    for _ in range(ticks):
+        await checkpoint()
+
+
+class Calls:
+    """A batch function that records its batches, and answers ``f(item)`` for each item.
+
+    With `gated`, every call waits for `open()`, or for a `finish()` or `fail()` of its own.
+    """
+
+    def __init__(self, f: Callable[[Any], Any] = str, *, gated: bool = False) -> None:
+        self.batches: list[list[Any]] = []
+        self.running = 0
+        self.most_running = 0
+        self._f = f
+        self._gated = gated
+        self._gates: list[anyio.Event] = []
+        self._errors: dict[int, BaseException] = {}
+
+    async def __call__(self, items: list[Any]) -> list[Any]:
+        number = len(self.batches)
+        self.batches.append(items)
+        gate = anyio.Event()
+        self._gates.append(gate)
+        if not self._gated:
+            gate.set()
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await gate.wait()
+        finally:
+            self.running -= 1
+        if number in self._errors:
+            raise self._errors[number]
+        return [self._f(item) for item in items]
+
+    def finish(self, number: int) -> None:
+        """Let the call of that number answer."""
+        self._gates[number].set()
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Let the call of that number raise `error`."""
+        self._errors[number] = error
+        self._gates[number].set()
+
+    def open(self) -> None:
+        """Let all calls answer, those to come too."""
+        self._gated = False
+        for gate in self._gates:
+            gate.set()
+
+    @property
+    def keys(self) -> list[Any]:
+        """Everything that was asked for, call after call."""
+        return [item for batch in self.batches for item in batch]
+
+
+class Outcomes:
+    """Runs several callers at once, and keeps what each of them returned or raised."""
+
+    def __init__(self, group: anyio.abc.TaskGroup) -> None:
+        self._group = group
+        self.results: dict[Any, Any] = {}
+        self.scopes: dict[Any, anyio.CancelScope] = {}
+
+    def start(self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a caller in a cancel scope of its own."""
+
+        async def caller() -> None:
+            with anyio.CancelScope() as self.scopes[name]:
+                try:
+                    self.results[name] = await function(*args)
+                except Exception as error:
+                    self.results[name] = error
+            if self.scopes[name].cancelled_caught:
+                self.results[name] = "cancelled"
+
+        self._group.start_soon(caller)
+
+
+class _VirtualTimeSelector(selectors.DefaultSelector):
+    """Instead of sleeping until the next timer it sets the clock to it."""
+
+    loop: VirtualTimeLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        if not (events := super().select(0)):
+            self.loop.offset += timeout
+        return events
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop in which an hour of sleep passes in no time. Not for threads."""
+
+    def __init__(self) -> None:
+        selector = _VirtualTimeSelector()
+        selector.loop = self
+        self.offset = 0.0
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return super().time() + self.offset
+
+
+def naive(items: Iterable[Any], f: Callable[[Any], Any] = str) -> list[Any]:
+    """What any proxy must be equal to."""
+    return [f(item) for item in items]
