@@ -148,7 +148,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             await checkpoint()
             engine.count(len(plan))
             return plan
-        origin = Origin(home=running_loop())
+        loop = running_loop()
+        origin = Origin(loop, home=loop)
         await engine.run(plan, _InTask(map_func, origin.nest), origin)
         return engine.finish(plan)
 

@@ -21,7 +21,7 @@ from . import _rings
 from ._cache import Cache
 from ._errors import ClosedError
 from ._flights import Flight
-from ._loops import post, running_loop
+from ._loops import post
 from ._plan import Failure, Plan, check_answer, keyed, listed, split_failures, unhashable
 from ._slots import Slot, Slots
 from ._statistics import Statistics
@@ -45,7 +45,7 @@ class Origin:
 
     __slots__ = ("ancestors", "blocked", "home", "loop", "nest")
 
-    def __init__(self, *, home: object = None, holding: object = None) -> None:
+    def __init__(self, loop: Any, *, home: object = None, holding: object = None) -> None:
         nest = innermost.get()
         while nest is not None and nest.flight() is None:
             nest = nest.outer
@@ -56,8 +56,8 @@ class Origin:
             if (flight := nest.flight()) is not None:
                 self.ancestors.append(flight)
             nest = nest.outer
-        # The event loop that the calls of map_func run in, if they are tasks.
-        self.home = home
+        self.loop = loop  # where the engine runs
+        self.home = home  # where the calls of map_func run, if they are tasks
         # What stands still until this map() returns: the call that it is nested in, and the event
         # loop whose thread it holds.
         parent = next((flight for flight in self.ancestors if not flight.done), None)
@@ -123,7 +123,8 @@ class Engine:
     def statistics(self) -> Statistics:
         table = self._table
         with table.flights.lock:
-            calls, running = self._calls, len(self._running)
+            calls = self._calls
+            running = sum(not flight.done for flight in self._running)  # after a fork, none is
             return Statistics(
                 maps=self._maps,
                 items=self._items,
@@ -205,24 +206,29 @@ class Engine:
 
         async def child() -> None:
             # A task group would wrap an exception, and drop (on asyncio) a CancelledError that the
-            # user's function raised: it is noted here, and raised bare below.
+            # user's function raised; and KeyboardInterrupt would leave the loop right from here.
+            # So it is noted here, and raised bare below.
             try:
                 await self._call_batches(plan, call, origin, size)
             except BaseException as error:
-                if not group.cancel_scope.cancel_called:
+                cancelled = isinstance(error, GeneratorExit | anyio.get_cancelled_exc_class())
+                if not (cancelled and group.cancel_scope.cancel_called):
                     ended_by.append(error)
-                raise
-            if plan.over and call.interruptible:
+                if cancelled:
+                    raise
+            if ended_by or (plan.over and call.interruptible):
                 group.cancel_scope.cancel()
 
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(tasks):
                     group.start_soon(child)
-        except BaseExceptionGroup as errors:
-            ended_by.append(_bare(errors))
+        except BaseExceptionGroup as group_error:  # how trio delivers an interrupt
+            ended_by.extend(group_error.exceptions)
+        except BaseException as error:
+            ended_by.append(error)
         if ended_by:
-            raise ended_by[0]
+            raise min(ended_by, key=_gravity)
 
     async def _call_batches(self, plan: Plan, call: Caller, origin: Origin, size: int) -> None:
         table = self._table
@@ -256,7 +262,7 @@ class Engine:
     def _slot(self, origin: Origin) -> Slot | None:
         if self._slots is None:
             return None
-        return self._slots.slot(running_loop(), origin.ancestors)
+        return self._slots.slot(origin.loop, origin.ancestors)
 
     def _begun(self, flight: Flight) -> None:
         with self._table.flights.lock:
@@ -304,11 +310,10 @@ class Engine:
         """Wait until one of the calls that `plan` awaits has ended."""
         flights = tuple(plan.awaited)
         event = anyio.Event()
-        loop = running_loop()
 
         def wake() -> None:
             with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
-                post(loop, event.set)
+                post(origin.loop, event.set)
 
         try:
             _rings.block_checked(wake, origin.blocked, plan.awaited)
@@ -343,18 +348,11 @@ class Engine:
             self._items += items
 
 
-def _bare(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The exception in a group: of several, one that is no cancellation."""
-    leaves: list[BaseException] = []
-    ahead: list[BaseException] = [errors]
-    while ahead:
-        error = ahead.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            ahead.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    cancelled = anyio.get_cancelled_exc_class()
-    return next((error for error in leaves if not isinstance(error, cancelled)), leaves[0])
+def _gravity(error: BaseException) -> int:
+    """Which of several exceptions is raised: interrupts come first, then cancellations."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return 0
+    return 2 if isinstance(error, Exception) else 1
 
 
 def _check_integer(name: str, value: object, expected: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from ._loops import is_closed
+
 if TYPE_CHECKING:
     from ._plan import Failure
     from ._slots import Slot
@@ -70,7 +72,13 @@ class Flights:
         table = self._table
         if not table or table.keys().isdisjoint(keys):
             return {}
-        return {key: table[key] for key in keys if key in table}
+        met = {key: table[key] for key in keys if key in table}
+        # asyncio lets a loop be closed with tasks in it, which then neither end nor are collected
+        # (anyio keeps them). Nobody will release their keys but who meets them.
+        for flight in set(met.values()):
+            if flight.home is not None and is_closed(flight.home):
+                self.end(flight)
+        return {key: flight for key, flight in met.items() if not flight.done}
 
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
         """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""

@@ -18,6 +18,11 @@ def running_loop() -> Any:
         return None
 
 
+def is_closed(loop: Any) -> bool:
+    """Whether `loop` was closed. A trio run has no such moment: its tasks end before it does."""
+    return hasattr(loop, "is_closed") and bool(loop.is_closed())
+
+
 def post(loop: Any, function: Callable[..., object], *args: object) -> None:
     """Have `function` called in the thread of `loop`, soon; from any thread, without waiting.
 

@@ -112,7 +112,7 @@ class PortalCall:
         self._work = work
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._scope: CancelScope | None = None
-        self._started = self._cancelled = self._finished = False
+        self._started = self._cancelled = self._finished = self._ended = False
         self._error: BaseException | None = None
 
     def ask(self, job: Callable[[], object]) -> None:
@@ -171,14 +171,15 @@ class PortalCall:
                 raise  # the portal is dying
             self._error = error
         finally:
+            self._ended = True
             self._inbox.put(None)
 
     def _cancel(self) -> None:
         self._cancelled = True
-        if self._scope is not None:
+        if self._scope is not None and not self._ended:
             self._scope.cancel()
-        elif not self._started:
-            self._inbox.put(None)
+        elif self._ended or not self._started:
+            self._inbox.put(None)  # again: the interrupt may have got the one before
 
 
 _lock = threading.RLock()

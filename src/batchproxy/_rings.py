@@ -23,6 +23,8 @@ _blocked: dict[object, dict[object, Collection[Flight]]] = {}
 
 def block(token: object, nodes: Collection[object], flights: Collection[Flight]) -> None:
     """Note that each of `nodes` is blocked on all of `flights`, until ``unblock(token, nodes)``."""
+    if not nodes:
+        return
     with _lock:
         for node in nodes:
             _blocked.setdefault(node, {})[token] = flights
@@ -30,6 +32,8 @@ def block(token: object, nodes: Collection[object], flights: Collection[Flight])
 
 def unblock(token: object, nodes: Collection[object]) -> None:
     """Undo ``block(token, nodes, ...)``; twice is fine."""
+    if not nodes:
+        return
     with _lock:
         for node in nodes:
             edges = _blocked.get(node, {})

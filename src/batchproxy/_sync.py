@@ -149,14 +149,15 @@ class BatchingMapProxy(Generic[S, T]):
                 f"map_func is asynchronous: {map_func!r}; use AsyncBatchingMapProxy, or give a "
                 "function that returns its results"
             )
-        origin = Origin(holding=running_loop())
+        portal = get_portal(self._backend)
+        origin = Origin(portal.loop, holding=running_loop())
         caller = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
 
         async def work(portal_call: PortalCall) -> None:
             await engine.run(plan, caller(portal_call, map_func, origin.nest, context), origin)
 
         context = copy_context()
-        PortalCall(get_portal(self._backend), work).run()
+        PortalCall(portal, work).run()
         return engine.finish(plan)
 
     def clear(self) -> None:
