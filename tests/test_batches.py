@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import UserList, deque
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Any
+
 import pytest
 from tools import Calls, naive
 
-from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 
 pytestmark = pytest.mark.anyio
 
@@ -39,3 +45,113 @@ async def test_hits_never_thin_a_batch() -> None:
     calls = Calls()
     assert await proxy.map(range(10), calls) == naive(range(10))
     assert calls.batches == [[0, 1, 3], [4, 6, 7], [9]]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [[2, 1, 2], (2, 1, 2), deque([2, 1, 2]), array("i", [2, 1, 2]), iter([2, 1, 2])],
+    ids=lambda items: type(items).__name__,
+)
+async def test_items_may_be_any_iterable(items: Iterable[int]) -> None:
+    """Lists, tuples, arrays, one-shot iterators: whatever can be iterated, once."""
+    calls = Calls()
+    assert await AsyncBatchingMapProxy[int, str]().map(items, calls) == ["2", "1", "2"]
+    assert calls.batches == [[2, 1]]
+
+
+async def test_nothing_to_map_calls_nothing() -> None:
+    """An empty list, and a generator that yields nothing, give an empty list."""
+    calls = Calls()
+    proxy = AsyncBatchingMapProxy[int, str](3)
+    assert await proxy.map([], calls) == []
+    assert await proxy.map((item for item in range(0)), calls) == []
+    assert calls.batches == []
+
+
+async def test_the_result_and_the_batches_are_new_lists() -> None:
+    """Nobody who changes a list that he gave or got changes what others see."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    items = [1, 2, 3]
+
+    async def spoil(batch: list[int]) -> list[str]:
+        answer = naive(batch)
+        batch.clear()
+        items.append(4)
+        return answer
+
+    first = await proxy.map(items, spoil)
+    assert first == ["1", "2", "3"]
+    first.clear()
+    assert await proxy.map([1, 2, 3], Calls()) == ["1", "2", "3"]
+
+
+async def test_equal_keys_share_one_result() -> None:
+    """Python's equality decides, and the first of several equal items is the one that is sent."""
+    proxy = AsyncBatchingMapProxy[object, str]()
+    calls = Calls(repr)
+    assert await proxy.map([1.0, 1, True, "1"], calls) == ["1.0", "1.0", "1.0", "'1'"]
+    assert [list(map(repr, batch)) for batch in calls.batches] == [["1.0", "'1'"]]
+
+
+async def test_key_decides_otherwise() -> None:
+    """With key=, what it gives decides; the first item of each key is sent, itself."""
+    proxy = AsyncBatchingMapProxy[dict[str, object], str](
+        2, 1, key=lambda item: (type(item["id"]), item["id"])
+    )
+    calls = Calls(lambda item: item["text"])
+    items: list[dict[str, object]] = [
+        {"id": 1, "text": "first"},
+        {"id": 2, "text": "second"},
+        {"id": 1, "text": "another text"},
+        {"id": True, "text": "third"},
+    ]
+    assert await proxy.map(items, calls) == ["first", "second", "first", "third"]
+    assert calls.batches == [[items[0], items[1]], [items[3]]]
+
+
+class Column:
+    """Sized and indexable and no sequence, as an array or a Series is."""
+
+    def __init__(self, values: list[str]) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> str:
+        return self._values[index]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, deque, UserList, Column])
+async def test_answers_may_be_anything_sized_and_indexable(kind: Any) -> None:
+    """One result per item, in the order of the batch, in whatever holds them."""
+
+    async def fetch(batch: list[int]) -> Any:
+        return kind(naive(batch))
+
+    assert await AsyncBatchingMapProxy[int, str](2).map([3, 1, 2], fetch) == ["3", "1", "2"]
+
+
+async def test_answers_may_be_a_mapping() -> None:
+    """Results by key; further entries are ignored, and not cached."""
+    proxy = AsyncBatchingMapProxy[str, int](key=str.lower)
+    asked = []
+
+    async def fetch(batch: list[str]) -> Any:
+        asked.append(batch)
+        return MappingProxyType({"b": 2, "unasked": 0, "a": 1})
+
+    assert await proxy.map(["A", "b", "a"], fetch) == [1, 2, 1]
+    assert asked == [["A", "b"]]
+    assert proxy.statistics().cached == 2
+
+
+async def test_attributes_are_readable() -> None:
+    """batch_size and max_concurrency say what was given, or the defaults."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    assert (proxy.batch_size, proxy.max_concurrency) == (None, 8)
+    proxy = AsyncBatchingMapProxy[int, str](3, 2)
+    assert (proxy.batch_size, proxy.max_concurrency) == (3, 2)
+    assert repr(proxy).startswith("<AsyncBatchingMapProxy batch_size=3 max_concurrency=2 ")
+    sync = BatchingMapProxy[int, str]()
+    assert (sync.batch_size, sync.max_concurrency) == (None, None)

@@ -78,7 +78,7 @@ def test_loops_of_both_kinds_at_once(max_concurrency: int) -> None:
         async def main() -> list[str]:
             return await proxy.map(items, counted.asynchronous)
 
-        return anyio.run(main, backend=backend)  # type: ignore[no-any-return] # of anyio
+        return anyio.run(main, backend=backend)
 
     forwards, backwards = range(200), range(199, -1, -1)
     results = in_threads(

@@ -24,9 +24,9 @@ class Cache(Generic[T]):
 
     Args:
         max_size: The most values kept, 0 or more; None (the default) for no bound. With 0 nothing
-            is kept and only work under way is shared. A full cache replaces a random value, but
-            spares those that were used since they were last up for replacement: a list larger than
-            the cache, mapped again and again, keeps finding part of itself.
+            is kept and only work under way is shared. A full cache replaces its oldest value that
+            was not used lately. A list larger than the cache, mapped again and again, finds a part
+            of itself, also if it is mapped page by page.
         ttl: Seconds, 0 or more, after which a value is forgotten, counted from the end of the call
             that gave it, on the monotonic clock; None (the default) for never.
 

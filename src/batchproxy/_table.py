@@ -100,18 +100,13 @@ class Table:
             self.flights.forget_all()
             self._values.clear()
 
-    def reset_after_fork(self) -> None:
-        """In the child: whoever held the lock or made a call is gone."""
-        self.flights.reset_after_fork()
-        self._values.mend()
-
 
 _alive: WeakSet[Table] = WeakSet()
 
 
 def _reset_after_fork() -> None:
     for table in list(_alive):
-        table.reset_after_fork()
+        table.flights.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

@@ -10,8 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Hashable, Iterable, MutableMapping
 from contextlib import suppress
-from itertools import takewhile
-from random import Random
+from itertools import islice, takewhile
 from typing import Any, Protocol
 
 from ._plan import MISSING
@@ -36,9 +35,6 @@ class Values(Protocol):
 
     def clear(self) -> None:
         """Forget everything."""
-
-    def mend(self) -> None:
-        """Be of one piece again, where another thread was in the middle of a method at a fork."""
 
     def __len__(self) -> int: ...
 
@@ -75,9 +71,6 @@ class Unbounded:
     def clear(self) -> None:
         self._data.clear()
 
-    def mend(self) -> None:
-        pass
-
     def __len__(self) -> int:
         return len(self._data)
 
@@ -86,68 +79,85 @@ class Unbounded:
 
 
 class Bounded(Unbounded):
-    """At most `max_size` values. (benchmarks/eviction.py compares the policies.)
+    """At most `max_size` values. (benchmarks/eviction.py compares policies.)
 
-    A newcomer to a full cache takes the place of a random resident, unless that one was hit since
-    it was last looked at: then it loses that mark, and the newcomer is not kept.
+    Time is divided into phases. A newcomer to a full cache takes the place of the oldest resident
+    that was not hit in this phase; when all were hit, a new phase begins. But a key that had to
+    leave without ever having been hit is not taken back while everything that is here is asked for:
+    in that case a list larger than the cache is being mapped again, page by page, and replacing
+    what is here would leave nothing of it to be found. A key never seen before is always taken.
     """
 
     def __init__(self, max_size: int) -> None:
         super().__init__({})
         self._max_size = max_size
-        self._places: list[Hashable] = []  # the resident keys, to draw a random one from
-        self._place: dict[Hashable, int] = {}  # where in it each is
-        self._hit: set[Hashable] = set()
-        self._random = Random(0)  # of our own: a user's random.seed() is not ours to disturb
+        self._forget_history()
+
+    def _forget_history(self) -> None:
+        self._phase = 0
+        self._hit: set[Hashable] = set()  # in this phase
+        self._hit_before: set[Hashable] = set()  # in the last one
+        self._latest_hit: Collection[Hashable] = ()  # by one map(); a new phase keeps these
+        # The residents at the beginning of the phase, the oldest at the end. Some have left since.
+        self._victims: list[Hashable] = []
+        # Hashes of keys that left without a hit, or were not taken back, with the phase when they
+        # were last asked for; the latest at the end.
+        self._gone: dict[int, int] = {}
 
     def every(self, keys: Collection[Hashable]) -> list[Any] | None:
         found = super().every(keys)
-        if found is not None:
-            self._hit.update(keys)
+        if found:
+            self._note_hits(keys)
         return found
 
     def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
         found = super().known(keys)
-        self._hit.update(found)
+        if found:
+            self._note_hits(found)
         return found
 
+    def _note_hits(self, keys: Collection[Hashable]) -> None:
+        self._hit.update(keys)
+        self._latest_hit = keys
+
     def store(self, answers: dict[Hashable, Any]) -> None:
-        data, places, place_of, hit = self._data, self._places, self._place, self._hit
+        if not self._max_size:
+            return
+        data, gone = self._data, self._gone
         for key, value in answers.items():
-            if key not in data:
-                if len(places) < self._max_size:
-                    place = len(places)
-                    places.append(key)
-                elif places:
-                    place = int(self._random.random() * len(places))
-                    victim = places[place]
-                    if victim in hit:
-                        hit.remove(victim)
-                        continue
-                    del data[victim], place_of[victim]
-                    places[place] = key
-                else:
-                    return
-                place_of[key] = place
+            last_asked_for = gone.pop(hash(key), None)
+            if len(data) >= self._max_size and key not in data:
+                victim = self._next_victim()
+                if last_asked_for is not None and last_asked_for < self._phase:
+                    gone[hash(key)] = self._phase
+                    continue
+                del data[victim]
+                if victim not in self._hit_before:
+                    gone[hash(victim)] = self._phase - 1
             data[key] = value
+        if len(gone) > 3 * self._max_size:
+            self._gone = dict(islice(gone.items(), len(gone) - self._max_size, None))
+
+    def _next_victim(self) -> Hashable:
+        while True:
+            while self._victims:
+                victim = self._victims[-1]
+                if victim in self._data and victim not in self._hit:
+                    return victim
+                self._victims.pop()
+            self._hit_before, self._hit = self._hit, self._data.keys() & self._latest_hit
+            self._latest_hit = ()
+            self._victims = list(reversed(self._data))
+            self._phase += 1
 
     def drop(self, keys: Iterable[Hashable]) -> None:
-        for key in keys:
-            if key in self._data:
-                del self._data[key]
-                self._hit.discard(key)
-                place, last = self._place.pop(key), self._places.pop()
-                if last != key:
-                    self._places[place], self._place[last] = last, place
+        keys = list(keys)
+        super().drop(keys)
+        self._hit.difference_update(keys)
 
     def clear(self) -> None:
-        for part in (self._data, self._places, self._place, self._hit):
-            part.clear()
-
-    def mend(self) -> None:
-        self._places = list(self._data)
-        self._place = {key: place for place, key in enumerate(self._places)}
-        self._hit.intersection_update(self._data)
+        super().clear()
+        self._forget_history()
 
 
 class Expiring:
@@ -196,9 +206,6 @@ class Expiring:
         self._values.clear()
         self._deadlines.clear()
 
-    def mend(self) -> None:
-        self._values.mend()
-
     def __len__(self) -> int:
         return len(self._purge())
 
@@ -244,9 +251,6 @@ class Mapped:
 
     def clear(self) -> None:
         self._mapping.clear()
-
-    def mend(self) -> None:
-        pass
 
     def __len__(self) -> int:
         return len(self._mapping)
