@@ -1,7 +1,7 @@
 """Which value should a full `Cache(max_size=N)` give up? Hit rates of eviction policies.
 
 `python benchmarks/eviction.py` prints one markdown table: rows are traces, columns policies, cells
-hit rates in %. No dependencies, seeded, deterministic, some fifteen seconds.
+hit rates in %. Seeded and deterministic; some fifteen seconds.
 
 The model is that of `map()`: all keys of a list are looked up at its start, hits are noted in bulk,
 and the missing keys enter the cache batch by batch. So a list mapped as a *whole* finds whatever of
@@ -11,15 +11,6 @@ the textbooks, where LRU finds nothing, is the list that is mapped in *pages*, a
 The first passes over a list, which no policy can answer, are not counted, nor are one-off scans.
 "optimum" knows the future (Belady's MIN, allowed not to keep a newcomer, aiming at the counted
 requests alone): no policy can be better.
-
-C1: a random victim is spared if it was hit since last looked at; it loses that mark, and the
-    newcomer is not kept. Newcomers are unmarked.
-C2: as C1, but a hit is good for being spared twice.
-C3: as C1, but a second random victim is tried before the newcomer is given up.
-C4: as C5, but with marks for an order: victims are the residents of a phase's beginning that were
-    not hit since, oldest first. A new phase begins when none are left.
-C5: LRU, but a key that left without ever being hit is not taken back as long as every value in the
-    cache was asked for since it was last asked for itself.
 """
 
 from __future__ import annotations
@@ -28,6 +19,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, count, islice
 from random import Random
+
+from batchproxy._values import Bounded
 
 SIZE = 1000  # "C" in the names below
 BATCH = 100
@@ -42,21 +35,16 @@ Trace = list[tuple[Keys, bool]]  # the keys of each map(), and whether it counts
 class Random_:
     """A random victim. The base of the others: `data` holds what is in the cache."""
 
-    credits = 0  # how often a hit spares a value
-    tries = 1  # how many victims are looked at before the newcomer is given up
-
     def __init__(self) -> None:
         self.data: dict[object, int] = {}  # (the values are the policies' own notes)
         self.places: list[int] = []
-        self.spare: dict[int, int] = {}
         self.random = Random(0)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def hit(self, keys: Keys) -> None:
-        if self.credits:
-            self.spare.update(dict.fromkeys(keys, self.credits))
+        pass
 
     def store(self, keys: Keys) -> None:
         for key in keys:
@@ -67,31 +55,14 @@ class Random_:
             self.data[key] = 0
             self.places.append(key)
             return
-        for _ in range(self.tries):
-            place = int(self.random.random() * SIZE)
-            if self.give_up(self.places[place], key):
-                del self.data[self.places[place]]
-                self.data[key] = 0
-                self.places[place] = key
-                return
+        place = int(self.random.random() * SIZE)
+        if self.give_up(self.places[place], key):
+            del self.data[self.places[place]]
+            self.data[key] = 0
+            self.places[place] = key
 
-    def give_up(self, victim: int, _newcomer: int) -> bool:
-        left = self.spare.pop(victim, 0)
-        if left > 1:
-            self.spare[victim] = left - 1
-        return not left
-
-
-class C1(Random_):
-    credits = 1
-
-
-class C2(Random_):
-    credits = 2
-
-
-class C3(C1):
-    tries = 2
+    def give_up(self, victim: int, newcomer: int) -> bool:
+        return True
 
 
 class Fifo(Random_):
@@ -209,85 +180,19 @@ class WTinyLfu(TinyLfu):
             self.probation[candidate] = None
 
 
-class C4(Random_):
+class Ours(Random_):
+    """The policy in use, itself."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.used: set[int] = set()  # hit in this phase
-        self.used_before: set[int] = set()  # hit in the last one
-        self.latest: Keys = []  # the latest hits outlive the beginning of a phase
-        self.victims: list[int] = []
-        self.gone: dict[int, int] = {}  # left unused or not kept: the phase when last asked for
-        self.phase = 0
+        self.values = Bounded(SIZE)
+        self.data = self.values._data
 
     def hit(self, keys: Keys) -> None:
-        self.used.update(keys)
-        self.latest = keys
-
-    def victim(self) -> int:
-        while True:
-            while self.victims:
-                if (key := self.victims[-1]) in self.data and key not in self.used:
-                    return key
-                self.victims.pop()
-            self.used_before, self.used, self.latest = self.used, set(self.latest), []
-            self.victims = [*reversed(self.data)]  # type: ignore[list-item]
-            self.phase += 1
+        self.values.use(keys)
 
     def store(self, keys: Keys) -> None:
-        for key in keys:
-            left = self.gone.pop(key, None)
-            if len(self.data) >= SIZE:
-                victim = self.victim()
-                if left is not None and left < self.phase:
-                    self.gone[key] = self.phase
-                    continue
-                del self.data[victim]
-                if victim not in self.used_before:
-                    self.gone[victim] = self.phase - 1
-            self.data[key] = 0
-        if len(self.gone) > 3 * SIZE:
-            self.gone = dict(islice(self.gone.items(), len(self.gone) - SIZE, None))
-
-
-MARK = object()
-
-
-class C5(Random_):
-    def __init__(self) -> None:
-        super().__init__()
-        # Least recently asked for first. What is before the mark was not asked for in this phase;
-        # a new one begins when nothing is.
-        self.data = self.order = OrderedDict[object, int]({MARK: 0})
-        self.used: set[object] = set()  # the residents that were ever hit
-        self.gone: dict[object, int] = {}  # left unused or not kept: the phase when last asked for
-        self.phase = 0
-
-    def __len__(self) -> int:
-        return len(self.data) - 1
-
-    def hit(self, keys: Keys) -> None:
-        deque(map(self.order.move_to_end, keys), 0)
-        self.used.update(keys)
-
-    def store(self, keys: Keys) -> None:
-        order, used, gone = self.order, self.used, self.gone
-        for key in keys:
-            left = gone.pop(key, None)
-            if len(order) > SIZE:
-                if next(iter(order)) is MARK:
-                    order.move_to_end(MARK)
-                    self.phase += 1
-                if left is not None and left < self.phase:
-                    gone[key] = self.phase
-                    continue
-                victim, _ = order.popitem(last=False)
-                if victim in used:
-                    used.remove(victim)
-                else:
-                    gone[victim] = self.phase - 1
-            order[key] = 0
-        if len(gone) > 3 * SIZE:
-            self.gone = dict(islice(gone.items(), len(gone) - SIZE, None))
+        self.values.store(dict.fromkeys(keys))
 
 
 POLICIES: dict[str, Callable[[], Random_]] = {
@@ -298,11 +203,7 @@ POLICIES: dict[str, Callable[[], Random_]] = {
     "random": Random_,
     "TinyLFU": TinyLfu,
     "W-TinyLFU": WTinyLfu,
-    "C1": C1,
-    "C2": C2,
-    "C3": C3,
-    "C4": C4,
-    "C5": C5,
+    "batchproxy": Ours,
 }
 
 

@@ -33,12 +33,18 @@ class Table:
         if type(self._values) is Unbounded:  # a dict can be read while others write
             return self._values.every(keys)
         with self.flights.lock:
-            return self._values.every(keys)
+            answers = self._values.every(keys)
+            if answers is not None:
+                self._values.use(keys)
+            return answers
 
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
         with self.flights.lock:
-            missing = self._missing(plan, plan.values.keys())
+            keys = plan.values.keys()
+            known = self._values.known(keys)
+            self._values.use(known)
+            missing = self._missing(plan, keys, known)
             plan.start(missing, len(missing))
 
     def look(self, plan: Plan, size: int) -> bool:
@@ -61,12 +67,13 @@ class Table:
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
         batch: list[Hashable] = []
         while len(batch) < size and (drawn := plan.draw(size - len(batch))):
-            batch += self._missing(plan, drawn)
+            batch += self._missing(plan, drawn, self._values.known(drawn))
         return batch
 
-    def _missing(self, plan: Plan, keys: Collection[Hashable]) -> Collection[Hashable]:
+    def _missing(
+        self, plan: Plan, keys: Collection[Hashable], known: dict[Hashable, Any]
+    ) -> Collection[Hashable]:
         """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
-        known = self._values.known(keys)
         flying = self.flights.meet(keys)
         if not known and not flying:
             return keys

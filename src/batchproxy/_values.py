@@ -27,6 +27,9 @@ class Values(Protocol):
     def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
         """Those of `keys` that are there, with their values."""
 
+    def use(self, keys: Collection[Hashable]) -> None:
+        """Note that a ``map()`` found `keys` when it began."""
+
     def store(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, all or none, as far as there is room."""
 
@@ -60,6 +63,9 @@ class Unbounded:
             return {}
         get = data.get  # the dict may be the user's, and change under our hands
         return {key: value for key in keys if (value := get(key, MISSING)) is not MISSING}
+
+    def use(self, keys: Collection[Hashable]) -> None:
+        pass
 
     def store(self, answers: dict[Hashable, Any]) -> None:
         self._data.update(answers)
@@ -97,26 +103,14 @@ class Bounded(Unbounded):
         self._phase = 0
         self._hit: set[Hashable] = set()  # in this phase
         self._hit_before: set[Hashable] = set()  # in the last one
-        self._latest_hit: Collection[Hashable] = ()  # by one map(); a new phase keeps these
+        self._latest_hit: Collection[Hashable] = ()  # by one map(); still hit in a new phase
         # The residents at the beginning of the phase, the oldest at the end. Some have left since.
         self._victims: list[Hashable] = []
         # Hashes of keys that left without a hit, or were not taken back, with the phase when they
         # were last asked for; the latest at the end.
         self._gone: dict[int, int] = {}
 
-    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
-        found = super().every(keys)
-        if found:
-            self._note_hits(keys)
-        return found
-
-    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
-        found = super().known(keys)
-        if found:
-            self._note_hits(found)
-        return found
-
-    def _note_hits(self, keys: Collection[Hashable]) -> None:
+    def use(self, keys: Collection[Hashable]) -> None:
         self._hit.update(keys)
         self._latest_hit = keys
 
@@ -186,6 +180,9 @@ class Expiring:
     def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
         return self._purge().known(keys)
 
+    def use(self, keys: Collection[Hashable]) -> None:
+        self._values.use(keys)
+
     def store(self, answers: dict[Hashable, Any]) -> None:
         values, deadlines = self._purge(), self._deadlines
         for key in answers:
@@ -235,6 +232,9 @@ class Mapped:
                 if value is not MISSING:
                     found[key] = value
         return found
+
+    def use(self, keys: Collection[Hashable]) -> None:
+        pass
 
     def store(self, answers: dict[Hashable, Any]) -> None:
         try:
