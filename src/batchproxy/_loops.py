@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
 
@@ -14,7 +13,7 @@ def running_loop() -> Any:
     """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
     try:
         return current_token().native_token
-    except NoEventLoopError:
+    except RuntimeError:  # NoEventLoopError, or asyncio's own, for a loop left behind by a fork
         return None
 
 

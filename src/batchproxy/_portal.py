@@ -29,6 +29,9 @@ from ._errors import PortalError
 _SLICE = 0.1 if sys.platform == "win32" else None
 
 
+_DEATH = "the event loop behind the synchronous proxies has died; the next map() starts another"
+
+
 class Portal:
     """An event loop in a daemon thread, where synchronous callers have their tasks run."""
 
@@ -38,8 +41,10 @@ class Portal:
     """For worker threads; it never limits, unlike the default one, which is the application's."""
 
     def __init__(self, backend: str) -> None:
-        self.forked = False
+        self.forked = self.dead = False
+        self.calls: set[PortalCall] = set()  # that may wait for something from here
         self._backend = backend
+        self._started = False
         self._error: BaseException | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(
@@ -50,14 +55,14 @@ class Portal:
         )
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return not self.forked and self._error is None
-
     def wait_until_ready(self) -> None:
         """Wait until tasks can be posted. May be interrupted, and called again."""
         while not self._ready.wait(_SLICE):
             pass
+        if not self._started:
+            raise PortalError(
+                f"no {self._backend} event loop could be started for the synchronous proxies"
+            ) from self._error
         if threading.current_thread() is self._thread:
             raise PortalError(
                 "map() was called in the portal's own thread, which it would block; the cache's "
@@ -78,7 +83,7 @@ class Portal:
         try:
             _loops.post(self.loop, self._context.run, function)
         except RuntimeError as error:
-            raise PortalError("the event loop behind the synchronous proxies has died") from error
+            raise PortalError(_DEATH) from error
 
     def _run(self) -> None:
         try:
@@ -86,7 +91,11 @@ class Portal:
         except BaseException as error:
             self._error = error
         finally:
+            self.dead = True
             self._ready.set()
+            # A loop that closes may have accepted what it never ran.
+            for call in tuple(self.calls):
+                call.end()
 
     async def _main(self) -> None:
         async with anyio.create_task_group() as self.tasks:
@@ -94,8 +103,12 @@ class Portal:
             # Where sniffio is installed, tasks can only be started where it knows the loop.
             self._context = copy_context()
             self.threads = CapacityLimiter(math.inf)
+            self._started = True
             self._ready.set()
-            await anyio.sleep_forever()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.dead = True  # though it may take its time: it waits for its worker threads
 
 
 class PortalCall:
@@ -121,6 +134,7 @@ class PortalCall:
 
     def run(self) -> None:
         """Run `work` to its end; what it raises is raised here."""
+        self.portal.calls.add(self)
         try:
             self.portal.post(self._start)
             while (job := self._receive()) is not None:
@@ -134,13 +148,15 @@ class PortalCall:
             while self._receive() is not None:  # a second Ctrl-C leaves at once
                 pass
             raise
+        finally:
+            self.portal.calls.discard(self)
         if self._error is not None:
             try:
                 raise self._error
             finally:
                 self._error = None  # the traceback has this frame: a cycle
         if not self._finished:
-            raise PortalError("the event loop behind the synchronous proxies has died")
+            raise PortalError(_DEATH)
 
     def _receive(self) -> Callable[[], object] | None:
         while True:
@@ -149,14 +165,15 @@ class PortalCall:
 
     # In the portal's thread:
 
+    def end(self) -> None:
+        """Tell the calling thread that nothing more will come."""
+        self._ended = True
+        self._inbox.put(None)
+
     def _start(self) -> None:
         if not self._cancelled:
             self._started = True
-            try:
-                self.portal.tasks.start_soon(self._main)
-            except BaseException:  # the portal is dying
-                self._inbox.put(None)
-                raise
+            self.portal.tasks.start_soon(self._main)
 
     async def _main(self) -> None:
         try:
@@ -171,15 +188,14 @@ class PortalCall:
                 raise  # the portal is dying
             self._error = error
         finally:
-            self._ended = True
-            self._inbox.put(None)
+            self.end()
 
     def _cancel(self) -> None:
         self._cancelled = True
         if self._scope is not None and not self._ended:
             self._scope.cancel()
         elif self._ended or not self._started:
-            self._inbox.put(None)  # again: the interrupt may have got the one before
+            self.end()  # once more: the interrupt may have cost what end() sent before
 
 
 _lock = threading.RLock()
@@ -193,7 +209,7 @@ def get_portal(backend: str) -> Portal:
     """The portal of `backend`; started if there is none, or if it died."""
     with _lock:
         portal = _portals.get(backend)
-        if portal is None or not portal.alive:
+        if portal is None or portal.dead:
             portal = _portals[backend] = Portal(backend)
     portal.wait_until_ready()
     return portal

@@ -261,6 +261,8 @@ class _InWorkerThread(_InCallingThread):
                 answer = await anyio.to_thread.run_sync(
                     context.run, self._outcome, flight, items, limiter=portal.threads
                 )
+            except Exception as error:  # there is no thread to be had
+                answer = Failure(error, error.__traceback__)
             finally:
                 slot.release(in_thread)
                 answered.set()
