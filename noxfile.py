@@ -1,0 +1,79 @@
+"""The verbs of the project, the same for a person and for CI: `nox -s lint typing docs ...`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False  # CI runs the tests on the Pythons it finds
+nox.options.sessions = ["lint", "typing", "docs", "tests", "build"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+CODE = ["src", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, against the built wheel."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def coverage(session: nox.Session) -> None:
+    """The tests once more, counting branches: every one of src/ must be taken."""
+    session.install(".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Lint and format."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, from the inside (mypy) and from the user's chair (pyright)."""
+    session.install(".[types]", "nox", "sphinx")
+    session.run("mypy")
+    session.run("pyright", "tests/typing_usage.py")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "batchproxy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation; a warning is an error."""
+    session.install(".[docs]")
+    session.run("sphinx-build", "-qW", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The examples, for a person to read what they print. (The tests run them too.)"""
+    session.install(".[test]")
+    for example in sorted(Path("examples").glob("*.py")):
+        session.run("python", str(example))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel and the sdist."""
+    session.install("build")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks."""
+    session.install(".")
+    session.run("python", "benchmarks/eviction.py")
