@@ -54,9 +54,13 @@ class Calls:
         self._gates[number].set()
 
     def fail(self, number: int, error: BaseException) -> None:
-        """Let the call of that number raise `error`."""
-        self._errors[number] = error
+        """Let the call of that number, which is under way, raise `error`."""
+        self.fail_at(number, error)
         self._gates[number].set()
+
+    def fail_at(self, number: int, error: BaseException) -> None:
+        """Let the call of that number raise `error` when it is let go."""
+        self._errors[number] = error
 
     def open(self) -> None:
         """Let all calls answer, those to come too."""

@@ -1,0 +1,334 @@
+"""Points 3, 4 and 7 of the contract: answers that cannot be used, None, exceptions, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Any
+
+import anyio
+import pytest
+from tools import Calls, Outcomes, naive, settle
+
+from batchproxy import AsyncBatchingMapProxy, Cache
+
+pytestmark = pytest.mark.anyio
+
+
+def assert_idle(proxy: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """Nothing is left behind: no key in flight, nobody waiting, no slot taken."""
+    now = proxy.statistics()
+    assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+    assert now.calls == now.completed + now.failed + now.cancelled
+    slots = proxy._engine._slots
+    assert slots is not None
+    assert all(limiter.borrowed_tokens == 0 for limiter in slots._limiters.values())
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 2, 8])
+async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
+    """One call, and all twenty get the very exception that it raised."""
+    proxy = AsyncBatchingMapProxy[int, str](None, max_concurrency)
+    calls = Calls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(20):
+            callers.start(number, proxy.map, [1], calls)
+        await settle()
+        assert proxy.statistics().waiting == 19
+        calls.fail(0, boom)
+    assert calls.batches == [[1]]
+    assert list(callers.results.values()) == [boom] * 20
+    assert_idle(proxy)
+    assert await proxy.map([1], Calls()) == ["1"]
+
+
+async def test_finished_batches_stay_cached() -> None:
+    """After a failure the next map() pays only for what had not been finished."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls = Calls(gated=True)
+    calls.fail_at(1, ValueError("boom"))
+    calls.open()
+    with pytest.raises(ValueError, match="boom"):
+        await proxy.map(range(6), calls)
+    assert calls.batches == [[0, 1], [2, 3]]
+    again = Calls()
+    assert await proxy.map(range(6), again) == naive(range(6))
+    assert again.batches == [[2, 3], [4, 5]]
+    assert_idle(proxy)
+
+
+async def test_the_first_failure_cancels_the_other_calls() -> None:
+    """The other running calls of the map() are cancelled, their keys released, no more are made."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 3)
+    calls = Calls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(5), calls)
+        await settle()
+        callers.start("waiter", proxy.map, [0], calls)
+        await settle()
+        assert calls.batches == [[0], [1], [2]]
+        calls.fail(1, boom)
+        await settle()
+        assert callers.results == {"owner": boom}
+        assert calls.batches == [[0], [1], [2], [0]]  # the waiter took over what was given up
+        calls.open()
+    assert callers.results["waiter"] == ["0"]
+    now = proxy.statistics()
+    assert (now.completed, now.failed, now.cancelled) == (1, 1, 2)
+    assert_idle(proxy)
+
+
+async def test_several_failures_at_once_raise_one_bare_exception() -> None:
+    """Never a group: the first is raised, the others are its notes."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 3)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(3), calls)
+        await settle()
+        errors = [ValueError(number) for number in range(3)]
+        for number, error in enumerate(errors):
+            calls.fail(number, error)
+    raised = callers.results["owner"]
+    assert type(raised) is ValueError
+    assert raised in errors
+    assert raised.__context__ is None
+    others = [error for error in errors if error is not raised]
+    notes = getattr(raised, "__notes__", [])
+    assert len(notes) == proxy.statistics().failed - 1
+    assert all(any(repr(error) in note for error in others) for note in notes)
+    assert_idle(proxy)
+
+
+async def test_failures_in_clean_up_become_notes() -> None:
+    """What a cancelled call raises instead of going quietly is attached to the first failure."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    second_is_under_way = anyio.Event()
+
+    async def fetch(items: list[int]) -> list[str]:
+        if items == [0]:
+            await second_is_under_way.wait()
+            raise ValueError("first")
+        try:
+            second_is_under_way.set()
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("clean-up")
+
+    with pytest.raises(ValueError, match="first") as caught:
+        await proxy.map([0, 1], fetch)
+    [note] = caught.value.__notes__
+    assert "clean-up" in note
+    assert_idle(proxy)
+
+
+async def test_a_waiter_learns_before_its_own_next_call() -> None:
+    """A caller that met the failing key when it began makes no call after the failure."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 8)
+    owner, others = Calls(gated=True), Calls(gated=True)
+    boom = ValueError("boom")
+    narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1], owner)
+        await settle()
+        callers.start("waiter", narrow.map, [7, 8, 1], others)
+        await settle()
+        owner.fail(0, boom)
+        await settle()
+        assert others.batches == [[7]]
+        others.open()
+    assert callers.results == {"owner": boom, "waiter": boom}
+    assert others.batches == [[7]]
+    assert await narrow.map([7], Calls(gated=True)) == ["7"]  # what it had finished is kept
+    assert_idle(proxy)
+    assert_idle(narrow)
+
+
+async def test_return_exceptions() -> None:
+    """Nothing is cancelled, every batch runs, and failed items hold their exception."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
+    calls = Calls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+
+        async def keep(items: list[int]) -> list[str | Exception]:
+            return await proxy.map(items, calls, return_exceptions=True)
+
+        callers.start("owner", keep, [0, 1, 2, 3, 4, 0])
+        await settle()
+        callers.start("waiter", keep, [1, 9])
+        await settle()
+        calls.fail(0, boom)
+        calls.open()
+    assert callers.results["owner"] == [boom, boom, "2", "3", "4", boom]
+    assert callers.results["waiter"] == [boom, "9"]
+    assert getattr(boom, "__notes__", []) == []
+    assert await proxy.map(range(5), Calls()) == naive(range(5))
+    assert_idle(proxy)
+
+
+async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
+    """Its neighbours are kept; waiters for it get it; a map() raises the first such."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 1)
+    first, second = KeyError("first"), KeyError("second")
+    calls = Calls(lambda item: {1: first, 2: second}.get(item, str(item)), gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(4), calls)
+        await settle()
+        callers.start("of the second", proxy.map, [2], calls)
+        callers.start("of a good one", proxy.map, [3], calls)
+        await settle()
+        calls.open()
+    assert callers.results == {"owner": first, "of the second": second, "of a good one": ["3"]}
+    assert calls.batches == [[0, 1, 2, 3]]
+    answers = await proxy.map(range(4), calls, return_exceptions=True)
+    assert answers == ["0", first, second, "3"]
+    assert calls.batches[1:] == [[1, 2]]  # exceptions are never cached
+    assert_idle(proxy)
+
+
+async def test_none_is_a_value() -> None:
+    """None is cached like any other result."""
+    proxy = AsyncBatchingMapProxy[int, None]()
+    calls = Calls(lambda item: None)
+    assert await proxy.map([1, 2], calls) == [None, None]
+    assert await proxy.map([2, 1], calls) == [None, None]
+    assert calls.batches == [[1, 2]]
+
+
+async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
+    """Waiters get the same error, nothing is cached, the keys are free; and it can be kept."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    gate = anyio.Event()
+
+    async def short(items: list[int]) -> list[str]:
+        await gate.wait()
+        return ["one too few"]
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2], short)
+        await settle()
+        callers.start("waiter", proxy.map, [2], short)
+        await settle()
+        gate.set()
+    assert isinstance(callers.results["owner"], ValueError)
+    assert callers.results["waiter"] is callers.results["owner"]
+    assert proxy.statistics().cached == 0
+    answers = await proxy.map([1, 2], short, return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["AnswerValueError"] * 2
+    assert_idle(proxy)
+
+
+async def test_tracebacks_do_not_grow() -> None:
+    """Each of many waiters raises the exception with the traceback of the call, and no context."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    depths = []
+
+    async def caller() -> None:
+        with pytest.raises(ValueError, match="boom") as caught:
+            await proxy.map([1], calls)
+        depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "__call__"
+        assert caught.value.__context__ is None
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(caller)
+        await settle()
+        calls.fail(0, ValueError("boom"))
+    assert len(set(depths)) == 1
+    assert len(depths) == 5
+
+
+class Bail(BaseException):
+    """An exception that is no Exception, as KeyboardInterrupt is none."""
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("kind", [Bail, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("return_exceptions", [False, True])
+async def test_base_exceptions_are_never_swallowed(
+    batch_size: int | None, kind: type[BaseException], return_exceptions: bool
+) -> None:
+    """They are raised bare, whatever was asked; waiters take over instead of sharing them."""
+    proxy = AsyncBatchingMapProxy[int, str](batch_size)
+    gate = anyio.Event()
+    taken_over = Calls()
+
+    async def bail(items: list[int]) -> list[str]:
+        await gate.wait()
+        raise kind("bare")
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+
+        async def owner() -> None:
+            with pytest.raises(kind, match="bare"):
+                await proxy.map([1, 2, 3], bail, return_exceptions=return_exceptions)
+            callers.results["owner"] = "raised"
+
+        group.start_soon(owner)
+        await settle()
+        callers.start("waiter", proxy.map, [3, 1], taken_over)
+        await settle()
+        gate.set()
+    assert callers.results == {"owner": "raised", "waiter": ["3", "1"]}
+    assert sorted(taken_over.keys) == [1, 3]
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_cancelled_error_of_the_function_is_not_swallowed(batch_size: int | None) -> None:
+    """asyncio's CancelledError, raised by the function without any cancellation, arrives."""
+    proxy = AsyncBatchingMapProxy[int, str](batch_size)
+
+    async def fetch(items: list[int]) -> list[str]:
+        if 2 in items:
+            raise asyncio.CancelledError("of the function")
+        return naive(items)
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError, match="of the function"):
+            await proxy.map([1, 2, 3], fetch)
+        assert_idle(proxy)
+        assert await proxy.map([1, 2, 3], Calls()) == ["1", "2", "3"]
+
+    asyncio.run(main())
+
+
+async def test_exceptions_are_never_cached() -> None:
+    """A failed key is computed anew by the next map(), for everybody who shares the cache."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await proxy.map([1], Calls(lambda item: 1 // 0))
+        assert 1 not in cache
+    assert await proxy.map([1], Calls()) == ["1"]
+
+
+async def test_no_garbage_is_left_by_success() -> None:
+    """A map() that succeeds leaves no reference cycle for the collector."""
+    import gc
+
+    proxy = AsyncBatchingMapProxy[int, str](cache=Cache(max_size=0))
+    calls = Calls()
+    for _ in range(3):
+        await proxy.map([1, 2], calls)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            await proxy.map([1, 2], calls)
+        assert gc.collect() < 50  # the event loop's own, if any; not one a call
+    finally:
+        gc.enable()

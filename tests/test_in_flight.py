@@ -1,0 +1,226 @@
+"""Points 5, 6 and 15 of the contract: claims, answers from the call, and hits that cost nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import anyio
+import pytest
+from tools import Calls, Outcomes, naive, settle
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_overlapping_callers_compute_every_key_once() -> None:
+    """Two callers share the work of what they both want, within the limit."""
+    proxy = AsyncBatchingMapProxy[int, str](3, 2)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("up", proxy.map, range(20), calls)
+        callers.start("down", proxy.map, range(24, 4, -1), calls)
+    assert callers.results == {"up": naive(range(20)), "down": naive(range(24, 4, -1))}
+    assert sorted(calls.keys) == list(range(25))
+    assert calls.most_running <= 2
+    now = proxy.statistics()
+    assert (now.computed, now.in_flight, now.waiting) == (25, 0, 0)
+
+
+async def test_opposite_orders_do_not_deadlock() -> None:
+    """Callers that want the same keys in opposite orders, one batch at a time, both end."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+    other = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("up", proxy.map, range(6), calls)
+        callers.start("down", other.map, range(5, -1, -1), calls)
+    assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
+    assert sorted(calls.keys) == list(range(6))
+
+
+async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
+    """What a map() has not called yet, because its slots are full, is free for others."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    other = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
+    slow, quick = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, range(6), slow)
+        await settle()
+        assert slow.batches == [[0, 1]]
+        assert proxy.statistics().in_flight == 2
+        assert await other.map([4, 5, 2], quick) == ["4", "5", "2"]
+        slow.open()
+    assert callers.results["first"] == naive(range(6))
+    assert quick.batches == [[4, 5], [2]]
+    assert slow.batches == [[0, 1], [3]]  # the batch was filled from what was left to compute
+
+
+async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
+    """What came to be known while a map() waited for a slot is not computed again."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
+    blocker, waiter = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("blocker", proxy.map, [0], blocker)
+        await settle()
+        callers.start("waiter", proxy.map, [1, 2, 3], waiter)
+        await settle()
+        cache.prime({2: "primed"})
+        blocker.open()
+    assert callers.results["waiter"] == ["1", "primed", "3"]
+    assert waiter.batches == [[1, 3]]
+
+
+async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
+    """A map() all of whose keys are in flight by now takes no slot, and shares the call."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 1)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for name in ("first", "second"):  # both begin before the first has claimed
+            callers.start(name, proxy.map, [1], calls)
+        await settle()
+        assert proxy.statistics().waiting == 1
+        [limiter] = proxy._engine._slots._limiters.values()  # type: ignore[union-attr] # it has some
+        assert limiter.statistics().tasks_waiting == 0
+        calls.open()
+    assert calls.batches == [[1]]
+
+
+class Broken(dict[Any, Any]):
+    """A mapping that fails whenever it is used."""
+
+    def get(self, *args: object) -> Any:
+        raise OSError("get")
+
+    def update(self, *args: object) -> None:
+        raise OSError("update")
+
+
+CACHES = {
+    "nothing is kept": lambda: Cache[str](max_size=0),
+    "one is kept": lambda: Cache[str](max_size=1),
+    "all has expired": lambda: Cache[str](ttl=0),
+    "broken": Broken,
+}
+
+
+@pytest.mark.parametrize("make", CACHES.values(), ids=CACHES)
+async def test_answers_come_from_the_call(make: Any) -> None:
+    """A cache that keeps little, or nothing, or fails, costs calls; it changes no answer."""
+    proxy = AsyncBatchingMapProxy[int, str](2, cache=make())
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2, 3, 1], calls)
+        await settle()
+        callers.start("waiter", proxy.map, [3, 2], calls)
+        await settle()
+        calls.open()
+    assert callers.results == {"owner": ["1", "2", "3", "1"], "waiter": ["3", "2"]}
+    assert calls.batches == [[1, 2], [3]]
+    now = proxy.statistics()
+    assert (now.in_flight, now.waiting, now.shared) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("how", ["clear", "invalidate"])
+async def test_waiters_get_what_was_forgotten_under_way(how: str) -> None:
+    """A call whose keys are forgotten answers who waits for it, and nobody else."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    old, new = Calls(lambda item: "old", gated=True), Calls(lambda item: "new", gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2], old)
+        await settle()
+        callers.start("waiter", proxy.map, [1], old)
+        await settle()
+        if how == "clear":
+            await proxy.clear()
+        else:
+            cache.invalidate([1])
+        callers.start("later", proxy.map, [1], new)
+        await settle()
+        assert new.batches == [[1]]
+        old.open()
+        await settle()
+        assert callers.results == {"owner": ["old", "old"], "waiter": ["old"]}
+        assert 1 not in cache
+        assert (2 in cache) is (how == "invalidate")
+        callers.start("while the new one is under way", proxy.map, [1], new)
+        await settle()
+        assert new.batches == [[1]]  # the old call has not released the claim of the new one
+        new.open()
+    assert callers.results["later"] == callers.results["while the new one is under way"] == ["new"]
+    assert await proxy.map([1], old) == ["new"]
+
+
+async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
+    """A call that fails after its key was invalidated leaves the newer call for it alone."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    old, new = Calls(gated=True), Calls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("old", proxy.map, [1], old)
+        await settle()
+        cache.invalidate([1])
+        callers.start("new", proxy.map, [1], new)
+        await settle()
+        old.fail(0, boom)
+        await settle()
+        assert proxy.statistics().in_flight == 1
+        callers.start("newest", proxy.map, [1], new)
+        await settle()
+        new.open()
+    assert callers.results == {"old": boom, "new": ["1"], "newest": ["1"]}
+    assert new.batches == [[1]]
+
+
+async def test_primed_values_are_newer_than_calls_under_way() -> None:
+    """A value primed during a call stays, and later callers get it; the waiters get the call's."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2], calls)
+        await settle()
+        cache.prime({1: "primed"})
+        assert await proxy.map([1], calls) == ["primed"]
+        calls.open()
+    assert callers.results["owner"] == ["1", "2"]
+    assert await proxy.map([1, 2], calls) == ["primed", "2"]
+
+
+async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If everything is known, a map() is one checkpoint: no task, no event, no slot."""
+    proxy = AsyncBatchingMapProxy[int, str](1)
+    calls = Calls()
+    await proxy.map(range(5), calls)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a hit needs none")
+
+    monkeypatch.setattr(anyio, "Event", refuse)
+    monkeypatch.setattr(anyio, "create_task_group", refuse)
+    monkeypatch.setattr("batchproxy._slots.Slots.slot", refuse)
+    assert await proxy.map([4, 4, 0], calls) == ["4", "4", "0"]
+
+
+def test_sync_hits_do_not_touch_the_portal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If everything is known, nothing but the calling thread takes part."""
+    cache = Cache[str]()
+    cache.prime({1: "one"})
+    monkeypatch.setattr(_portal, "_portals", {})
+    before = threading.active_count()
+    assert BatchingMapProxy[int, str](cache=cache).map([1, 1], naive) == ["one", "one"]
+    assert _portal._portals == {}
+    assert threading.active_count() == before

@@ -1,0 +1,925 @@
+"""Point 14 of the contract, the sync face, and 13 where threads and loops meet it.
+
+Ctrl-C, exit and fork need processes of their own: see test_processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib.util
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Literal
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+from tools import Calls, naive, settle
+
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    CircularWaitError,
+    PortalError,
+    _loops,
+    _portal,
+)
+
+Backend = Literal["asyncio", "trio"]
+
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+modes = pytest.mark.parametrize(
+    "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
+)
+
+
+class Thread(threading.Thread):
+    """A caller in a thread of its own. What it returned, or raised, is its `outcome`."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._args = args
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._function(*self._args)
+        except BaseException as error:
+            self._outcome = error
+
+    def outcome(self) -> Any:
+        self.join(30)
+        assert not self.is_alive(), "this thread hangs"
+        return self._outcome
+
+
+class SyncCalls:
+    """A batch function that records its batches and the threads it ran in.
+
+    With `gated`, every call waits for `open()`. Where `errors` has one for the first item of a
+    batch, the call raises it.
+    """
+
+    def __init__(self, *, gated: bool = False, errors: dict[Any, BaseException] | None = None):
+        self.batches: list[list[Any]] = []
+        self.threads: list[int] = []
+        self.running = self.most_running = 0
+        self._errors = errors or {}
+        self._lock = threading.Lock()
+        self._gate = threading.Event()
+        if not gated:
+            self._gate.set()
+
+    def __call__(self, items: list[Any]) -> list[str]:
+        with self._lock:
+            self.batches.append(items)
+            self.threads.append(threading.get_ident())
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        try:
+            passed(self._gate)
+        finally:
+            with self._lock:
+                self.running -= 1
+        if items[0] in self._errors:
+            raise self._errors[items[0]]
+        return naive(items)
+
+    def open(self) -> None:
+        self._gate.set()
+
+    @property
+    def keys(self) -> list[Any]:
+        return [item for batch in self.batches for item in batch]
+
+
+def never(items: list[Any]) -> list[str]:
+    raise AssertionError(f"called with {items}, which another call was computing")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another thread is about to do, and that tells nobody."""
+    for _ in range(30_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("this never happens")
+
+
+def passed(gate: threading.Event) -> None:
+    assert gate.wait(30), "nobody opens this gate"
+
+
+def assert_idle(*proxies: BatchingMapProxy[Any, Any] | AsyncBatchingMapProxy[Any, Any]) -> None:
+    for proxy in proxies:
+        statistics = proxy.statistics()
+        assert (statistics.in_flight, statistics.waiting, statistics.running) == (0, 0, 0)
+
+
+def queued(proxy: BatchingMapProxy[Any, Any]) -> int:
+    """How many calls wait for a slot."""
+    slots = proxy._engine._slots
+    assert slots is not None
+    return sum(limiter.statistics().tasks_waiting for limiter in slots._limiters.values())
+
+
+# --- In the calling thread ---
+
+
+@both
+def test_reference_behaviour(backend: Backend) -> None:
+    """Batches of distinct items, one after another, in the calling thread; then only hits."""
+    proxy = BatchingMapProxy[int, str](batch_size=3, backend=backend)
+    calls = SyncCalls()
+    assert proxy.map([1, 2, 2, 3, 4, 4, 5], calls) == ["1", "2", "2", "3", "4", "4", "5"]
+    assert proxy.map([5, 4, 3, 2, 1], calls) == ["5", "4", "3", "2", "1"]
+    assert calls.batches == [[1, 2, 3], [4, 5]]
+    assert calls.threads == [threading.get_ident()] * 2
+    assert proxy.max_concurrency is None
+    assert_idle(proxy)
+
+
+@both
+def test_a_sqlite_connection_works(backend: Backend) -> None:
+    """A connection that belongs to the calling thread, any thread, can be used in map_func."""
+    proxy = BatchingMapProxy[int, int](2, backend=backend)
+
+    def look_up() -> list[int]:
+        with closing(sqlite3.connect(":memory:")) as database:
+            database.execute("create table squares (id integer primary key, square integer)")
+            database.executemany(
+                "insert into squares values (?, ?)", [(n, n * n) for n in range(5)]
+            )
+
+            def fetch(ids: list[int]) -> dict[int, int]:
+                marks = ",".join("?" * len(ids))
+                query = f"select id, square from squares where id in ({marks})"
+                return dict(database.execute(query, ids).fetchall())
+
+            return proxy.map([4, 3, 2, 1, 0, 4], fetch)
+
+    assert Thread(look_up).outcome() == [16, 9, 4, 1, 0, 16]
+
+
+@both
+def test_calling_threads_do_not_hold_each_other_up(backend: Backend) -> None:
+    """The functions of different calling threads run at the same time, each in its own thread."""
+    proxy = BatchingMapProxy[int, int](backend=backend)
+    barrier = threading.Barrier(4, timeout=30)
+
+    def meet(items: list[int]) -> list[int]:
+        barrier.wait()  # passes only if all four are in here at once
+        return [threading.get_ident()] * len(items)
+
+    callers = [Thread(proxy.map, [number], meet) for number in range(4)]
+    assert [caller.outcome() for caller in callers] == [[caller.ident] for caller in callers]
+
+
+# --- In worker threads ---
+
+
+@both
+def test_at_most_so_many_calls_over_all_callers(backend: Backend) -> None:
+    """With two worker threads, six batches of three callers run two at a time and no more."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
+    calls = SyncCalls(gated=True)
+    callers = [Thread(proxy.map, [number, number + 1], calls) for number in (0, 10, 20)]
+    until(lambda: calls.running + queued(proxy) == 6)
+    assert calls.running == 2
+    calls.open()
+    assert [caller.outcome() for caller in callers] == [["0", "1"], ["10", "11"], ["20", "21"]]
+    assert calls.most_running == 2
+    assert not {caller.ident for caller in callers} & set(calls.threads)
+    assert_idle(proxy)
+
+
+@both
+def test_workers_of_one_map_run_at_once_and_answer_in_order(backend: Backend) -> None:
+    """The batches of one map() overlap, and whichever ends first, answers are in order."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency=2, backend=backend)
+    second_ended = threading.Event()
+
+    def backwards(items: list[int]) -> list[str]:
+        if items == [1, 2]:
+            passed(second_ended)
+        else:
+            second_ended.set()
+        return naive(items)
+
+    assert proxy.map([1, 2, 3, 4, 1], backwards) == ["1", "2", "3", "4", "1"]
+
+
+@both
+@modes
+def test_context_variables_reach_map_func(backend: Backend, max_concurrency: int | None) -> None:
+    """The function sees the context variables of its caller, in every batch and either mode."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+
+    def look(items: list[int]) -> list[str]:
+        return [variable.get()] * len(items)
+
+    proxy.map([0], never_mind := SyncCalls())  # the portal and its threads know nothing of it
+    assert never_mind.batches == [[0]]
+    variable.set("the caller's")
+    assert proxy.map([1, 2, 3], look) == ["the caller's"] * 3
+
+
+# --- Threads together ---
+
+
+@both
+@modes
+def test_each_key_once_among_threads(backend: Backend, max_concurrency: int | None) -> None:
+    """Eight threads with overlapping lists in all orders compute every key once among them."""
+    proxy = BatchingMapProxy[int, str](7, max_concurrency, backend=backend)
+    calls = SyncCalls()
+    barrier = threading.Barrier(8, timeout=30)
+
+    def run(number: int) -> bool:
+        items = [(number * 13 + step * (1, -1)[number % 2]) % 100 for step in range(100)]
+        barrier.wait()
+        return proxy.map(items, calls) == naive(items)
+
+    assert [thread.outcome() for thread in [Thread(run, number) for number in range(8)]] == [
+        True
+    ] * 8
+    assert Counter(calls.keys) == Counter(range(100))
+    assert_idle(proxy)
+
+
+@modes
+def test_portals_of_both_backends_share_work(max_concurrency: int | None) -> None:
+    """Proxies with different backends on one Cache wait for each other's calls."""
+    cache = Cache[str]()
+    owner = BatchingMapProxy[int, str](None, max_concurrency, cache=cache)
+    waiter = BatchingMapProxy[int, str](None, max_concurrency, cache=cache, backend="trio")
+    for first, second, key in ((owner, waiter, 1), (waiter, owner, 2)):
+        calls = SyncCalls(gated=True)
+        owning = Thread(first.map, [key], calls)
+        until(lambda: calls.running)  # noqa: B023 - called before the next round
+        waiting = Thread(second.map, [key], never)
+        until(lambda: cache._table.flights.waiting())
+        calls.open()
+        assert owning.outcome() == waiting.outcome() == [str(key)]
+    assert_idle(owner, waiter)
+
+
+@both
+@modes
+def test_twenty_threads_share_one_failure(backend: Backend, max_concurrency: int | None) -> None:
+    """Twenty callers of one failing key cost one call, and all get that very exception."""
+    proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+    boom = ValueError("boom")
+    calls = SyncCalls(gated=True, errors={1: boom})
+    callers = [Thread(proxy.map, [1], calls) for _ in range(20)]
+    until(lambda: proxy.statistics().waiting == 19)
+    calls.open()
+    assert [caller.outcome() for caller in callers] == [boom] * 20
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+    assert proxy.map([1], SyncCalls()) == ["1"]
+
+
+# --- Exceptions ---
+
+
+def frames(trace: TracebackType | None) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(trace)]
+
+
+@both
+@modes
+def test_exceptions_arrive_as_they_are(backend: Backend, max_concurrency: int | None) -> None:
+    """The caller gets the object that was raised, with the traceback that leads to where."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+    boom = ValueError("boom")
+
+    def helper() -> None:
+        raise boom
+
+    def fail(items: list[int]) -> list[str]:
+        helper()
+        return naive(items)
+
+    with pytest.raises(ValueError, match="boom") as caught:
+        proxy.map([1, 2], fail)
+    assert caught.value is boom
+    assert boom.__context__ is boom.__cause__ is None
+    names = frames(boom.__traceback__)
+    assert names[0] == "test_exceptions_arrive_as_they_are"
+    assert names[-2:] == ["fail", "helper"]
+    assert names.count("map") == 1
+    assert_idle(proxy)
+
+
+@both
+@modes
+@pytest.mark.parametrize(
+    "kind", [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
+)
+def test_whatever_the_function_raises_harms_nobody(
+    backend: Backend, max_concurrency: int | None, kind: type[BaseException]
+) -> None:
+    """An exception that could kill a thread or a loop reaches its caller, and nobody else."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+    bystanders = SyncCalls(gated=True)
+    bystander = Thread(proxy.map, [10], bystanders)
+    until(lambda: bystanders.running)
+    portal = _portal._portals[backend]
+    error = kind("raised by the function")
+    with pytest.raises(kind) as caught:
+        proxy.map([1], SyncCalls(errors={1: error}))
+    assert caught.value is error
+    with pytest.raises(kind) as caught:
+        proxy.map([1, 2], SyncCalls(errors={1: error}), return_exceptions=kind is not StopIteration)
+    assert caught.value is error
+    assert proxy.map([1], SyncCalls()) == ["1"]
+    bystanders.open()
+    assert bystander.outcome() == ["10"]
+    assert _portal._portals[backend] is portal
+    assert not portal.dead
+    assert_idle(proxy)
+
+
+@both
+@modes
+def test_waiters_take_over_after_a_base_exception(
+    backend: Backend, max_concurrency: int | None
+) -> None:
+    """A call that ends with SystemExit is given up: of two waiters one makes it, both get it."""
+    proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+    error = SystemExit("enough")
+    calls = SyncCalls(gated=True, errors={1: error})
+    owner = Thread(proxy.map, [1], calls)
+    until(lambda: calls.running)
+    others = SyncCalls()
+    waiters = [Thread(proxy.map, [1], others) for _ in range(2)]
+    until(lambda: proxy.statistics().waiting == 2)
+    calls.open()
+    assert owner.outcome() is error
+    assert [waiter.outcome() for waiter in waiters] == [["1"], ["1"]]
+    assert others.batches == [[1]]
+    assert_idle(proxy)
+
+
+@both
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_workers_still_running_are_waited_for(backend: Backend, kind: type[BaseException]) -> None:
+    """After a failure map() waits for its other running calls, keeps them, and begins no more."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=3, backend=backend)
+    boom = kind("boom")
+    all_three = threading.Barrier(3, timeout=30)
+    gate = threading.Event()
+    calls: list[list[int]] = []
+
+    def fail_first(items: list[int]) -> list[str]:
+        calls.append(items)
+        all_three.wait()
+        if items == [1]:
+            raise boom
+        passed(gate)
+        return naive(items)
+
+    caller = Thread(proxy.map, [1, 2, 3, 4, 5], fail_first)
+    until(lambda: proxy.statistics().in_flight == 2)  # the failed call has ended
+    assert caller.is_alive()
+    gate.set()
+    assert caller.outcome() is boom
+    assert sorted(calls) == [[1], [2], [3]]
+    rest = SyncCalls()
+    assert proxy.map([1, 2, 3, 4, 5], rest) == ["1", "2", "3", "4", "5"]
+    assert sorted(rest.keys) == [1, 4, 5]
+    assert_idle(proxy)
+
+
+@both
+def test_a_failure_in_the_calling_thread_ends_the_map(backend: Backend) -> None:
+    """Batches before the failing one stay cached; those after it are not called."""
+    proxy = BatchingMapProxy[int, str](1, backend=backend)
+    boom = ValueError("boom")
+    calls = SyncCalls(errors={2: boom})
+    with pytest.raises(ValueError, match="boom"):
+        proxy.map([1, 2, 3], calls)
+    assert calls.batches == [[1], [2]]
+    assert proxy.map([1, 2, 3], again := SyncCalls()) == ["1", "2", "3"]
+    assert again.batches == [[2], [3]]
+
+
+@both
+@modes
+def test_return_exceptions(backend: Backend, max_concurrency: int | None) -> None:
+    """Every batch is called, and failed items hold their exception, which is not cached."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
+    boom, stop = ValueError("boom"), StopIteration("stop")
+    calls = SyncCalls(errors={1: boom, 5: stop})
+    assert proxy.map(range(1, 8), calls, return_exceptions=True) == [
+        boom,
+        boom,
+        "3",
+        "4",
+        stop,
+        stop,
+        "7",
+    ]
+    assert len(calls.batches) == 4
+    assert proxy.map(range(1, 8), again := SyncCalls()) == naive(range(1, 8))
+    assert sorted(again.batches) == [[1, 2], [5, 6]]
+
+
+@both
+def test_a_worker_thread_that_cannot_start(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system refuses a thread, the caller is told so; nobody else is harmed."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=1, backend=backend)
+    bystanders = SyncCalls(gated=True)
+    bystander = Thread(BatchingMapProxy[int, str](backend=backend).map, [10], bystanders)
+    until(lambda: bystanders.running)
+    refused = RuntimeError("can't start new thread")
+
+    async def refuse(*args: object, **options: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    assert Thread(proxy.map, [1], never).outcome() is refused
+    monkeypatch.undo()
+    bystanders.open()
+    assert bystander.outcome() == ["10"]
+    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert_idle(proxy)
+
+
+# --- Nested, and in a ring ---
+
+
+@both
+@modes
+def test_nested_maps_with_every_slot_taken(backend: Backend, max_concurrency: int | None) -> None:
+    """Calls that fill all slots may each map() again, three deep, on the same proxy."""
+    proxy = BatchingMapProxy[tuple[str, int], str](1, max_concurrency, backend=backend)
+    barrier = threading.Barrier(2, timeout=30)
+
+    def nest(items: list[tuple[str, int]]) -> list[str]:
+        [(name, depth)] = items
+        if depth == 3:
+            return [name]
+        if depth == 0:
+            barrier.wait()  # every slot is taken
+        return [f"{depth}{''.join(proxy.map([(name, depth + 1), (name, 3)], nest))}"]
+
+    callers = [Thread(proxy.map, [(name, 0)], nest) for name in "ab"]
+    assert [caller.outcome() for caller in callers] == [["012aaaa"], ["012bbbb"]]
+    assert_idle(proxy)
+
+
+@both
+def test_nested_calls_use_no_slot_of_their_own(backend: Backend) -> None:
+    """A nested map() of several batches takes turns in the one slot of its parent."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
+    inner = SyncCalls()
+
+    def outer(items: list[int]) -> list[str]:
+        return ["".join(proxy.map([1, 2, 3, 4], inner))]
+
+    assert proxy.map([0], outer) == ["1234"]
+    assert inner.most_running == 1
+    assert_idle(proxy)
+
+
+@both
+@modes
+def test_a_map_that_waits_for_itself(backend: Backend, max_concurrency: int | None) -> None:
+    """Asking for a key inside the very call that computes it raises at once, naming the key."""
+    proxy = BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
+
+    def ask_again(items: list[str]) -> list[str]:
+        return proxy.map([*items, "another"], never)
+
+    with pytest.raises(CircularWaitError, match="'mine'"):
+        proxy.map(["mine"], ask_again)
+    assert_idle(proxy)
+    assert proxy.map(["mine"], SyncCalls()) == ["mine"]
+
+
+@both
+@modes
+@pytest.mark.parametrize("proxies", [1, 2])
+def test_two_threads_in_a_ring(backend: Backend, max_concurrency: int | None, proxies: int) -> None:
+    """Two calls that nest each other's keys: one raises, naming the key, and both can end."""
+    first = BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
+    second = (
+        first
+        if proxies == 1
+        else BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
+    )
+    both_in = threading.Barrier(2, timeout=30)
+    refused: list[str] = []
+
+    def crosswise(other: BatchingMapProxy[str, str], key: str) -> Callable[[list[str]], list[str]]:
+        def ask_for_the_other(items: list[str]) -> list[str]:
+            both_in.wait()
+            try:
+                return [f"with {other.map([key], never)[0]}"]
+            except CircularWaitError as error:
+                refused.append(str(error))
+                return ["alone"]
+
+        return ask_for_the_other
+
+    a = Thread(first.map, ["a"], crosswise(second, "b"))
+    b = Thread(second.map, ["b"], crosswise(first, "a"))
+    outcomes = (a.outcome(), b.outcome())
+    assert outcomes in [(["alone"], ["with alone"]), (["with alone"], ["alone"])]
+    assert len(refused) == 1
+    assert ("'b'" if outcomes[0] == ["alone"] else "'a'") in refused[0]
+    assert_idle(first, second)
+
+
+@both
+@modes
+def test_a_ring_through_two_proxies_in_one_chain(
+    backend: Backend, max_concurrency: int | None
+) -> None:
+    """A call of one proxy that comes back to its own key through another proxy raises."""
+    first = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+    second = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+
+    def back(items: list[int]) -> list[str]:
+        return first.map([1], never)
+
+    def over(items: list[int]) -> list[str]:
+        return second.map([2], back)
+
+    with pytest.raises(CircularWaitError, match="1 is being computed"):
+        first.map([1], over)
+    assert_idle(first, second)
+
+
+# --- Inside a running event loop ---
+
+loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
+
+
+@both
+@loops
+@modes
+def test_inside_a_running_loop(backend: Backend, loop: str, max_concurrency: int | None) -> None:
+    """In a notebook map() works, and calls the function in the thread of that loop by default."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
+    calls = SyncCalls()
+
+    async def main() -> list[str]:
+        return proxy.map([1, 2, 3], calls)
+
+    assert anyio.run(main, backend=loop) == ["1", "2", "3"]
+    assert (calls.threads == [threading.get_ident()] * 2) == (max_concurrency is None)
+
+
+@both
+@loops
+@modes
+def test_inside_the_loop_that_computes_the_key(
+    backend: Backend, loop: str, max_concurrency: int | None
+) -> None:
+    """Where a task of the loop that map() blocks computes a key, it raises at once."""
+    cache = Cache[str]()
+    asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
+    synchronous = BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend)
+    calls = Calls(gated=True)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(asynchronous.map, [1], calls)
+            await settle()
+            with pytest.raises(CircularWaitError, match="1 is being computed"):
+                synchronous.map([0, 1], never)
+            assert synchronous.map([2], SyncCalls()) == ["2"]
+            calls.open()
+        assert synchronous.map([1], never) == ["1"]
+
+    anyio.run(main, backend=loop)
+    assert_idle(asynchronous, synchronous)
+
+
+@both
+@loops
+def test_a_ring_through_the_loop_and_another_thread(backend: Backend, loop: str) -> None:
+    """Blocking a loop for a thread whose call waits for a task of that loop raises, too."""
+    asynchronous = AsyncBatchingMapProxy[str, str]()
+    synchronous = BatchingMapProxy[str, str](backend=backend)
+    within = BatchingMapProxy[str, str](cache=asynchronous._engine.cache, backend=backend)
+    calls = Calls(gated=True)
+
+    def wait_for_the_task(items: list[str]) -> list[str]:
+        return within.map(["task"], never)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(asynchronous.map, ["task"], calls)
+            await settle()
+            thread = Thread(synchronous.map, ["thread"], wait_for_the_task)
+            until(lambda: asynchronous.statistics().waiting)
+            with pytest.raises(CircularWaitError, match="'thread'"):
+                synchronous.map(["thread"], never)
+            calls.open()
+            assert await anyio.to_thread.run_sync(thread.outcome) == ["task"]
+
+    anyio.run(main, backend=loop)
+    assert_idle(asynchronous, synchronous)
+
+
+@both
+@loops
+def test_a_loop_blocked_while_the_key_is_computed_elsewhere(backend: Backend, loop: str) -> None:
+    """Inside a loop, map() waits for a call of another thread, and gets its answer."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    calls = SyncCalls(gated=True)
+    owner = Thread(proxy.map, [1], calls)
+    until(lambda: calls.running)
+
+    def release() -> None:
+        until(lambda: proxy.statistics().waiting)
+        calls.open()
+
+    async def main() -> list[str]:
+        Thread(release)
+        return proxy.map([1], never)
+
+    assert anyio.run(main, backend=loop) == owner.outcome() == ["1"]
+
+
+@both
+@loops
+def test_worker_threads_of_an_event_loop(backend: Backend, loop: str) -> None:
+    """A to_thread worker of somebody's loop may map(), and its function may call that loop."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+
+    async def answer(items: list[int]) -> list[str]:
+        return naive(items)
+
+    def in_worker() -> list[str]:
+        return proxy.map([1, 2], lambda items: anyio.from_thread.run(answer, items))
+
+    async def main() -> list[str]:
+        return await anyio.to_thread.run_sync(in_worker)
+
+    assert anyio.run(main, backend=loop) == ["1", "2"]
+
+
+# --- Hits, the portal, closing ---
+
+_ONLY_HITS = """
+import threading
+from batchproxy import BatchingMapProxy, Cache, _portal
+cache = Cache()
+cache.prime({1: "1", 2: "2"})
+for max_concurrency in (None, 2):
+    proxy = BatchingMapProxy(1, max_concurrency, cache=cache)
+    assert proxy.map([2, 1, 2], None) == ["2", "1", "2"]
+    assert proxy.map([], None) == []
+    proxy.close()
+assert _portal._portals == {}
+assert threading.active_count() == 1
+print("no portal")
+BatchingMapProxy().map([1], lambda items: items)
+assert list(_portal._portals) == ["asyncio"]
+"""
+
+
+def test_hits_start_no_portal() -> None:
+    """In a new process, map() of known items starts no thread and no event loop."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ONLY_HITS], capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("no portal\n", "", 0)
+
+
+@both
+def test_hits_do_not_touch_the_portal(backend: Backend) -> None:
+    """While the portal is busy with something else, known items are answered all the same."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    proxy.map([1, 2], SyncCalls())
+    gate = threading.Event()
+    _portal._portals[backend].post(lambda: passed(gate))
+    try:
+        assert proxy.map([2, 1, 2], never) == ["2", "1", "2"]
+    finally:
+        gate.set()
+
+
+@both
+def test_one_portal_per_backend(backend: Backend) -> None:
+    """All proxies of a backend share one portal, whose thread is a daemon."""
+    BatchingMapProxy[int, str](backend=backend).map([1], SyncCalls())
+    portal = _portal._portals[backend]
+    BatchingMapProxy[int, str](1, 1, backend=backend).map([1], SyncCalls())
+    assert _portal._portals[backend] is portal
+    assert type(portal.loop).__module__.startswith(
+        "trio" if backend == "trio" else ("asyncio", "uvloop")
+    )
+    names = [thread.name for thread in threading.enumerate() if thread.daemon]
+    assert names.count(f"batchproxy portal ({backend})") == 1
+
+
+def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown backend, and trio where it is not installed, are refused with a remedy."""
+    with pytest.raises(ValueError, match="'asyncio' or 'trio', got 'curio'"):
+        BatchingMapProxy(backend="curio")  # type: ignore[arg-type] # refused
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"batchproxy\[trio\]"):
+        BatchingMapProxy(backend="trio")
+    BatchingMapProxy(backend="asyncio")
+
+
+@both
+@modes
+def test_closing(backend: Backend, max_concurrency: int | None) -> None:
+    """Closing, once or twice, lets a map() under way end, and no other begin; others go on."""
+    cache = Cache[str]()
+    other = BatchingMapProxy[int, str](cache=cache, backend=backend)
+    calls = SyncCalls(gated=True)
+    with BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend) as proxy:
+        caller = Thread(proxy.map, [1, 2, 3], calls)
+        until(lambda: calls.running)
+    proxy.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        proxy.map([1], never)
+    calls.open()
+    assert caller.outcome() == ["1", "2", "3"]
+    with pytest.raises(RuntimeError, match="closed"):  # also what is known
+        proxy.map([1], never)
+    assert other.map([1, 2, 3, 4], rest := SyncCalls()) == ["1", "2", "3", "4"]
+    assert rest.batches == [[4]]
+
+
+@both
+def test_clear_while_a_call_is_under_way(backend: Backend) -> None:
+    """Who waits gets the answer of the call; who comes after clear() does not."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    calls = SyncCalls(gated=True)
+    owner = Thread(proxy.map, [1], calls)
+    until(lambda: calls.running)
+    waiter = Thread(proxy.map, [1], never)
+    until(lambda: proxy.statistics().waiting)
+    proxy.clear()
+    assert proxy.map([1], lambda items: ["newer"]) == ["newer"]
+    calls.open()
+    assert owner.outcome() == waiter.outcome() == ["1"]
+    assert proxy.map([1], never) == ["newer"]
+
+
+def kill(portal: _portal.Portal, how: str) -> None:
+    """Have the loop of `portal` end, in one of the ways in which somebody could do so."""
+
+    def leave() -> None:
+        raise SystemExit
+
+    portal.post(leave if how == "exit" else portal.tasks.cancel_scope.cancel)
+
+
+def is_gone(portal: _portal.Portal) -> bool:
+    portal._thread.join(30)
+    return not portal._thread.is_alive()
+
+
+@pytest.fixture
+def mortal_portals() -> Iterator[None]:
+    """Portals that a test may kill."""
+    before = dict(_portal._portals)
+    _portal._portals.clear()
+    yield
+    for portal in _portal._portals.values():
+        if not portal.dead:
+            kill(portal, "cancelled")
+        assert is_gone(portal)
+    _portal._portals.clear()
+    _portal._portals.update(before)
+
+
+deaths = pytest.mark.parametrize("how", ["cancelled", "exit"])
+
+
+@both
+@deaths
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_dies(backend: Backend, how: str) -> None:
+    """Whoever is under way when the portal dies gets a PortalError; the next map() works."""
+    proxy = BatchingMapProxy[int, str](1, backend=backend)
+    calls = SyncCalls(gated=True)
+    owner = Thread(proxy.map, [1, 2], calls)
+    until(lambda: calls.running)
+    waiter = Thread(proxy.map, [1], never)
+    until(lambda: proxy.statistics().waiting)
+    portal = _portal._portals[backend]
+    kill(portal, how)
+    assert type(waiter.outcome()) is PortalError
+    assert is_gone(portal)
+    calls.open()
+    assert type(owner.outcome()) is PortalError
+    assert_idle(proxy)
+    assert Thread(proxy.map, [1, 2], SyncCalls()).outcome() == ["1", "2"]
+    assert _portal._portals[backend] is not portal
+
+
+@both
+@deaths
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_is_dying(backend: Backend, how: str) -> None:
+    """A dead loop may wait for its worker threads, but its callers and the next map() do not."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
+    calls = SyncCalls(gated=True)
+    caller = Thread(proxy.map, [1, 2], calls)
+    until(lambda: calls.running == 2)
+    portal = _portal._portals[backend]
+    kill(portal, how)
+    assert type(caller.outcome()) is PortalError
+    assert Thread(proxy.map, [1, 2], SyncCalls()).outcome() == ["1", "2"]
+    calls.open()
+    assert is_gone(portal)
+    assert_idle(proxy)
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_drops_what_is_posted(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that accepts a task while it closes, and never runs it, does not hang its caller."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    proxy.map([1], SyncCalls())
+    portal = _portal._portals[backend]
+    post = _loops.post
+
+    def drop(loop: Any, *dropped: Any) -> None:
+        post(loop, portal.tasks.cancel_scope.cancel)
+
+    monkeypatch.setattr(_loops, "post", drop)
+    assert type(Thread(proxy.map, [2], never).outcome()) is PortalError
+    monkeypatch.undo()
+    assert Thread(proxy.map, [2], SyncCalls()).outcome() == ["2"]
+    assert is_gone(portal)
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_cannot_start(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that fails to start gives an error instead of a hang, and is tried again."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(anyio, "run", fail)
+    assert isinstance(Thread(proxy.map, [1], never).outcome(), PortalError)
+    monkeypatch.undo()
+    assert Thread(proxy.map, [1], SyncCalls()).outcome() == ["1"]
+
+
+@both
+def test_inside_the_portal_itself(backend: Backend) -> None:
+    """A mapping that calls map() in the portal's thread gets an error instead of a deadlock."""
+    inner = BatchingMapProxy[int, str](backend=backend)
+    errors: list[PortalError] = []
+
+    class Curious(dict[int, str]):
+        def get(self, key: int, default: Any = None) -> Any:
+            if "portal" in threading.current_thread().name:
+                try:
+                    inner.map([key], never)
+                except PortalError as error:
+                    errors.append(error)
+            return super().get(key, default)
+
+    proxy = BatchingMapProxy[int, str](cache=Curious(), backend=backend)
+    assert Thread(proxy.map, [1], SyncCalls()).outcome() == ["1"]
+    assert errors
+    assert "the portal's own thread" in str(errors[0])
+
+
+def test_asynchronous_functions_are_refused() -> None:
+    """A coroutine function, or an object whose call is one, is refused before any work."""
+    proxy = BatchingMapProxy[int, Any]()
+
+    class Callable_:
+        async def __call__(self, items: list[int]) -> list[str]:
+            return naive(items)
+
+    for function in (Calls(), Callable_(), Calls.__call__):
+        with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
+            proxy.map([1], function)  # type: ignore[arg-type] # refused
+    with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
+        proxy.map([1], lambda items: Calls()(items))  # type: ignore[arg-type, return-value] # refused
+    assert_idle(proxy)
