@@ -1,0 +1,289 @@
+"""Points 9 and 10 of the contract: slots, fairness, nested calls and rings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from tools import Calls, Outcomes, naive, settle
+
+from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
+
+pytestmark = pytest.mark.anyio
+
+
+def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    for proxy in proxies:
+        now = proxy.statistics()
+        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+        slots = proxy._engine._slots
+        assert slots is not None
+        assert all(limiter.borrowed_tokens == 0 for limiter in slots._limiters.values())
+
+
+async def test_the_limit_holds_over_all_maps() -> None:
+    """Never more than max_concurrency calls at a time, and all slots are used."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 3)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        for start in range(0, 100, 20):
+            group.start_soon(proxy.map, range(start, start + 20), calls)
+    assert calls.most_running == 3
+    assert sorted(calls.keys) == list(range(100))
+    assert_idle(proxy)
+
+
+async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
+    """Slots go first come, first served, batch by batch."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("large", proxy.map, range(50), calls)
+        await settle()
+        callers.start("small", proxy.map, [1000], calls)
+        await settle()
+        for number in range(4):
+            assert "small" not in callers.results
+            calls.finish(number)
+            await settle()
+            if [1000] in calls.batches:
+                break
+        assert [1000] in calls.batches[:5]
+        calls.open()
+    assert callers.results["small"] == ["1000"]
+    assert callers.results["large"] == naive(range(50))
+
+
+async def test_waiting_for_a_call_takes_no_slot() -> None:
+    """Any number may wait for the one call that runs; the other slot stays free."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 2)
+    calls, quick = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(proxy.map, [1], calls)
+        await settle()
+        assert proxy.statistics().waiting == 9
+        assert await proxy.map([2], quick) == ["2"]
+        calls.open()
+
+
+@pytest.mark.parametrize(("batches", "tasks"), [(1, 0), (3, 3), (100, 7)])
+async def test_no_more_tasks_than_batches(
+    batches: int, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch runs in the caller's task; more never start more tasks than batches or slots."""
+    started = 0
+    make = anyio.create_task_group
+
+    def counted() -> Any:
+        group = make()
+        start_soon = group.start_soon
+
+        def count(*args: Any) -> None:
+            nonlocal started
+            started += 1
+            start_soon(*args)
+
+        group.start_soon = count  # type: ignore[method-assign] # to count
+        return group
+
+    monkeypatch.setattr(anyio, "create_task_group", counted)
+    proxy = AsyncBatchingMapProxy[int, str](2, 7)
+    assert await proxy.map(range(2 * batches), Calls()) == naive(range(2 * batches))
+    assert started == tasks
+
+
+class Nested:
+    """Functions that call map() inside map(): item (name, depth) asks for (name, depth - 1)."""
+
+    def __init__(self, *proxies: AsyncBatchingMapProxy[tuple[str, int], str]) -> None:
+        self.proxies = proxies
+        self.running = self.most_running = 0
+
+    async def __call__(self, items: list[tuple[str, int]]) -> list[str]:
+        if {depth for _, depth in items} == {0}:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            await settle(2)
+            self.running -= 1
+            return [name for name, _ in items]
+        inner = [(f"{name}{i}", depth - 1) for name, depth in items for i in range(3)]
+        proxy = self.proxies[items[0][1] % len(self.proxies)]
+        answers = await proxy.map(inner, self)
+        return ["".join(answers[i : i + 3]) for i in range(0, len(answers), 3)]
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, None])
+async def test_nested_maps_with_every_slot_taken(
+    max_concurrency: int, batch_size: int | None
+) -> None:
+    """A nested call runs in the slot of its parent, so that the limit holds and nobody hangs."""
+    proxy = AsyncBatchingMapProxy[tuple[str, int], str](batch_size, max_concurrency)
+    nested = Nested(proxy)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for name in "abcd":
+            callers.start(name, proxy.map, [(name, 3)], nested)
+    for name in "abcd":
+        [answer] = callers.results[name]
+        assert answer == "".join(f"{name}{i}{j}{k}" for i in "012" for j in "012" for k in "012")
+    assert nested.most_running <= max_concurrency
+    assert_idle(proxy)
+
+
+async def test_nested_through_another_proxy_and_back() -> None:
+    """A → B → A: the inner call of A runs in the slot of the outer one, past B."""
+    one = AsyncBatchingMapProxy[tuple[str, int], str](None, 1)
+    two = AsyncBatchingMapProxy[tuple[str, int], str](None, 1)
+    assert await one.map([("x", 4)], Nested(one, two)) == [
+        "".join(f"x{a}{b}{c}{d}" for a in "012" for b in "012" for c in "012" for d in "012")
+    ]
+    assert_idle(one, two)
+
+
+async def test_nested_calls_share_one_slot() -> None:
+    """Several nested maps at once take turns in their parent's slot."""
+    proxy = AsyncBatchingMapProxy[str, str](None, 1)
+    inner = Calls()
+
+    async def outer(items: list[str]) -> list[str]:
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(proxy.map, [f"inner {number}"], inner)
+        return items
+
+    assert await proxy.map(["outer"], outer) == ["outer"]
+    assert inner.most_running == 1
+    assert len(inner.batches) == 5
+    assert_idle(proxy)
+
+
+async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
+    """The slot goes back when the last call in it has ended, so that the limit holds."""
+    proxy = AsyncBatchingMapProxy[str, str](None, 1)
+    inner, later = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+
+        async def outer(items: list[str]) -> list[str]:
+            group.start_soon(proxy.map, ["left behind"], inner)
+            await settle()
+            return items
+
+        assert await proxy.map(["outer"], outer) == ["outer"]
+        assert inner.running == 1
+        group.start_soon(proxy.map, ["later"], later)
+        await settle()
+        assert later.batches == []
+        inner.open()
+    assert later.batches == [["later"]]
+    assert_idle(proxy)
+
+
+async def test_waiting_for_oneself_raises() -> None:
+    """A function that asks for a key that it is computing is told which, and by whom."""
+    proxy = AsyncBatchingMapProxy[str, str]()
+
+    async def asks_for_itself(items: list[str]) -> list[str]:
+        return await proxy.map([*items, "else"], asks_for_itself)
+
+    with pytest.raises(CircularWaitError, match="'the key'"):
+        await proxy.map(["the key"], asks_for_itself)
+    assert_idle(proxy)
+    assert await proxy.map(["the key"], Calls()) == ["the key"]
+
+
+async def test_waiting_for_an_ancestor_raises() -> None:
+    """Also through further nested calls, and through a task of the function's own."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+
+    async def descend(items: list[int]) -> list[str]:
+        [depth] = items
+        result: list[str] = []
+
+        async def in_a_task() -> None:
+            result.extend(await proxy.map([depth - 1 if depth else 3], descend))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(in_a_task)
+        return result
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await proxy.map([3], descend)
+    assert caught.group_contains(CircularWaitError, match="3")
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("two_proxies", [False, True])
+async def test_a_ring_of_two(two_proxies: bool) -> None:
+    """Two calls that want each other's keys: one of them raises, and none hangs."""
+    one = AsyncBatchingMapProxy[str, str]()
+    two = AsyncBatchingMapProxy[str, str]() if two_proxies else one
+    both_run = anyio.Event()
+    running = 0
+
+    def wants(proxy: AsyncBatchingMapProxy[str, str], key: str) -> Any:
+        async def fetch(items: list[str]) -> list[str]:
+            nonlocal running
+            running += 1
+            if running == 2:
+                both_run.set()
+            await both_run.wait()
+            return await proxy.map([key], fetch)
+
+        return fetch
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("a", one.map, ["a"], wants(two, "b"))
+        callers.start("b", two.map, ["b"], wants(one, "a"))
+    # The one that closed the ring raised; its caller failed, so the other's wait failed with it.
+    first, second = callers.results["a"], callers.results["b"]
+    assert isinstance(first, CircularWaitError)
+    assert second is first
+    assert_idle(one, two)
+
+
+async def test_a_long_chain_without_a_ring_is_fine() -> None:
+    """Calls that wait for each other in a chain end one after another."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 8)
+    started = [anyio.Event() for _ in range(6)]
+
+    async def chain(items: list[int]) -> list[str]:
+        [number] = items
+        started[number].set()
+        if number == 5:
+            await settle()
+            return ["end"]
+        await started[number + 1].wait()
+        return await proxy.map([number + 1], chain)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(6):
+            callers.start(number, proxy.map, [number], chain)
+    assert callers.results == {number: ["end"] for number in range(6)}
+    assert_idle(proxy)
+
+
+async def test_a_call_that_has_ended_is_no_link() -> None:
+    """A task left behind by a call may ask for that call's keys once it has ended."""
+    proxy = AsyncBatchingMapProxy[int, str](cache=Cache(max_size=0))
+    answers: list[str] = []
+    async with anyio.create_task_group() as group:
+        ended = anyio.Event()
+
+        async def left_behind() -> None:
+            await ended.wait()
+            answers.extend(await proxy.map([1], Calls()))
+
+        async def fetch(items: list[int]) -> list[str]:
+            group.start_soon(left_behind)
+            return naive(items)
+
+        await proxy.map([1], fetch)
+        ended.set()
+    assert answers == ["1"]
+    assert_idle(proxy)
