@@ -1,0 +1,339 @@
+"""Points 6 and 11 of the contract: bounds, the user's own mappings, forgetting, sharing."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, MutableMapping
+from random import Random
+from typing import Any
+
+import cachetools
+import pytest
+from tools import Calls, naive
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy._values import Bounded
+
+
+class Clock:
+    """A monotonic clock that stands still."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("batchproxy._values.time.monotonic", clock)
+    return clock
+
+
+class Recorder:
+    """A synchronous batch function that records its batches, and what is cached meanwhile."""
+
+    def __init__(self, cache: Any = ()) -> None:
+        self.batches: list[list[Any]] = []
+        self.sizes: list[int] = []
+        self._cache = cache
+
+    def __call__(self, items: list[Any]) -> list[str]:
+        self.batches.append(items)
+        self.sizes.append(len(self._cache))
+        return naive(items)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.batches))
+
+
+BOUNDED: dict[str, Any] = {
+    "Cache(max_size=2)": lambda: Cache(max_size=2),
+    "Cache(max_size=2, ttl=60)": lambda: Cache(max_size=2, ttl=60),
+    "LRUCache(2)": lambda: cachetools.LRUCache(2),
+    "TTLCache(2)": lambda: cachetools.TTLCache(2, ttl=60),
+}
+
+
+@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_a_request_larger_than_the_cache(make: Any, batch_size: int | None) -> None:
+    """The answers are right, and the bound holds throughout, during the calls too."""
+    cache = make()
+    recorder = Recorder(cache)
+    proxy = BatchingMapProxy[int, str](batch_size, cache=cache)
+    for items in (range(10), [3, 1, 4, 1, 5, 9, 2, 6], range(10)):
+        assert proxy.map(items, recorder) == naive(items)
+        assert len(cache) <= 2
+    assert max(recorder.sizes) <= 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
+async def test_a_request_larger_than_the_cache_async(make: Any) -> None:
+    """The same with several calls at a time."""
+    cache = make()
+    proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
+    for _ in range(3):
+        assert await proxy.map(range(20), Calls()) == naive(range(20))
+        assert len(cache) <= 2
+
+
+@pytest.mark.parametrize("page", [10_000, 100])
+@pytest.mark.parametrize("times", [1.5, 2, 4])
+def test_a_list_larger_than_the_cache_finds_its_part(page: int, times: float) -> None:
+    """Mapped again and again, whole or page by page: as much is found as there is room for."""
+    size = 1000
+    proxy = BatchingMapProxy[int, str](100, cache=Cache(max_size=size))
+    items = list(range(int(times * size)))
+    for again in range(4):
+        recorder = Recorder()
+        for start in range(0, len(items), page):
+            part = items[start : start + page]
+            assert proxy.map(part, recorder) == naive(part)
+        assert recorder.count == len(items) - (size if again else 0)
+
+
+def test_a_new_list_replaces_an_old_one() -> None:
+    """A list that fits is found the next time, whatever was in the cache before."""
+    proxy = BatchingMapProxy[int, str](50, cache=Cache(max_size=1000))
+    for start in (0, 10_000, 20_000):
+        items = range(start, start + 800)
+        for _ in range(3):
+            proxy.map(items, naive)
+        recorder = Recorder()
+        proxy.map(items, recorder)
+        assert recorder.batches == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5, 12])
+def test_a_bounded_cache_under_random_use(size: int) -> None:
+    """Whatever is done to it: never more than the bound, never a wrong value, no growing notes."""
+    values = Bounded(size)
+    random = Random(size)
+    truth: dict[Any, str] = {}
+    for step in range(5000):
+        keys = [random.randrange(20) for _ in range(random.randrange(8))]
+        match random.choice(["store", "store", "known", "every", "drop", "clear"]):
+            case "store":
+                answers: dict[Any, Any] = {key: f"{key} of {step}" for key in keys}
+                truth.update(answers)
+                values.store(answers)
+            case "known":
+                found = values.known(keys)
+                assert found == {key: truth[key] for key in found}
+                values.use(found)
+            case "every":
+                every = values.every(keys)
+                assert every is None or every == [truth[key] for key in keys]
+            case "drop":
+                values.drop(keys)
+                assert not any(key in values for key in keys)
+            case "clear" if step % 10 == 0:
+                values.clear()
+                assert len(values) == 0
+        assert len(values) <= size
+        assert values._hit <= values._data.keys()
+        assert len(values._gone) <= 3 * size
+
+
+def test_max_size_zero_keeps_nothing() -> None:
+    """Every map() computes; what repeats in it is computed once."""
+    recorder = Recorder()
+    proxy = BatchingMapProxy[int, str](cache=Cache(max_size=0))
+    for _ in range(2):
+        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
+    assert recorder.batches == [[1, 2], [1, 2]]
+
+
+def test_values_expire(clock: Clock) -> None:
+    """`ttl` seconds from the end of the call a value is forgotten, and computed anew."""
+    cache = Cache[str](ttl=10)
+    proxy = BatchingMapProxy[int, str](cache=cache)
+
+    def slow(items: list[int]) -> list[str]:
+        clock.now += 5
+        return naive(items)
+
+    proxy.map([1], slow)
+    clock.now += 9
+    proxy.map([2], slow)  # 14 s after the first ended
+    recorder = Recorder()
+    assert 1 not in cache
+    assert 2 in cache
+    assert len(cache) == 1
+    assert proxy.map([1, 2], recorder) == ["1", "2"]
+    assert recorder.batches == [[1]]
+    clock.now += 10
+    proxy.map([1, 2], recorder)
+    assert recorder.batches[1:] == [[1, 2]]
+
+
+def test_a_value_computed_anew_lives_anew(clock: Clock) -> None:
+    """Neither an invalidation nor an earlier deadline of the key shortens its new time."""
+    cache = Cache[str](ttl=10)
+    cache.prime({1: "a", 2: "b"})
+    clock.now += 6
+    cache.invalidate([1])
+    cache.prime({1: "c", 2: "d"})
+    clock.now += 6
+    assert 1 in cache
+    assert 2 in cache
+    clock.now += 4
+    assert len(cache) == 0
+    cache.prime({1: "e"})
+    cache.clear()
+    assert len(cache) == 0
+
+
+def test_what_expires_in_a_bounded_cache_leaves_no_notes(clock: Clock) -> None:
+    """Deadlines of evicted values do not pile up."""
+    cache = Cache[str](max_size=5, ttl=1e9)
+    proxy = BatchingMapProxy[int, str](100, cache=cache)
+    for start in range(0, 10_000, 100):
+        proxy.map(range(start, start + 100), naive)
+    assert len(cache._table._values._deadlines) < 2000  # type: ignore[attr-defined] # of Expiring
+
+
+class Failing(MutableMapping[Any, Any]):
+    """A mapping that fails at the chosen operations."""
+
+    def __init__(self, *failing: str) -> None:
+        self.data: dict[Any, Any] = {}
+        self.failing = failing
+
+    def _do(self, what: str) -> None:
+        if what in self.failing:
+            raise OSError(what)
+
+    def __getitem__(self, key: Any) -> Any:
+        self._do("get")
+        return self.data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self.data) == 1:
+            self._do("second set")
+        self.data[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        self._do("delete")
+        del self.data[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def test_a_mapping_that_fails_to_read(caplog: pytest.LogCaptureFixture) -> None:
+    """Its exception is logged and counts as a miss; the answers are right."""
+    proxy = BatchingMapProxy[int, str](cache=Failing("get"))
+    recorder = Recorder()
+    for _ in range(2):
+        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
+    assert recorder.batches == [[1, 2], [1, 2]]
+    assert {record.name for record in caplog.records} == {"batchproxy"}
+    assert all(record.levelno == logging.ERROR for record in caplog.records)
+    assert "OSError: get" in caplog.text
+
+
+def test_a_mapping_that_fails_to_write(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a call's results all or none are kept."""
+    mapping = Failing("second set")
+    proxy = BatchingMapProxy[int, str](2, cache=mapping)
+    assert proxy.map([1, 2, 3], naive) == ["1", "2", "3"]
+    assert mapping.data == {3: "3"}
+    assert "writing 2 results to the cache failed" in caplog.text
+    mapping.failing = ("second set", "delete")
+    mapping.data.clear()
+    assert proxy.map([1, 2], naive) == ["1", "2"]  # not even that it cannot be mended matters
+
+
+def test_a_mapping_that_fails_to_forget() -> None:
+    """That is not silently passed over: a later map() would see what was to be forgotten."""
+    proxy = BatchingMapProxy[int, str](cache=Failing("delete"))
+    proxy.map([1], naive)
+    with pytest.raises(OSError, match="delete"):
+        proxy.clear()
+
+
+def test_a_defaultdict_is_not_asked_for_defaults() -> None:
+    """A key that is not there is a miss, and nothing is made up for it."""
+    mapping: defaultdict[int, str] = defaultdict(lambda: "made up")
+    proxy = BatchingMapProxy[int, str](cache=mapping)
+    assert proxy.map([1, 2], naive) == ["1", "2"]
+    assert mapping == {1: "1", 2: "2"}
+    assert proxy.map([2, 1], Recorder()) == ["2", "1"]
+
+
+def test_a_plain_dict_is_used_as_it_is() -> None:
+    """What is in it is known, what is computed comes into it, what is taken out is gone."""
+    mapping = {1: "one"}
+    proxy = BatchingMapProxy[int, str](cache=mapping)
+    assert proxy.map([1, 2], naive) == ["one", "2"]
+    assert mapping == {1: "one", 2: "2"}
+    del mapping[1]
+    assert proxy.map([1], naive) == ["1"]
+    proxy.clear()
+    assert mapping == {}
+
+
+def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
+    """It can be cleared, has a length and members, and hits need no function."""
+    mapping = cachetools.LRUCache[int, str](10)
+    proxy = BatchingMapProxy[int, str](cache=mapping)
+    proxy.map([1, 2], naive)
+    recorder = Recorder()
+    assert proxy.map([2, 1, 2], recorder) == ["2", "1", "2"]
+    assert recorder.batches == []
+    assert proxy.statistics().cached == 2
+    assert 1 in proxy._engine.cache
+    proxy.clear()
+    assert len(mapping) == 0
+
+
+def test_two_proxies_with_one_cache() -> None:
+    """They share results; and so do two with one mapping."""
+    for shared in (Cache[str](), {}):
+        one = BatchingMapProxy[int, str](cache=shared)
+        two = BatchingMapProxy[int, str](2, cache=shared)
+        assert one.map([1, 2], naive) == ["1", "2"]
+        recorder = Recorder()
+        assert two.map([2, 3, 1], recorder) == ["2", "3", "1"]
+        assert recorder.batches == [[3]]
+
+
+@pytest.mark.anyio
+async def test_clear_is_for_everybody() -> None:
+    """`clear()` of one proxy forgets the results of all who share the cache."""
+    cache = Cache[str]()
+    one = AsyncBatchingMapProxy[int, str](cache=cache)
+    two = AsyncBatchingMapProxy[int, str](cache=cache)
+    await one.map([1], Calls())
+    await two.clear()
+    assert len(cache) == 0
+    calls = Calls()
+    await one.map([1], calls)
+    assert calls.batches == [[1]]
+
+
+def test_prime_and_invalidate_and_clear() -> None:
+    """Primed values are known, `None` too; forgotten ones are not; length and membership tell."""
+    cache = Cache[Any]()
+    proxy = BatchingMapProxy[str, Any](cache=cache)
+    cache.prime({"a": 1, "b": None})
+    recorder = Recorder()
+    assert proxy.map(["b", "a"], recorder) == [None, 1]
+    assert (len(cache), "b" in cache, "c" in cache) == (2, True, False)
+    cache.prime({"a": 2})
+    assert proxy.map(["a"], recorder) == [2]
+    cache.invalidate(key for key in ("a", "never there"))
+    assert "a" not in cache
+    cache.clear()
+    assert len(cache) == 0
+    assert recorder.batches == []
+    assert repr(cache) == "<Cache: 0 values, 0 keys in flight, 0 waiting>"

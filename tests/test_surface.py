@@ -1,0 +1,196 @@
+"""The public surface: names, docstrings, signatures of both faces, imports."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import subprocess
+import sys
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+import batchproxy
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+
+SECTIONS = ["Args", "Returns", "Raises", "Checkpoints", "Cancellation", "Threads"]
+CLASSES = [getattr(batchproxy, name) for name in batchproxy.__all__]
+
+
+def public_callables() -> dict[str, Any]:
+    """Every class of the surface, and every public method of its own."""
+    found: dict[str, Any] = {}
+    for cls in CLASSES:
+        found[cls.__name__] = cls
+        for name, member in vars(cls).items():
+            if not name.startswith("_") and (callable(member) or isinstance(member, property)):
+                found[f"{cls.__name__}.{name}"] = member
+    return found
+
+
+def test_all_is_what_there_is() -> None:
+    """`__all__` is sorted, and names all that is public; there are about a dozen names."""
+    assert batchproxy.__all__ == sorted(batchproxy.__all__)
+    public = {name for name in vars(batchproxy) if not name.startswith("_")}
+    assert public == set(batchproxy.__all__)
+    assert len(public) <= 12
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_names_are_those_that_users_import(cls: type) -> None:
+    """Tracebacks, documentation and pickles show `batchproxy.X`."""
+    assert cls.__module__ == "batchproxy"
+
+
+@pytest.mark.parametrize("name", public_callables())
+def test_docstrings(name: str) -> None:
+    """Everything public has one; its sections come in one order, and name every argument."""
+    documented = public_callables()[name]
+    doc = inspect.getdoc(documented)
+    assert doc
+    found = [line.split(":")[0] for line in doc.splitlines() if line.split(":")[0] in SECTIONS]
+    assert found == [section for section in SECTIONS if section in found]
+    if "." in name and inspect.isroutine(documented):
+        arguments = [arg for arg in inspect.signature(documented).parameters if arg != "self"]
+        assert not arguments or "Args" in found
+        assert all(f"    {argument}: " in doc for argument in arguments)
+        if inspect.iscoroutinefunction(documented):
+            assert "Checkpoints" in found
+
+
+# What differs between the faces, and why.
+DIFFERENT_NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
+
+
+def members(cls: type) -> dict[str, Any]:
+    mangled = ("__module__", "__dict__", "__weakref__", "__doc__", "__parameters__")
+    hidden = ("__orig_bases__", "__firstlineno__", "__static_attributes__")
+    return {
+        DIFFERENT_NAMES.get(name, name): member
+        for name, member in vars(cls).items()
+        if name not in mangled + hidden
+    }
+
+
+def test_both_faces_are_alike() -> None:
+    """They have the same members with the same parameters, but for what differs on purpose."""
+    asynchronous, synchronous = members(AsyncBatchingMapProxy), members(BatchingMapProxy)
+    assert asynchronous.keys() == synchronous.keys()
+    for name, member in asynchronous.items():
+        if isinstance(member, property):
+            continue
+        ours, theirs = (
+            {
+                parameter.name: (parameter.kind, parameter.default)
+                for parameter in inspect.signature(function).parameters.values()
+            }
+            for function in (member, synchronous[name])
+        )
+        if name == "__init__":
+            assert ours.pop("max_concurrency")[1] == 8
+            assert theirs.pop("max_concurrency")[1] is None
+            assert theirs.pop("backend")[1] == "asyncio"
+        assert ours == theirs, name
+    awaited = {name for name, member in asynchronous.items() if inspect.iscoroutinefunction(member)}
+    assert awaited == {"map", "clear", "close", "__enter__", "__exit__"}
+    assert not any(map(inspect.iscoroutinefunction, synchronous.values()))
+
+
+# Every room with those that it may import from: only what stands above it.
+ROOMS = [
+    "_errors",
+    "_statistics",
+    "_loops",
+    "_plan",
+    "_flights",
+    "_rings",
+    "_slots",
+    "_values",
+    "_table",
+    "_cache",
+    "_engine",
+    "_async",
+    "_portal",
+    "_sync",
+    "__init__",
+]
+
+
+def imported(room: str) -> set[str]:
+    """The rooms that one imports at run time, at the top or inside."""
+    tree = ast.parse((files("batchproxy") / f"{room}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names |= {node.module} if node.module else {alias.name for alias in node.names}
+    return {name for name in names if name}
+
+
+def test_imports_run_downwards_only() -> None:
+    """No room imports from one below it, and all are listed."""
+    assert {f"{room}.py" for room in ROOMS} == {
+        file.name for file in files("batchproxy").iterdir() if file.name.endswith(".py")
+    }
+    for number, room in enumerate(ROOMS):
+        assert imported(room) <= set(ROOMS[:number]), room
+    assert not imported("_async") & {"_portal"}
+    assert not imported("_portal") & {"_engine", "_async"}
+
+
+def test_who_knows_of_tasks() -> None:
+    """Flights, values and plans know nothing of anyio, and can be used without any event loop."""
+    for room in ("_errors", "_statistics", "_plan", "_flights", "_rings", "_values", "_table"):
+        source = (files("batchproxy") / f"{room}.py").read_text()
+        assert "import anyio" not in source, room
+        assert "from anyio" not in source, room
+        assert "await " not in ast.unparse(ast.parse(source)).replace('"""', ""), room
+
+
+def test_importing_is_light() -> None:
+    """It loads no backend and nothing optional."""
+    script = "import sys, batchproxy; print(*sorted(sys.modules))"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    heavy = {"asyncio", "trio", "uvloop", "cachetools", "numpy", "anyio._backends._asyncio"}
+    assert not heavy & set(loaded)
+
+
+def test_the_package_is_typed() -> None:
+    """Type checkers are told so by a marker."""
+    assert (files("batchproxy") / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("AnswerTypeError", TypeError),
+        ("AnswerValueError", ValueError),
+        ("CircularWaitError", RuntimeError),
+        ("ClosedError", RuntimeError),
+        ("PortalError", RuntimeError),
+    ],
+)
+def test_errors(name: str, builtin: type[Exception]) -> None:
+    """Each is the builtin error that one would expect, has a common base, and can be pickled."""
+    error = getattr(batchproxy, name)("message")
+    assert isinstance(error, builtin)
+    assert isinstance(error, batchproxy.BatchProxyError)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.args) == (type(error), error.args)
+
+
+def test_statistics_can_be_pickled() -> None:
+    """A snapshot can be sent elsewhere."""
+    statistics = BatchingMapProxy[int, str]().statistics()
+    assert pickle.loads(pickle.dumps(statistics)) == statistics
+
+
+def test_classes_can_be_written_with_and_without_types() -> None:
+    """`[int, str]` is for type checkers; at run time it changes nothing."""
+    assert isinstance(BatchingMapProxy[int, str](3), BatchingMapProxy)
+    assert isinstance(AsyncBatchingMapProxy(3), AsyncBatchingMapProxy)
+    assert isinstance(Cache[str](), Cache)
