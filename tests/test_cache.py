@@ -298,7 +298,8 @@ def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
 
 def test_two_proxies_with_one_cache() -> None:
     """They share results; and so do two with one mapping."""
-    for shared in (Cache[str](), {}):
+    both: list[Any] = [Cache[str](), {}]
+    for shared in both:
         one = BatchingMapProxy[int, str](cache=shared)
         two = BatchingMapProxy[int, str](2, cache=shared)
         assert one.map([1, 2], naive) == ["1", "2"]

@@ -64,7 +64,7 @@ def test_unhashable_items(face: Proxy, options: Any) -> None:
 @both
 def test_unhashable_keys(face: Proxy) -> None:
     """What key= gives has to be hashable; and what it raises arrives as it is."""
-    proxy = face(key=lambda item: [item])
+    proxy = face(key=lambda item: [item])  # type: ignore[arg-type, return-value] # unhashable
     with pytest.raises(TypeError, match="key= function gave the unhashable 'list' for item 0"):
         mapped(proxy, [1], refuse)
     assert_untouched(proxy)
@@ -131,7 +131,7 @@ def test_a_sync_function_for_the_async_proxy() -> None:
     """It is told from an async one when it has been called; nothing is kept of it."""
     proxy = AsyncBatchingMapProxy[int, str]()
     with pytest.raises(AnswerTypeError, match=r"not asynchronous.*'list'.*async def"):
-        anyio.run(proxy.map, [1], naive)
+        anyio.run(proxy.map, [1], naive)  # type: ignore[arg-type] # not async
     assert_untouched(proxy)
 
 

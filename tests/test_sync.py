@@ -517,30 +517,42 @@ def test_a_map_that_waits_for_itself(backend: Backend, max_concurrency: int | No
 @both
 @modes
 @pytest.mark.parametrize("proxies", [1, 2])
-def test_two_threads_in_a_ring(backend: Backend, max_concurrency: int | None, proxies: int) -> None:
-    """Two calls that nest each other's keys: one raises, naming the key, and both can end."""
-    first = BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
-    second = (
-        first
-        if proxies == 1
-        else BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
-    )
-    both_in = threading.Barrier(2, timeout=30)
+@pytest.mark.parametrize("more", [[], ["more"]], ids=["seen at the start", "seen before sleeping"])
+def test_two_threads_in_a_ring(
+    backend: Backend, max_concurrency: int | None, proxies: int, more: list[str]
+) -> None:
+    """Two calls that nest each other's keys: one raises, naming the key, and both can end.
+
+    With something more to compute, both have begun their nested map() before either has to wait.
+    """
+    first, second = [
+        BatchingMapProxy[str, str](None, max_concurrency, backend=backend) for _ in range(2)
+    ]
+    if proxies == 1:
+        second = first
+    both_in, both_begun = (threading.Barrier(2, timeout=30) for _ in range(2))
     refused: list[str] = []
 
-    def crosswise(other: BatchingMapProxy[str, str], key: str) -> Callable[[list[str]], list[str]]:
+    def begin(items: list[str]) -> list[str]:
+        both_begun.wait()
+        return items
+
+    def crosswise(
+        mine: str, other: BatchingMapProxy[str, str], key: str
+    ) -> Callable[[list[str]], list[str]]:
         def ask_for_the_other(items: list[str]) -> list[str]:
             both_in.wait()
             try:
-                return [f"with {other.map([key], never)[0]}"]
+                answers = other.map([*(mine + name for name in more), key], begin)
+                return [f"with {answers[-1]}"]
             except CircularWaitError as error:
                 refused.append(str(error))
                 return ["alone"]
 
         return ask_for_the_other
 
-    a = Thread(first.map, ["a"], crosswise(second, "b"))
-    b = Thread(second.map, ["b"], crosswise(first, "a"))
+    a = Thread(first.map, ["a"], crosswise("a", second, "b"))
+    b = Thread(second.map, ["b"], crosswise("b", first, "a"))
     outcomes = (a.outcome(), b.outcome())
     assert outcomes in [(["alone"], ["with alone"]), (["with alone"], ["alone"])]
     assert len(refused) == 1

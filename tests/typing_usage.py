@@ -1,0 +1,108 @@
+"""Types from the user's chair. Never executed: mypy and pyright read it.
+
+An expected error is marked with `type: ignore` and its code; mypy refuses a mark without an error.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import assert_type
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Statistics
+
+
+def as_list(items: list[int]) -> list[str]:
+    raise NotImplementedError
+
+
+def of_a_sequence(items: Sequence[int]) -> tuple[str, ...]:
+    raise NotImplementedError
+
+
+def as_mapping(items: list[int]) -> dict[int, str]:
+    raise NotImplementedError
+
+
+def with_failures(items: list[int]) -> list[str | Exception]:
+    raise NotImplementedError
+
+
+def mapping_with_failures(items: list[int]) -> Mapping[int, str | ValueError]:
+    raise NotImplementedError
+
+
+def of_strings(items: list[str]) -> list[str]:
+    raise NotImplementedError
+
+
+def wrong_results(items: list[int]) -> list[bytes]:
+    raise NotImplementedError
+
+
+def numbers(items: list[int]) -> array[float]:
+    raise NotImplementedError
+
+
+async def asynchronous(items: list[int]) -> list[str]:
+    raise NotImplementedError
+
+
+def awaitable(items: list[int]) -> Awaitable[dict[int, str]]:
+    raise NotImplementedError
+
+
+def synchronous_face(flag: bool) -> None:
+    proxy = BatchingMapProxy[int, str](batch_size=3)
+    assert_type(proxy, BatchingMapProxy[int, str])
+    assert_type(proxy.map([1], as_list), list[str])
+    assert_type(proxy.map((1, 2), of_a_sequence), list[str])
+    assert_type(proxy.map(range(3), as_mapping), list[str])
+    assert_type(proxy.map([1], with_failures), list[str])
+    assert_type(proxy.map([1], mapping_with_failures), list[str])
+    assert_type(proxy.map([1], as_list, return_exceptions=False), list[str])
+    assert_type(proxy.map([1], as_list, return_exceptions=True), list[str | Exception])
+    assert_type(proxy.map([1], as_list, return_exceptions=flag), list[str | Exception])
+    assert_type(BatchingMapProxy[int, float]().map([1], numbers), list[float])
+    assert_type(proxy.statistics(), Statistics)
+    assert_type(proxy.batch_size, int | None)
+    assert_type(proxy.max_concurrency, int | None)
+    with proxy as entered:
+        assert_type(entered, BatchingMapProxy[int, str])
+
+    proxy.map([1], of_strings)  # type: ignore[arg-type] # the wrong items
+    proxy.map([1], wrong_results)  # type: ignore[arg-type] # the wrong results
+    proxy.map([1], asynchronous)  # type: ignore[arg-type] # of the other face
+    proxy.map(["1"], as_list)  # type: ignore[list-item] # the wrong items
+    proxy.map([1], as_list, True)  # type: ignore[call-overload] # options are keyword-only
+
+
+async def asynchronous_face(flag: bool) -> None:
+    proxy = AsyncBatchingMapProxy[int, str](batch_size=3, max_concurrency=2)
+    assert_type(await proxy.map([1], asynchronous), list[str])
+    assert_type(await proxy.map([1], awaitable), list[str])
+    assert_type(await proxy.map([1], asynchronous, return_exceptions=True), list[str | Exception])
+    assert_type(await proxy.map([1], asynchronous, return_exceptions=flag), list[str | Exception])
+    assert_type(proxy.batch_size, int | None)
+    assert_type(proxy.max_concurrency, int)
+    assert_type(await proxy.clear(), None)
+    async with proxy as entered:
+        assert_type(entered, AsyncBatchingMapProxy[int, str])
+
+    await proxy.map([1], as_list)  # type: ignore[arg-type] # of the other face
+    AsyncBatchingMapProxy[int, str](max_concurrency=None)  # type: ignore[arg-type] # 1 or more
+
+
+def options(strings: Cache[str], mapping: dict[int, str]) -> None:
+    BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"], cache=strings)
+    BatchingMapProxy[int, str](cache=mapping, backend="trio")
+    AsyncBatchingMapProxy[int, str](None, 3, key=str, cache=strings)
+    strings.prime({1: "one"})
+    strings.invalidate([1, 2])
+    assert_type(len(strings), int)
+    assert_type(1 in strings, bool)
+
+    strings.prime({1: 1})  # type: ignore[dict-item] # the wrong results
+    BatchingMapProxy[int, bytes](cache=strings)  # type: ignore[arg-type] # of another proxy
+    BatchingMapProxy[int, str](backend="curio")  # type: ignore[arg-type] # there is none
+    BatchingMapProxy[int, str](3, 2, str)  # type: ignore[call-arg] # options are keyword-only
