@@ -47,6 +47,7 @@ def main() -> None:
     start = time.perf_counter()
     assert counts == [count_definitions([name])[name] for name in column]
     naive_elapsed = time.perf_counter() - start
+    connection.close()
 
     done = proxy.statistics()
     print(f"{len(column):9,} rows, {done.computed:,} of them distinct")

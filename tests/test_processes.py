@@ -573,6 +573,9 @@ async def answer(items):
     return [f"async {item}" for item in items]
 
 def child():
+    for lock in (cache._table.flights.lock, _portal._lock, _rings._lock):
+        assert lock.acquire(blocking=False)
+        lock.release()
     assert_idle(proxy)
     assert proxy.map([1], Calls()) == ["1"]
     for backend in ("asyncio", "trio"):

@@ -1,0 +1,18 @@
+"""The documentation: `sphinx-build -W docs docs/_build/html`, or `nox -s docs`."""
+
+project = "batchproxy"
+author = "The batchproxy developers"
+html_title = project
+html_theme = "furo"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+# `name` in a docstring is code, whether or not there is a page to link to.
+default_role = "code"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# The sections that a docstring of this project has beyond those that napoleon knows.
+napoleon_custom_sections = ["Checkpoints", "Cancellation", "Threads"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+myst_heading_anchors = 3

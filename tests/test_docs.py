@@ -1,0 +1,91 @@
+"""Documentation that cannot rot: every block of README and docs runs, and so does every example."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    ["sqlite_lookup.py"],
+    ["embeddings_http.py", "--backend", "asyncio"],
+    ["embeddings_http.py", "--backend", "trio"],
+    ["threaded_workers.py"],
+]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_there_is_something_to_run() -> None:
+    """The search for blocks and pages finds them."""
+    assert sum(len(blocks(page)) for page in PAGES) > 20
+    assert {example[0] for example in EXAMPLES} | {"embeddings_server.py"} == {
+        path.name for path in (ROOT / "examples").glob("*.py")
+    }
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
+)
+def test_blocks(page: Path) -> None:
+    """The blocks of a page run one after another, and print what their comments say.
+
+    A comment that begins a line is a line of output; where it ends in "...", the beginning of one.
+    """
+    namespace: dict[str, Any] = {"__name__": "__page__"}
+    for number, block in enumerate(blocks(page)):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+        expected = re.findall(r"^# (.*)$", block, re.MULTILINE)
+        printed = output.getvalue().splitlines()
+        assert len(printed) == len(expected), printed
+        for line, wanted in zip(printed, expected):
+            beginning = wanted.removesuffix(" ...")
+            assert line.startswith(beginning) if beginning != wanted else line == wanted
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=" ".join)
+def test_examples(example: list[str]) -> None:
+    """Every example runs, and says how many rows there were, how many distinct, how many calls."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / example[0]), *example[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert "distinct" in run.stdout
+    assert re.search(r"\d+ (statements|requests|calls) in \d", run.stdout)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """A page that is named exists."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([\w./-]+\.md)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_contract_has_fifteen_points() -> None:
+    """They are numbered, and each is named by the tests that guard it."""
+    text = (ROOT / "docs" / "contract.md").read_text("utf-8")
+    assert re.findall(r"^(\d+)\. \*\*", text, re.MULTILINE) == [str(n) for n in range(1, 16)]
+    guarded: set[int] = set()
+    for path in (ROOT / "tests").glob("test_*.py"):
+        head = path.read_text("utf-8").split("\n", 1)[0]
+        if named := re.match(r'"""Points? ([\d, and to]+) of the contract', head):
+            for first, last in re.findall(r"(\d+)(?: to (\d+))?", named[1]):
+                guarded.update(range(int(first), int(last or first) + 1))
+    assert guarded == set(range(1, 16))
