@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -25,8 +24,16 @@ from anyio.abc import TaskGroup
 from . import _loops
 from ._errors import PortalError
 
-# On Windows, Ctrl-C does not interrupt a thread that waits without end.
-_SLICE = 0.1 if sys.platform == "win32" else None
+_SLICE = 0.1  # seconds
+
+
+def _patience() -> float | None:
+    """How long the calling thread may sleep without looking whether Ctrl-C was pressed.
+
+    Only the main thread is told. A signal that arrives in the instant before it falls asleep, or in
+    another thread, does not wake it; nor does any on Windows.
+    """
+    return _SLICE if threading.current_thread() is threading.main_thread() else None
 
 
 _DEATH = "the event loop behind the synchronous proxies has died; the next map() starts another"
@@ -57,7 +64,7 @@ class Portal:
 
     def wait_until_ready(self) -> None:
         """Wait until tasks can be posted. May be interrupted, and called again."""
-        while not self._ready.wait(_SLICE):
+        while not self._ready.wait(_patience()):
             pass
         if not self._started:
             raise PortalError(
@@ -159,9 +166,10 @@ class PortalCall:
             raise PortalError(_DEATH)
 
     def _receive(self) -> Callable[[], object] | None:
+        patience = _patience()
         while True:
             with suppress(Empty):
-                return self._inbox.get(timeout=_SLICE)
+                return self._inbox.get(timeout=patience)
 
     # In the portal's thread:
 
