@@ -259,6 +259,8 @@ def test_a_mapping_that_fails_to_forget() -> None:
     proxy.map([1], naive)
     with pytest.raises(OSError, match="delete"):
         proxy.clear()
+    with pytest.raises(OSError, match="delete"):
+        proxy._engine.cache.invalidate([1])
 
 
 def test_a_defaultdict_is_not_asked_for_defaults() -> None:
@@ -292,6 +294,8 @@ def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
     assert recorder.batches == []
     assert proxy.statistics().cached == 2
     assert 1 in proxy._engine.cache
+    proxy._engine.cache.invalidate([1, 3])
+    assert list(mapping) == [2]
     proxy.clear()
     assert len(mapping) == 0
 

@@ -20,7 +20,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from tools import Calls, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _loops
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -202,6 +202,12 @@ def test_a_map_that_is_collected_releases_its_keys() -> None:
     gc.collect()
     assert proxy.statistics().in_flight == proxy.statistics().running == 0
     assert asyncio.run(proxy.map([1], Calls())) == ["1"]
+
+
+def test_closing_a_coroutine_needs_no_loop() -> None:
+    """What the collector throws into a forgotten coroutine is known without asking any loop."""
+    assert _loops.is_cancellation(GeneratorExit())
+    assert _loops.running_loop() is None
 
 
 def test_no_loop_is_kept_alive() -> None:

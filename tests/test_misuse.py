@@ -180,6 +180,13 @@ class Unsized:
         raise IndexError
 
 
+class Promise:
+    """Can be awaited, and cannot be closed."""
+
+    def __await__(self) -> Any:
+        raise AssertionError("never awaited")
+
+
 WRONG_KINDS: dict[str, Callable[[list[int]], Any]] = {
     "None": lambda batch: None,
     "str": lambda batch: "ab",
@@ -190,6 +197,7 @@ WRONG_KINDS: dict[str, Callable[[list[int]], Any]] = {
     "generator": generator,
     "int": lambda batch: 3,
     "Unsized": lambda batch: Unsized(),
+    "Promise": lambda batch: Promise(),
 }
 
 

@@ -921,6 +921,53 @@ def test_inside_the_portal_itself(backend: Backend) -> None:
     assert "the portal's own thread" in str(errors[0])
 
 
+@both
+def test_an_interrupt_that_takes_the_last_word_along(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the instant in which the end is received does not make map() wait for another."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    receive = _portal.PortalCall._receive
+    interrupts = [KeyboardInterrupt()]
+
+    def receive_and_lose(call: _portal.PortalCall) -> Any:
+        job = receive(call)
+        if job is None and interrupts:
+            raise interrupts.pop()
+        return job
+
+    monkeypatch.setattr(_portal.PortalCall, "_receive", receive_and_lose)
+    with pytest.raises(KeyboardInterrupt):
+        proxy.map([1], SyncCalls())
+    assert proxy.map([1], never) == ["1"]  # it had been finished
+    assert_idle(proxy)
+
+
+@both
+@pytest.mark.parametrize("posted", [False, True])
+def test_an_interrupt_while_posting(
+    backend: Backend, posted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before or after the task is on its way: it is not begun, or ended."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    proxy.map([0], SyncCalls())
+    post = _portal.Portal.post
+    interrupts = [KeyboardInterrupt()]
+
+    def post_and_interrupt(portal: _portal.Portal, function: Any) -> None:
+        if interrupts and not posted:
+            raise interrupts.pop()
+        post(portal, function)
+        if interrupts:
+            raise interrupts.pop()
+
+    monkeypatch.setattr(_portal.Portal, "post", post_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        proxy.map([1], SyncCalls())
+    assert_idle(proxy)
+    assert proxy.map([1], SyncCalls()) == ["1"]
+
+
 def test_asynchronous_functions_are_refused() -> None:
     """A coroutine function, or an object whose call is one, is refused before any work."""
     proxy = BatchingMapProxy[int, Any]()

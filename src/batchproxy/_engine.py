@@ -21,7 +21,7 @@ from . import _rings
 from ._cache import Cache
 from ._errors import ClosedError
 from ._flights import Flight
-from ._loops import post
+from ._loops import is_cancellation, post
 from ._plan import Failure, Plan, check_answer, keyed, listed, split_failures, unhashable
 from ._slots import Slot, Slots
 from ._statistics import Statistics
@@ -46,15 +46,14 @@ class Origin:
     __slots__ = ("ancestors", "blocked", "home", "loop", "nest")
 
     def __init__(self, loop: Any, *, home: object = None, holding: object = None) -> None:
-        nest = innermost.get()
-        while nest is not None and nest.flight() is None:
-            nest = nest.outer
-        self.nest = nest
-        # The calls that this map() is nested in, the innermost first.
+        # The calls that this map() is nested in, the innermost first, and the link to that one.
         self.ancestors: list[Flight] = []
+        self.nest: Nest | None = None
+        nest = innermost.get()
         while nest is not None:
             if (flight := nest.flight()) is not None:
                 self.ancestors.append(flight)
+                self.nest = self.nest or nest
             nest = nest.outer
         self.loop = loop  # where the engine runs
         self.home = home  # where the calls of map_func run, if they are tasks
@@ -211,7 +210,7 @@ class Engine:
             try:
                 await self._call_batches(plan, call, origin, size)
             except BaseException as error:
-                cancelled = isinstance(error, GeneratorExit | anyio.get_cancelled_exc_class())
+                cancelled = is_cancellation(error)
                 if not (cancelled and group.cancel_scope.cancel_called):
                     ended_by.append(error)
                 if cancelled:

@@ -140,9 +140,6 @@ class Flights:
         with self.lock:
             return len(set().union(*[flight.waiters for flight in set(self._table.values())]))
 
-    def __repr__(self) -> str:
-        return f"<Flights: {len(self)} keys in flight, {self.waiting()} waiting>"
-
     def reset_after_fork(self) -> None:
         """In the child: nothing is under way here; whoever held the lock is gone."""
         self.lock = RLock()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import current_token
 
 
@@ -20,6 +21,13 @@ def running_loop() -> Any:
 def is_closed(loop: Any) -> bool:
     """Whether `loop` was closed. A trio run has no such moment: its tasks end before it does."""
     return hasattr(loop, "is_closed") and bool(loop.is_closed())
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether `error` ends a task from outside, and has to be let through."""
+    if isinstance(error, GeneratorExit):  # a coroutine is closed, of a loop that may be gone
+        return True
+    return isinstance(error, get_cancelled_exc_class())
 
 
 def post(loop: Any, function: Callable[..., object], *args: object) -> None:

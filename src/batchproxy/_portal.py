@@ -179,9 +179,8 @@ class PortalCall:
         self._inbox.put(None)
 
     def _start(self) -> None:
-        if not self._cancelled:
-            self._started = True
-            self.portal.tasks.start_soon(self._main)
+        self._started = True
+        self.portal.tasks.start_soon(self._main)
 
     async def _main(self) -> None:
         try:
@@ -189,10 +188,8 @@ class PortalCall:
                 if not self._cancelled:
                     await self._work(self)
                     self._finished = True
-        except GeneratorExit:
-            raise
         except BaseException as error:
-            if isinstance(error, anyio.get_cancelled_exc_class()):
+            if _loops.is_cancellation(error):
                 raise  # the portal is dying
             self._error = error
         finally:
@@ -208,9 +205,6 @@ class PortalCall:
 
 _lock = threading.RLock()
 _portals: dict[str, Portal] = {}
-# Portals of the process that this one was forked from. Kept since ending them would wait for their
-# threads, which do not exist here.
-_parked: list[Portal] = []
 
 
 def get_portal(backend: str) -> Portal:
@@ -228,7 +222,6 @@ def _reset_after_fork() -> None:
     _lock = threading.RLock()
     for portal in _portals.values():
         portal.forked = True
-    _parked.extend(_portals.values())
     _portals.clear()
 
 
