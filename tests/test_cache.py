@@ -109,6 +109,33 @@ def test_a_new_list_replaces_an_old_one() -> None:
         assert recorder.batches == []
 
 
+def test_what_is_used_stays() -> None:
+    """The oldest value that was not used lately goes; a map() does not push out what it found."""
+    cache = Cache[str](max_size=2)
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    proxy.map([1, 2], naive)
+    proxy.map([1, 3], naive)
+    assert 1 in cache
+    assert 3 in cache
+
+    cache = Cache[str](max_size=3)
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    for items in ([1, 2, 3], [2, 3], [1, 4]):  # when 4 comes, all have been used
+        proxy.map(items, naive)
+    assert [key for key in range(5) if key in cache] == [1, 3, 4]
+
+
+def test_what_had_been_used_is_taken_back() -> None:
+    """Only what left without ever having been used has to wait for its turn."""
+    cache = Cache[str](max_size=2)
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    for items in ([1, 2], [1, 2], [3]):
+        proxy.map(items, naive)
+    assert 1 not in cache
+    proxy.map([1], naive)
+    assert 1 in cache
+
+
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 12])
 def test_a_bounded_cache_under_random_use(size: int) -> None:
     """Whatever is done to it: never more than the bound, never a wrong value, no growing notes."""
@@ -187,6 +214,19 @@ def test_a_value_computed_anew_lives_anew(clock: Clock) -> None:
     cache.prime({1: "e"})
     cache.clear()
     assert len(cache) == 0
+
+
+def test_values_primed_anew_do_not_hold_up_others(clock: Clock) -> None:
+    """Each goes at its own time, in whatever order they came and came again."""
+    cache = Cache[str](ttl=10)
+    cache.prime({1: "a"})
+    clock.now += 2
+    cache.prime({2: "b"})
+    clock.now += 4
+    cache.prime({1: "c"})
+    clock.now += 7
+    assert 2 not in cache
+    assert 1 in cache
 
 
 def test_what_expires_in_a_bounded_cache_leaves_no_notes(clock: Clock) -> None:

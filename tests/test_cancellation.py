@@ -61,16 +61,16 @@ async def test_keys_given_up_come_first() -> None:
     owner, others = Calls(gated=True), Calls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("owner", proxy.map, [2, 0], owner)
+        callers.start("owner", proxy.map, [2, 4], owner)
         await settle()
-        callers.start("waiter", narrow.map, range(5), others)
+        callers.start("waiter", narrow.map, range(4, -1, -1), others)
         await settle()
-        assert others.batches == [[1, 3]]
+        assert others.batches == [[3, 1]]
         callers.scopes["owner"].cancel()
         await settle()
         others.open()
-    assert callers.results["waiter"] == naive(range(5))
-    assert others.batches == [[1, 3], [0, 2], [4]]
+    assert callers.results["waiter"] == naive(range(4, -1, -1))
+    assert others.batches == [[3, 1], [4, 2], [0]]
     assert_idle(narrow)
 
 

@@ -8,7 +8,8 @@ import anyio
 import pytest
 from tools import Calls, Outcomes, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
+from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError, _rings
+from batchproxy._engine import innermost
 
 pytestmark = pytest.mark.anyio
 
@@ -20,6 +21,7 @@ def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
         slots = proxy._engine._slots
         assert slots is not None
         assert all(limiter.borrowed_tokens == 0 for limiter in slots._limiters.values())
+    assert not _rings._blocked
 
 
 async def test_the_limit_holds_over_all_maps() -> None:
@@ -169,6 +171,7 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
 
         async def outer(items: list[str]) -> list[str]:
             group.start_soon(proxy.map, ["left behind"], inner)
+            group.start_soon(proxy.map, ["left behind, too"], inner)
             await settle()
             return items
 
@@ -176,9 +179,43 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
         assert inner.running == 1
         group.start_soon(proxy.map, ["later"], later)
         await settle()
+        inner.finish(0)
+        await settle()
+        assert len(inner.batches) == 2
+        assert inner.running == 1
         assert later.batches == []
         inner.open()
     assert later.batches == [["later"]]
+    assert_idle(proxy)
+
+
+async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> None:
+    """When the slot of its parent has gone back, a task left behind queues for another."""
+    proxy = AsyncBatchingMapProxy[str, str](None, 1)
+    blocker, inner = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        ended = anyio.Event()
+
+        async def left_behind() -> None:
+            await ended.wait()
+            await proxy.map(["left behind"], inner)
+
+        async def outer(items: list[str]) -> list[str]:
+            nest = innermost.get()
+            assert nest is not None
+            flights.append(nest.flight())  # as a waiter does that has not looked yet
+            group.start_soon(left_behind)
+            return items
+
+        flights: list[object] = []
+        await proxy.map(["outer"], outer)
+        group.start_soon(proxy.map, ["blocker"], blocker)
+        await settle()
+        ended.set()
+        await settle()
+        assert inner.batches == []
+        blocker.open()
+    assert inner.batches == [["left behind"]]
     assert_idle(proxy)
 
 

@@ -305,6 +305,43 @@ def test_a_cancelled_error_of_the_function_is_not_swallowed(batch_size: int | No
     asyncio.run(main())
 
 
+async def test_an_interrupt_comes_before_a_cancellation() -> None:
+    """Of what several calls end with, an interrupt is raised, even if it was not the first."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+
+    async def fetch(items: list[int]) -> list[str]:
+        if items == [0]:
+            await settle(3)
+            raise Bail
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await proxy.map([0, 1], fetch)
+    assert_idle(proxy)
+
+
+async def test_a_cancellation_comes_before_an_error_of_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is raised outside of any call, by keys say, does not hide a cancellation."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+
+    def fail(*args: object) -> bool:
+        scope.cancel()
+        raise ValueError("of a key")
+
+    monkeypatch.setattr(proxy._engine._table, "claim", fail)
+    with anyio.CancelScope() as scope:
+        await proxy.map([0, 1], Calls())
+    assert scope.cancelled_caught
+    assert_idle(proxy)
+    monkeypatch.undo()
+    assert await proxy.map([0, 1], Calls()) == ["0", "1"]
+
+
 async def test_exceptions_are_never_cached() -> None:
     """A failed key is computed anew by the next map(), for everybody who shares the cache."""
     cache = Cache[str]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context
 from typing import Any
 
 from anyio import get_cancelled_exc_class
@@ -39,5 +38,4 @@ def post(loop: Any, function: Callable[..., object], *args: object) -> None:
     if hasattr(loop, "run_sync_soon"):
         loop.run_sync_soon(function, *args)
     else:
-        # In an empty context: that of the caller may say (sniffio) that trio is running.
-        loop.call_soon_threadsafe(function, *args, context=Context())
+        loop.call_soon_threadsafe(function, *args)
