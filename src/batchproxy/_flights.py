@@ -83,7 +83,9 @@ class Flights:
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
         """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""
         flight.keys = keys  # before the table, so that end() finds them whatever happens
-        self._table.update(dict.fromkeys(keys, flight))
+        table = self._table
+        for key in keys:
+            table[key] = flight
         flight.intact = True
 
     def current(self, flight: Flight) -> Collection[Hashable]:
@@ -111,9 +113,10 @@ class Flights:
         """
         with self.lock:
             # By identity: after an invalidation the entry may be that of a newer call.
-            for key in self.current(flight):
-                flight.intact = False
-                del self._table[key]
+            current, table = self.current(flight), self._table
+            flight.intact = False
+            for key in current:
+                del table[key]
             flight.done = True
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.
