@@ -8,22 +8,11 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Calls, Outcomes, VirtualTimeLoop, naive, settle
+from tools import Calls, Outcomes, VirtualTimeLoop, assert_idle, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 
 with_backends = pytest.mark.anyio
-
-
-def assert_idle(proxy: AsyncBatchingMapProxy[Any, Any]) -> None:
-    """Nothing is left behind: no key in flight, nobody waiting, no slot taken."""
-    now = proxy.statistics()
-    assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
-    assert now.calls == now.completed + now.failed + now.cancelled
-    slots = proxy._engine._slots
-    assert slots is not None
-    for limiter in slots._limiters.values():
-        assert limiter.borrowed_tokens == limiter.statistics().tasks_waiting == 0
 
 
 @with_backends

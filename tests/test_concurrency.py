@@ -6,22 +6,12 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, naive, settle
+from tools import Calls, Outcomes, assert_idle, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError, _rings
+from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy._engine import innermost
 
 pytestmark = pytest.mark.anyio
-
-
-def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
-    for proxy in proxies:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
-        slots = proxy._engine._slots
-        assert slots is not None
-        assert all(limiter.borrowed_tokens == 0 for limiter in slots._limiters.values())
-    assert not _rings._blocked
 
 
 async def test_the_limit_holds_over_all_maps() -> None:

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, naive, settle
+from tools import Calls, Outcomes, assert_idle, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 
 pytestmark = pytest.mark.anyio
-
-
-def assert_idle(proxy: AsyncBatchingMapProxy[Any, Any]) -> None:
-    """Nothing is left behind: no key in flight, nobody waiting, no slot taken."""
-    now = proxy.statistics()
-    assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
-    assert now.calls == now.completed + now.failed + now.cancelled
-    slots = proxy._engine._slots
-    assert slots is not None
-    assert all(limiter.borrowed_tokens == 0 for limiter in slots._limiters.values())
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 2, 8])

@@ -922,6 +922,29 @@ def test_inside_the_portal_itself(backend: Backend) -> None:
 
 
 @both
+@modes
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_an_interrupt_after_a_failure_is_not_swallowed(
+    backend: Backend, max_concurrency: int | None, return_exceptions: bool
+) -> None:
+    """It is raised although the map() has failed before, and although it was to keep failures."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+    failed = threading.Event()
+
+    def fetch(items: list[int]) -> list[str]:
+        if items == [1]:
+            failed.set()
+            raise ValueError("first")
+        failed.wait()
+        raise SystemExit("second")
+
+    expected = SystemExit if return_exceptions or max_concurrency else ValueError
+    with pytest.raises(expected):
+        proxy.map([1, 2], fetch, return_exceptions=return_exceptions)
+    assert_idle(proxy)
+
+
+@both
 def test_an_interrupt_that_takes_the_last_word_along(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

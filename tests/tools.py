@@ -10,11 +10,26 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
+from batchproxy import AsyncBatchingMapProxy, _rings
+
 
 async def settle(ticks: int = 30) -> None:
     """Let every task run until it waits for something. (No thread or timer takes part.)"""
     for _ in range(ticks):
         await checkpoint()
+
+
+def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """Nothing is left behind: no key in flight, nobody waiting or queueing, no slot taken."""
+    for proxy in proxies:
+        now = proxy.statistics()
+        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+        assert now.calls == now.completed + now.failed + now.cancelled
+        slots = proxy._engine._slots
+        assert slots is not None
+        for limiter in slots._limiters.values():
+            assert limiter.borrowed_tokens == limiter.statistics().tasks_waiting == 0
+    assert not _rings._blocked
 
 
 class Calls:

@@ -54,8 +54,8 @@ class Flights:
     """The calls under way of one cache.
 
     `lock` guards the table and the values of the cache together: methods marked *locked* are called
-    with it held. It is held for plain work only, never while waking or awaiting. It is re-entrant
-    since the collector may, inside any of it, finish a forgotten coroutine that releases its keys.
+    with it held. It is held for plain work only, never over an await. It is re-entrant since the
+    collector may, inside any of it, finish a forgotten coroutine that releases its keys.
     """
 
     __slots__ = ("_table", "lock")

@@ -118,8 +118,13 @@ class Plan:
         return batch.copy() if firsts is None else [firsts[key] for key in batch]
 
     def fail(self, failure: Failure) -> None:
-        """Note a failing call of this ``map()``: the first is raised, the others are its notes."""
-        if self.failure is None:
+        """Note a failing call of this ``map()``: the first is raised, the others are its notes.
+
+        But an exception that is no `Exception` (an interrupt, say) is not for any list or note.
+        """
+        if self.failure is None or (
+            isinstance(self.failure.error, Exception) and not isinstance(failure.error, Exception)
+        ):
             self.failure = failure
         elif self.failure.error is not failure.error and not self.keep_failures:
             self.failure.error.add_note(
