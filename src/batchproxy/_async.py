@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 from weakref import ref
@@ -216,6 +215,7 @@ class _InTask:
                 )
             return await answer
         finally:
-            # ValueError: the loop was torn down, and the collector ends this in another context.
-            with suppress(ValueError):
+            try:
                 innermost.reset(token)
+            except ValueError:
+                pass  # the loop was torn down, and the collector ends this in another context

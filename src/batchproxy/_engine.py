@@ -335,16 +335,15 @@ class Engine:
                 raise error.with_traceback(traceback)
             finally:
                 del error, traceback, plan  # this frame is in the traceback now: a cycle
-        with self._table.flights.lock:
-            self._shared += plan.shared
-        self.count(len(plan.keys))
+        self.count(len(plan.keys), plan.shared)
         return plan.deliver()
 
-    def count(self, items: int) -> None:
+    def count(self, items: int, shared: int = 0) -> None:
         """Count a ``map()`` that returns its list."""
         with self._table.flights.lock:
             self._maps += 1
             self._items += items
+            self._shared += shared
 
 
 def _gravity(error: BaseException) -> int:

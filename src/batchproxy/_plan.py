@@ -152,6 +152,8 @@ class Plan:
 
         Keys of calls that were given up have no outcome: they are to be computed again.
         """
+        if not self.awaited:
+            return
         lost: set[Hashable] = set()
         for flight in [flight for flight in self.awaited if flight.done]:
             for key in self.awaited.pop(flight):
@@ -220,15 +222,15 @@ def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
         AnswerTypeError: `answer` is of a kind that cannot be matched with the batch.
         AnswerValueError: it has another length than the batch, or lacks a key of it.
     """
-    if isinstance(answer, Mapping):
+    if isinstance(answer, list | tuple):
+        count = len(answer)
+    elif isinstance(answer, Mapping):
         if missing := [key for key in keys if key not in answer]:
             raise AnswerValueError(
                 f"map_func answered with a mapping that lacks {_some(missing)} of its "
                 f"{len(keys)} keys; give every key an entry, None where there is no result"
             )
         return [answer[key] for key in keys]
-    if isinstance(answer, list | tuple):
-        count = len(answer)
     elif isinstance(answer, Awaitable):
         if close := getattr(answer, "close", None):
             close()  # it will never be awaited, and Python need not say so
@@ -255,7 +257,10 @@ def split_failures(
 ) -> tuple[dict[Hashable, Any], dict[Hashable, Failure]]:
     """Results by key, and apart from them the items that failed: the exceptions in `results`."""
     values = dict(zip(keys, results))
-    if not any(issubclass(kind, Exception) for kind in set(map(type, results))):
+    for kind in set(map(type, results)):
+        if issubclass(kind, Exception):
+            break
+    else:
         return values, {}
     failures = {
         key: Failure(value, value.__traceback__)

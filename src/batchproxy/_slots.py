@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -88,8 +87,9 @@ class Slot:
         """Give the slot back if `holder` was the last to hold it; twice is fine."""
         self._holders.discard(holder)
         if not self._holders:
-            # RuntimeError: it was never got, or is back already, or its event loop is closed.
-            with suppress(RuntimeError):
+            try:
                 self._source.release_on_behalf_of(self)
+            except RuntimeError:
+                pass  # it was never got, or is back already, or its event loop is closed
             if self.parent is not None:
                 self.parent.release(self)
