@@ -528,6 +528,31 @@ start(open_at_the_end)
     assert run(script, backend, max_concurrency) == "['1', '2', '3']\n"
 
 
+@both
+def test_a_finaliser_that_runs_when_all_threads_are_gone(backend: str) -> None:
+    """While the interpreter shuts down a map() has its hits, and an error instead of a hang."""
+    script = """
+class Last:
+    def __init__(self, proxy):
+        self.proxy = proxy
+    def __del__(self, PortalError=PortalError, print=print):
+        print(self.proxy.map([1], None))
+        try:
+            self.proxy.map([2], lambda items: items)
+        except PortalError as error:
+            print(error)
+
+proxy = BatchingMapProxy(backend=sys.argv[1])
+proxy.map([1], Calls())
+import builtins
+builtins.last = Last(proxy)  # goes after everything else
+"""
+    assert run(script, backend).splitlines() == [
+        "['1']",
+        "the interpreter is shutting down: no thread but this one runs any more",
+    ]
+
+
 # --- Fork ---
 
 

@@ -627,6 +627,34 @@ def test_inside_the_loop_that_computes_the_key(
 
 
 @both
+def test_inside_a_bare_callback_of_the_loop_that_computes_the_key(backend: Backend) -> None:
+    """A callback that asyncio calls outside of any task blocks its loop no less."""
+    cache = Cache[str]()
+    asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
+    synchronous = BatchingMapProxy[int, str](cache=cache, backend=backend)
+    calls = Calls(gated=True)
+    outcomes: list[object] = []
+
+    def callback() -> None:
+        outcomes.append(synchronous.map([2], SyncCalls()))
+        try:
+            synchronous.map([1], never)
+        except CircularWaitError as error:
+            outcomes.append(type(error))
+
+    async def main() -> None:
+        task = asyncio.create_task(asynchronous.map([1], calls))
+        await settle()
+        asyncio.get_running_loop().call_soon(callback)
+        await settle()
+        calls.open()
+        assert await task == ["1"]
+
+    asyncio.run(main())
+    assert outcomes == [["2"], CircularWaitError]
+
+
+@both
 @loops
 def test_a_ring_through_the_loop_and_another_thread(backend: Backend, loop: str) -> None:
     """Blocking a loop for a thread whose call waits for a task of that loop raises, too."""

@@ -29,5 +29,6 @@ class PortalError(BatchProxyError, RuntimeError):
     """The event loop thread behind the sync proxies cannot serve this ``map()``.
 
     Raised for a ``map()`` whose process was forked in the middle of it (in the child), for one
-    called in the portal's own thread, and for one whose portal died.
+    called in the portal's own thread or while the interpreter shuts down, and for one whose portal
+    died.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from anyio import get_cancelled_exc_class
@@ -13,8 +15,12 @@ def running_loop() -> Any:
     """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
     try:
         return current_token().native_token
-    except RuntimeError:  # NoEventLoopError, or asyncio's own, for a loop left behind by a fork
-        return None
+    except RuntimeError:
+        pass  # NoEventLoopError, or asyncio's own, for a loop left behind by a fork
+    if "asyncio" in sys.modules:  # in a bare callback of its loop, sniffio sees none
+        with suppress(RuntimeError):
+            return sys.modules["asyncio"].get_running_loop()
+    return None
 
 
 def is_closed(loop: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -209,6 +210,8 @@ _portals: dict[str, Portal] = {}
 
 def get_portal(backend: str) -> Portal:
     """The portal of `backend`; started if there is none, or if it died."""
+    if sys.is_finalizing():  # pragma: no cover - tested, but after the measuring has ended
+        raise PortalError("the interpreter is shutting down: no thread but this one runs any more")
     with _lock:
         portal = _portals.get(backend)
         if portal is None or portal.dead:
