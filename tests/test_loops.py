@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -47,15 +48,23 @@ class CountedKeys:
 
 
 def in_threads(*functions: Callable[[], Any]) -> list[Any]:
-    """Run the functions at once, each in a thread of its own, and give what they return."""
+    """Run the functions at once, each in a thread of its own, and give what they return.
+
+    The threads are switched as often as Python can, since races hide behind the usual interval.
+    """
     barrier = threading.Barrier(len(functions))
+    interval = sys.getswitchinterval()
 
     def run(function: Callable[[], Any]) -> Any:
         barrier.wait()
         return function()
 
-    with ThreadPoolExecutor(len(functions)) as pool:
-        return list(pool.map(run, functions))
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(functions)) as pool:
+            return list(pool.map(run, functions))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_one_run_after_another() -> None:
@@ -68,8 +77,9 @@ def test_one_run_after_another() -> None:
     assert sorted(calls.keys) == list(range(12))
 
 
+@pytest.mark.parametrize("again", range(5))
 @pytest.mark.parametrize("max_concurrency", [1, 8])
-def test_loops_of_both_kinds_at_once(max_concurrency: int) -> None:
+def test_loops_of_both_kinds_at_once(max_concurrency: int, again: int) -> None:
     """Two asyncio and two trio loops in four threads compute every key once between them."""
     proxy = AsyncBatchingMapProxy[int, str](7, max_concurrency)
     counted = CountedKeys()
@@ -240,12 +250,13 @@ def test_a_proxy_leaves_nothing_in_its_loop() -> None:
     asyncio.run(main())
 
 
-def test_sync_and_async_proxies_share_a_cache() -> None:
+@pytest.mark.parametrize("again", range(15))
+def test_sync_and_async_proxies_share_a_cache(again: int) -> None:
     """Threads and loops of both kinds on one Cache compute every key once among them."""
     cache = Cache[str]()
-    asynchronous = AsyncBatchingMapProxy[int, str](7, 3, cache=cache)
-    synchronous = BatchingMapProxy[int, str](7, cache=cache)
-    workers = BatchingMapProxy[int, str](7, 2, cache=cache, backend="trio")
+    asynchronous = AsyncBatchingMapProxy[int, str](2, 3, cache=cache)
+    synchronous = BatchingMapProxy[int, str](3, cache=cache)
+    workers = BatchingMapProxy[int, str](2, 2, cache=cache, backend="trio")
     counted = CountedKeys()
     items = range(200)
 
