@@ -265,10 +265,10 @@ class _InWorkerThread(_InCallingThread):
             except Exception as error:  # there is no thread to be had
                 answer = Failure(error, error.__traceback__)
             finally:
-                slot.release(in_thread)
+                slot.release(answered)
                 answered.set()
 
-        slot.hold(in_thread)
+        slot.hold(answered)
         portal.tasks.start_soon(in_thread)
         await answered.wait()
         return answer
