@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import anyio
@@ -140,6 +141,76 @@ async def test_cancelled_while_waiting_for_a_slot() -> None:
 
 
 @with_backends
+async def test_cancelled_as_its_slot_arrives() -> None:
+    """Who is cancelled about when it is given a slot hands it on to the next in the queue."""
+    for ticks in range(8):
+        proxy = AsyncBatchingMapProxy[int, str](None, 1)
+        calls = Calls(gated=True)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            for number in range(3):
+                callers.start(number, proxy.map, [number], calls)
+                await settle()
+            calls.open()
+            await settle(ticks)
+            callers.scopes[1].cancel()
+        assert callers.results[0] == ["0"]
+        assert callers.results[1] in (["1"], "cancelled")
+        assert callers.results[2] == ["2"]
+        assert_idle(proxy)
+
+
+@with_backends
+@pytest.mark.parametrize("name", ["owner", "waiter", "queued", "overlapping"])
+@pytest.mark.parametrize("batch_size", [None, 1])
+async def test_cancelled_at_any_moment(name: str, batch_size: int | None) -> None:
+    """Whenever one of several callers is cancelled, the others get their answers."""
+    for ticks in range(25):
+        proxy = AsyncBatchingMapProxy[int, str](batch_size, 1)
+        calls = Calls()
+        wanted = {"owner": [1, 2], "waiter": [2, 1], "queued": [3], "overlapping": [4, 3, 2, 1]}
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            for caller, items in wanted.items():
+                callers.start(caller, proxy.map, items, calls)
+            await settle(ticks)
+            if name in callers.scopes:
+                callers.scopes[name].cancel()
+        result = callers.results.pop(name)
+        assert result in ("cancelled", naive(wanted.pop(name)))
+        assert callers.results == {caller: naive(items) for caller, items in wanted.items()}
+        assert calls.most_running == 1
+        assert_idle(proxy)
+
+
+@with_backends
+async def test_cancelled_with_a_nested_call_under_way() -> None:
+    """The keys of every level are free, and the slot that they shared is back."""
+    proxy = AsyncBatchingMapProxy[str, str](1, 1)
+    inner = Calls(gated=True)
+
+    async def outer(items: list[str]) -> list[str]:
+        return await proxy.map([f"{item}, inner" for item in items], inner)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, ["a", "b"], outer)
+        await settle()
+        assert proxy.statistics().in_flight == 2
+        callers.start("of the outer key", proxy.map, ["a"], outer)
+        callers.start("of the inner key", proxy.map, ["a, inner"], inner)
+        await settle()
+        callers.scopes["owner"].cancel()
+        await settle()
+        assert callers.results == {"owner": "cancelled"}
+        inner.open()
+    assert callers.results["of the outer key"] == ["a, inner"]
+    assert callers.results["of the inner key"] == ["a, inner"]
+    assert inner.batches == [["a, inner"], ["a, inner"]]
+    assert_idle(proxy)
+
+
+@with_backends
 async def test_finished_batches_survive_a_cancellation() -> None:
     """Batches that had answered stay cached, also of a map() that is cancelled."""
     proxy = AsyncBatchingMapProxy[int, str](1, 1)
@@ -233,6 +304,67 @@ async def test_a_function_that_never_awaits_does_not_block() -> None:
     assert_idle(proxy)
 
 
+@with_backends
+@pytest.mark.parametrize("max_concurrency", [1, 2])
+async def test_others_run_between_calls(max_concurrency: int) -> None:
+    """Between the calls of a function that never awaits others get their turn."""
+    proxy = AsyncBatchingMapProxy[int, str](1, max_concurrency)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await checkpoint()
+
+    async def never_awaits(items: list[int]) -> list[str]:
+        seen.append(turns)
+        return naive(items)
+
+    seen: list[int] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        await proxy.map(range(20), never_awaits)
+        group.cancel_scope.cancel()
+    assert seen[-1] - seen[0] >= 20 // max_concurrency - 2
+
+
+@with_backends
+@pytest.mark.parametrize("how", ["scope", "failure"])
+async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
+    """It is its own map()'s; who waits for the keys takes over, as from any cancelled call."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    fail = anyio.Event()
+
+    async def fetch(items: list[int]) -> list[str]:
+        if items == [1]:
+            await fail.wait()
+            raise ValueError("boom")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                raise LookupError
+            except LookupError:
+                raise OSError("clean-up") from None
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2], fetch)
+        await settle()
+        callers.start("waiter", proxy.map, [2], Calls())
+        await settle()
+        if how == "scope":
+            callers.scopes["owner"].cancel()
+        else:
+            fail.set()
+    assert callers.results["waiter"] == ["2"]
+    if how == "failure":
+        assert isinstance(callers.results["owner"], ValueError)
+        assert "clean-up" in callers.results["owner"].__notes__[0]
+    assert_idle(proxy)
+
+
 # --- asyncio's own cancellation -----------------------------------------------------------------
 
 
@@ -289,6 +421,145 @@ def test_a_waiting_task_that_is_cancelled() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_timeout_of_the_owner(batch_size: int | None) -> None:
+    """`asyncio.timeout` counts as any cancellation; who waits takes over."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](batch_size)
+        calls = Calls(gated=True)
+
+        async def owner() -> int:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3600):
+                    await proxy.map([1, 2], calls)
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling()
+
+        owning = asyncio.create_task(owner())
+        await settle()
+        waiter = asyncio.create_task(proxy.map([2, 1], calls))
+        await settle()
+        assert await owning == 0
+        await settle()
+        calls.open()
+        assert await waiter == ["2", "1"]
+        assert sorted(calls.keys) == [1, 1, 2, 2]
+        assert_idle(proxy)
+
+    run(main)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2), (2, 1, 0)])
+def test_tasks_cancelled_in_the_same_tick(order: tuple[int, ...]) -> None:
+    """Owner, waiter and who queues for the slot: natively cancelled together, all leave."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](None, 1)
+        calls = Calls(gated=True)
+        tasks = []
+        for key in (1, 1, 2, 1):
+            tasks.append(asyncio.create_task(proxy.map([key], calls)))
+            await settle()
+        for number in order:
+            tasks[number].cancel()
+        await settle()
+        calls.open()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number in order:
+                assert isinstance(answer, asyncio.CancelledError)
+            else:
+                assert answer == [["1"], ["1"], ["2"], ["1"]][number]
+        assert sorted(calls.keys) == [1, 1] + [2] * (2 not in order)
+        assert_idle(proxy)
+
+    run(main)
+
+
+def test_a_task_cancelled_at_any_moment() -> None:
+    """Whenever a map() of several batches is natively cancelled, another that overlaps goes on."""
+
+    async def main() -> None:
+        for ticks in range(25):
+            proxy = AsyncBatchingMapProxy[int, str](1, 2)
+            calls = Calls()
+            owner = asyncio.create_task(proxy.map(range(4), calls))
+            other = asyncio.create_task(proxy.map(range(5, 0, -1), calls))
+            await settle(ticks)
+            cancelled = owner.cancel()
+            result, others = await asyncio.gather(owner, other, return_exceptions=True)
+            if cancelled:
+                assert isinstance(result, asyncio.CancelledError)
+            else:
+                assert result == naive(range(4))
+            assert others == naive(range(5, 0, -1))
+            assert calls.most_running <= 2
+            assert_idle(proxy)
+
+    run(main)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # of anyio
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_tasks_of_a_map_cancelled_at_any_moment(how_many: int) -> None:
+    """Whoever cancels the tasks that a map() started, also before their first step, cancels it."""
+
+    async def main() -> None:
+        for ticks in range(15):
+            proxy = AsyncBatchingMapProxy[int, str](1, 2)
+            calls = Calls()
+            before = asyncio.all_tasks()
+            owner = asyncio.create_task(proxy.map(range(4), calls))
+            await settle(ticks)
+            started = list(asyncio.all_tasks() - before - {owner})[:how_many]
+            for task in started:
+                task.cancel()
+            [result] = await asyncio.gather(owner, return_exceptions=True)
+            if started:
+                assert isinstance(result, asyncio.CancelledError)
+            else:
+                assert result == naive(range(4))
+            assert_idle(proxy)
+            assert await proxy.map(range(4), Calls()) == naive(range(4))
+
+    run(main)
+    gc.collect()  # here, where the warning is expected
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_cancelled_again_during_clean_up(batch_size: int | None) -> None:
+    """A second `task.cancel()`, while the function cleans up, loses nothing either."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](batch_size, 2)
+        clean_up = asyncio.Event()
+
+        async def fetch(items: list[int]) -> list[str]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await clean_up.wait()
+            raise AssertionError
+
+        owner = asyncio.create_task(proxy.map([1, 2], fetch))
+        await settle()
+        waiter = asyncio.create_task(proxy.map([1, 2], Calls()))
+        await settle()
+        owner.cancel()
+        await settle()
+        # A scope (that of several calls) cancels again and again, so that there it is done by now.
+        assert owner.done() is (batch_size is not None)
+        owner.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await owner
+        assert await waiter == ["1", "2"]
+        assert_idle(proxy)
+
+    run(main)
+
+
 def test_a_cancellation_in_the_tick_of_a_failure_is_not_swallowed() -> None:
     """A task cancelled while its map() is failing ends cancelled, or failed; never unharmed."""
 
@@ -319,6 +590,29 @@ def test_a_cancellation_in_the_tick_of_a_failure_is_not_swallowed() -> None:
             except asyncio.CancelledError:
                 assert cancelled
             assert_idle(proxy)
+
+    run(main)
+
+
+def test_a_time_limit_of_the_function_is_a_failure() -> None:
+    """A function that gives up by itself has failed, and those who wait share its failure."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str]()
+        batches = []
+
+        async def fetch(items: list[int]) -> list[str]:
+            batches.append(items)
+            async with asyncio.timeout(3600):
+                await asyncio.Event().wait()
+            raise AssertionError
+
+        tasks = [asyncio.create_task(proxy.map([1], fetch)) for _ in range(5)]
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+        assert batches == [[1]]
+        assert {type(error) for error in errors} == {TimeoutError}
+        assert len(set(map(id, errors))) == 1
+        assert_idle(proxy)
 
     run(main)
 

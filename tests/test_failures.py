@@ -87,9 +87,10 @@ async def test_several_failures_at_once_raise_one_bare_exception() -> None:
     assert raised in errors
     assert raised.__context__ is None
     others = [error for error in errors if error is not raised]
-    notes = getattr(raised, "__notes__", [])
-    assert len(notes) == proxy.statistics().failed - 1
-    assert all(any(repr(error) in note for error in others) for note in notes)
+    assert proxy.statistics().failed == 3
+    notes = sorted(raised.__notes__)
+    assert len(notes) == 2
+    assert all(repr(error) in note for error, note in zip(others, notes))
     assert_idle(proxy)
 
 
@@ -138,6 +139,49 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
     assert_idle(narrow)
 
 
+async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> None:
+    """A failure during the wait for a slot ends the map(): the slot is not used for a call."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=proxy._engine.cache)
+    owner, blocker, others = Calls(gated=True), Calls(gated=True), Calls()
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1], owner)
+        callers.start("blocker", narrow.map, [0], blocker)
+        await settle()
+        callers.start("waiter", narrow.map, [1, 2], others)
+        await settle()
+        owner.fail(0, boom)
+        await settle()
+        blocker.open()
+    assert callers.results == {"owner": boom, "blocker": ["0"], "waiter": boom}
+    assert others.batches == []
+    assert_idle(proxy, narrow)
+
+
+async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
+    """Who meets a call when it looks for its next batch waits for it, and shares its failure."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+    other = AsyncBatchingMapProxy[int, str](cache=proxy._engine.cache)
+    mine, theirs = Calls(gated=True), Calls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("waiter", proxy.map, [1, 2, 3, 4], mine)
+        await settle()
+        callers.start("owner", other.map, [2], theirs)
+        await settle()
+        mine.finish(0)
+        await settle()
+        assert mine.batches == [[1], [3]]  # 2 was in flight by then
+        theirs.fail(0, boom)
+        mine.open()
+    assert callers.results == {"owner": boom, "waiter": boom}
+    assert mine.batches == [[1], [3]]
+    assert_idle(proxy, other)
+
+
 async def test_return_exceptions() -> None:
     """Nothing is cancelled, every batch runs, and failed items hold their exception."""
     proxy = AsyncBatchingMapProxy[int, str](2, 2)
@@ -159,6 +203,47 @@ async def test_return_exceptions() -> None:
     assert callers.results["waiter"] == [boom, "9"]
     assert getattr(boom, "__notes__", []) == []
     assert await proxy.map(range(5), Calls()) == naive(range(5))
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("owner_keeps", [False, True])
+async def test_each_caller_decides_about_return_exceptions(owner_keeps: bool) -> None:
+    """Owner and waiter of one failing call: who asked for a list gets one, the other raises."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    boom = ValueError("boom")
+
+    async def caller(items: list[int], keep: bool) -> list[str | Exception]:
+        return await proxy.map(items, calls, return_exceptions=keep)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", caller, [1, 1], owner_keeps)
+        await settle()
+        callers.start("waiter", caller, [1, 1], not owner_keeps)
+        await settle()
+        calls.fail(0, boom)
+    keeps, raises = ("owner", "waiter") if owner_keeps else ("waiter", "owner")
+    assert callers.results == {keeps: [boom, boom], raises: boom}
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+
+
+async def test_a_failure_of_a_nested_call_passes_through() -> None:
+    """The exception of the innermost function is that of every map() around it."""
+    proxy = AsyncBatchingMapProxy[str, str](1, 2)
+    boom = ValueError("boom")
+
+    async def inner(items: list[str]) -> list[str]:
+        raise boom
+
+    async def outer(items: list[str]) -> list[str]:
+        return await proxy.map([f"{item}, inner {i}" for item in items for i in (1, 2)], inner)
+
+    with pytest.raises(ValueError, match="boom") as caught:
+        await proxy.map(["a", "b"], outer)
+    assert caught.value is boom
+    assert boom.__context__ is None
     assert_idle(proxy)
 
 
@@ -292,6 +377,43 @@ def test_a_cancelled_error_of_the_function_is_not_swallowed(batch_size: int | No
         assert await proxy.map([1, 2, 3], Calls()) == ["1", "2", "3"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_waiters_take_over_from_a_cancelled_error(
+    batch_size: int | None, return_exceptions: bool
+) -> None:
+    """The function's own CancelledError is for its caller alone; who waits computes anew."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](batch_size)
+        gate = asyncio.Event()
+
+        async def fetch(items: list[int]) -> list[str]:
+            await gate.wait()
+            if 2 in items:
+                raise asyncio.CancelledError("of the function")
+            return naive(items)
+
+        owner = asyncio.create_task(
+            proxy.map([1, 2, 3], fetch, return_exceptions=return_exceptions)
+        )
+        await settle()
+        calls = Calls()
+        waiters = [asyncio.create_task(proxy.map([3, 2], calls)) for _ in range(3)]
+        await settle()
+        assert proxy.statistics().waiting == 3
+        gate.set()
+        with pytest.raises(asyncio.CancelledError, match="of the function"):
+            await owner
+        assert await asyncio.gather(*waiters) == [["3", "2"]] * 3
+        assert calls.keys.count(2) == 1
+        assert len(calls.keys) == len(set(calls.keys))
+        assert_idle(proxy)
+
+    with asyncio.Runner(debug=True) as runner:
+        runner.run(main())
 
 
 async def test_an_interrupt_comes_before_a_cancellation() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, naive, settle
+from tools import Calls, Outcomes, assert_idle, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
 
@@ -26,7 +26,9 @@ async def test_overlapping_callers_compute_every_key_once() -> None:
     assert sorted(calls.keys) == list(range(25))
     assert calls.most_running <= 2
     now = proxy.statistics()
-    assert (now.computed, now.in_flight, now.waiting) == (25, 0, 0)
+    assert now.computed == 25
+    assert "25 values, 0 keys in flight, 0 waiting" in repr(proxy)
+    assert_idle(proxy)
 
 
 async def test_opposite_orders_do_not_deadlock() -> None:
@@ -40,6 +42,7 @@ async def test_opposite_orders_do_not_deadlock() -> None:
         callers.start("down", other.map, range(5, -1, -1), calls)
     assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
     assert sorted(calls.keys) == list(range(6))
+    assert_idle(proxy, other)
 
 
 async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
@@ -53,11 +56,13 @@ async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
         await settle()
         assert slow.batches == [[0, 1]]
         assert proxy.statistics().in_flight == 2
+        assert "0 values, 2 keys in flight, 0 waiting" in repr(proxy)
         assert await other.map([4, 5, 2], quick) == ["4", "5", "2"]
         slow.open()
     assert callers.results["first"] == naive(range(6))
     assert quick.batches == [[4, 5], [2]]
     assert slow.batches == [[0, 1], [3]]  # the batch was filled from what was left to compute
+    assert_idle(proxy, other)
 
 
 async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
@@ -75,6 +80,7 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
         blocker.open()
     assert callers.results["waiter"] == ["1", "primed", "3"]
     assert waiter.batches == [[1, 3]]
+    assert_idle(proxy)
 
 
 async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
@@ -89,8 +95,10 @@ async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
         assert proxy.statistics().waiting == 1
         [limiter] = proxy._engine._slots._limiters.values()  # type: ignore[union-attr] # it has some
         assert limiter.statistics().tasks_waiting == 0
+        assert "1 keys in flight, 1 waiting" in repr(proxy)
         calls.open()
     assert calls.batches == [[1]]
+    assert_idle(proxy)
 
 
 class Broken(dict[Any, Any]):
@@ -125,8 +133,8 @@ async def test_answers_come_from_the_call(make: Any) -> None:
         calls.open()
     assert callers.results == {"owner": ["1", "2", "3", "1"], "waiter": ["3", "2"]}
     assert calls.batches == [[1, 2], [3]]
-    now = proxy.statistics()
-    assert (now.in_flight, now.waiting, now.shared) == (0, 0, 2)
+    assert proxy.statistics().shared == 2
+    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("how", ["clear", "invalidate"])
@@ -159,6 +167,7 @@ async def test_waiters_get_what_was_forgotten_under_way(how: str) -> None:
         new.open()
     assert callers.results["later"] == callers.results["while the new one is under way"] == ["new"]
     assert await proxy.map([1], old) == ["new"]
+    assert_idle(proxy)
 
 
 async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
@@ -182,6 +191,7 @@ async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
         new.open()
     assert callers.results == {"old": boom, "new": ["1"], "newest": ["1"]}
     assert new.batches == [[1]]
+    assert_idle(proxy)
 
 
 async def test_primed_values_are_newer_than_calls_under_way() -> None:
@@ -198,6 +208,7 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
         calls.open()
     assert callers.results["owner"] == ["1", "2"]
     assert await proxy.map([1, 2], calls) == ["primed", "2"]
+    assert_idle(proxy)
 
 
 async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:

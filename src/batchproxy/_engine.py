@@ -7,10 +7,10 @@ at an ``await``, the ``finally`` of the call releases its keys and its slot with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
-from math import ceil
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -197,7 +197,7 @@ class Engine:
         size = self.batch_size
         if size is None or size < 1:
             size = plan.left
-        tasks = min(ceil(plan.left / size), self.max_concurrency or 1)
+        tasks = min(math.ceil(plan.left / size), self.max_concurrency or 1)
         if tasks == 1:
             await self._call_batches(plan, call, origin, size)
             return
@@ -226,6 +226,9 @@ class Engine:
             ended_by.extend(group_error.exceptions)
         except BaseException as error:
             ended_by.append(error)
+        if not ended_by and not plan.over and group.cancel_scope.cancel_called:
+            # On asyncio a child may be cancelled before its first step, and then notes nothing.
+            ended_by.append(anyio.get_cancelled_exc_class()())
         if ended_by:
             raise min(ended_by, key=_gravity)
 
@@ -254,6 +257,10 @@ class Engine:
                     outcome = await call(flight, plan.items_of(flight.keys))
                 except Exception as error:
                     outcome = Failure(error, error.__traceback__)
+                    if _in_clean_up(error):
+                        # To its own map() a failure; to those who wait, a call that was given up.
+                        plan.fail(outcome)
+                        continue
                 self._settle(plan, flight, outcome)
             finally:
                 self._release(plan, flight, origin)
@@ -344,6 +351,14 @@ class Engine:
             self._maps += 1
             self._items += items
             self._shared += shared
+
+
+def _in_clean_up(error: BaseException) -> bool:
+    """Whether `error` was raised instead of letting through a cancellation from outside."""
+    context = error.__context__
+    while context is not None and not is_cancellation(context):
+        context = context.__context__
+    return context is not None and anyio.current_effective_deadline() == -math.inf
 
 
 def _gravity(error: BaseException) -> int:
