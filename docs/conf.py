@@ -1,5 +1,11 @@
 """The documentation: `sphinx-build -W docs docs/_build/html`, or `nox -s docs`."""
 
+import sys
+from pathlib import Path
+
+# The reference is that of the source beside these pages, whether or not it is installed.
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
 project = "batchproxy"
 author = "The batchproxy developers"
 html_title = project

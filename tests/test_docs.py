@@ -34,6 +34,15 @@ def test_there_is_something_to_run() -> None:
     }
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_hides_from_the_search(page: Path) -> None:
+    """Every fence begins its line, and is Python, a command, or a directive of the pages."""
+    opened = re.findall(r"^[ >]*(?:```|~~~).*", page.read_text("utf-8"), re.MULTILINE)[::2]
+    kinds = ["```python", "```sh", "```{include}", "```{toctree}", "```{eval-rst}"]
+    assert [line for line in opened if line.split(" ")[0] not in kinds] == []
+    assert opened.count("```python") == len(blocks(page))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
 )
@@ -69,6 +78,37 @@ def test_examples(example: list[str]) -> None:
     assert run.stderr == ""
     assert "distinct" in run.stdout
     assert re.search(r"\d+ (statements|requests|calls) in \d", run.stdout)
+
+
+def test_the_column_is_as_long_as_the_readme_says() -> None:
+    """The README's first command looks up more than 100,000 rows, most of them repetitions."""
+    assert "more than 100,000 rows" in (ROOT / "README.md").read_text("utf-8")
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "sqlite_lookup.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    summary = re.match(r" *([\d,]+) rows, ([\d,]+) of them distinct", run.stdout)
+    assert summary is not None
+    rows, distinct = (int(number.replace(",", "")) for number in summary.groups())
+    assert rows > 100_000 > 10 * distinct
+
+
+def test_the_readme_is_the_index() -> None:
+    """The index includes the marked section, in which the two commands and the snippets are."""
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    options = re.findall(r"^:(start-after|end-before): \"(.*)\"$", index, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    begin, end = (mark for _, mark in options)
+    assert readme.count(begin) == readme.count(end) == 1
+    section = readme[readme.index(begin) : readme.index(end)]
+    assert section.count("```python\n") == len(blocks(ROOT / "README.md"))
+    commands = re.findall(r"^```sh\n(.*)\n```", section, re.MULTILINE)
+    assert len(commands) == 2
+    assert "pip install -q . && .venv/bin/python examples/" in commands[0]
+    assert commands[1].endswith(".venv/bin/python -m pytest")
 
 
 def test_links_between_pages_lead_somewhere() -> None:
