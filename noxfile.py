@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -60,8 +58,10 @@ def docs(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """The examples, for a person to read what they print. (The tests run them too.)"""
     session.install(".[test]")
-    for example in sorted(Path("examples").glob("*.py")):
-        session.run("python", str(example))
+    session.run("python", "examples/sqlite_lookup.py")
+    session.run("python", "examples/embeddings_http.py", "--backend", "asyncio")
+    session.run("python", "examples/embeddings_http.py", "--backend", "trio")
+    session.run("python", "examples/threaded_workers.py")
 
 
 @nox.session
@@ -77,3 +77,4 @@ def bench(session: nox.Session) -> None:
     """The benchmarks."""
     session.install(".")
     session.run("python", "benchmarks/eviction.py")
+    session.run("python", "benchmarks/speed.py")

@@ -25,8 +25,9 @@ class Cache(Generic[T]):
     Args:
         max_size: The most values kept, 0 or more; None (the default) for no bound. With 0 nothing
             is kept and only work under way is shared. A full cache replaces its oldest value that
-            was not used lately. A list larger than the cache, mapped again and again, finds a part
-            of itself, also if it is mapped page by page.
+            was not used lately. A list larger than the cache, mapped again and again, finds as much
+            of itself as there is room for: mapped whole, or page by page if it is not larger than
+            four times the cache.
         ttl: Seconds, 0 or more, after which a value is forgotten, counted from the end of the call
             that gave it, on the monotonic clock; None (the default) for never.
 
