@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+
 import nox
 
 nox.options.default_venv_backend = "venv"
