@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, MutableMapping
 from random import Random
@@ -382,3 +383,60 @@ def test_prime_and_invalidate_and_clear() -> None:
     assert len(cache) == 0
     assert recorder.batches == []
     assert repr(cache) == "<Cache: 0 values, 0 keys in flight, 0 waiting>"
+
+
+class Armed:
+    """A key whose hash changes a dict, as another thread may while it is computed."""
+
+    def __init__(self, mapping: dict[Any, str]) -> None:
+        self._mapping = mapping
+        self.armed = False
+
+    def __hash__(self) -> int:
+        if self.armed:
+            self._mapping[len(self._mapping)] = "another"
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def test_a_dict_that_changes_while_it_is_read() -> None:
+    """A dict of the user's may be written to by others at any moment of a map()."""
+    mapping: dict[Any, str] = {"known": "value"}
+    keys = [Armed(mapping) for _ in range(5)]
+    mapping[keys[0]] = "first"
+    proxy = BatchingMapProxy[Armed, str](cache=mapping)
+    for key in keys:
+        key.armed = True
+    assert proxy.map(keys, lambda items: ["new"] * len(items)) == ["first"] + ["new"] * 4
+
+
+def test_a_mapping_without_a_length(caplog: pytest.LogCaptureFixture) -> None:
+    """It can be mapped with, and looked at."""
+
+    class Endless(Failing):
+        def __len__(self) -> int:
+            raise OSError("len")
+
+    proxy = BatchingMapProxy[int, str](cache=Endless())
+    assert proxy.map([1, 2], lambda items: ["a"] * len(items)) == ["a", "a"]
+    assert proxy.statistics().cached == 0
+    assert "0 values" in repr(proxy)
+    assert "OSError: len" in caplog.text
+
+
+def test_what_was_invalidated_is_not_kept_alive() -> None:
+    """Neither the cache nor its notes hold on to a value that it was told to forget."""
+
+    class Value:
+        pass
+
+    cache = Cache[Value](max_size=5)
+    proxy = BatchingMapProxy[int, Value](cache=cache)
+    [value, _] = proxy.map([1, 2], lambda items: [Value() for _ in items])
+    proxy.map([1, 3], lambda items: [Value() for _ in items])
+    gone = weakref.ref(value)
+    del value, _
+    cache.invalidate([1])
+    assert gone() is None

@@ -633,3 +633,76 @@ def test_the_loop_is_shut_down() -> None:
     assert all(task.cancelled() for task in tasks)
     assert_idle(proxy)
     assert repr(cache) == "<Cache: 0 values, 0 keys in flight, 0 waiting>"
+
+
+class Late(dict[int, str]):
+    """Knows its keys from the second time on that it is asked."""
+
+    asked = 0
+
+    def get(self, key: int, default: Any = None) -> Any:
+        self.asked += 1
+        return super().get(key, default) if self.asked > 1 else default
+
+
+@with_backends
+async def test_what_comes_to_be_known_in_between_is_a_checkpoint_too() -> None:
+    """Also if the cache knows everything only at the second look, a cancellation is noticed."""
+    proxy = AsyncBatchingMapProxy[int, str](cache=Late({1: "1"}))
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await proxy.map([1], Calls())
+    assert scope.cancelled_caught
+
+
+@with_backends
+async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may have ended it in between: the waiter takes its answer, and a breath."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    flights = proxy._engine._table.flights
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1], calls)
+        await settle()
+        monkeypatch.setattr(type(flights), "join", lambda *args: False)
+        callers.start("waiter", proxy.map, [1], calls)
+        await settle()
+        monkeypatch.undo()
+        calls.open()
+    assert callers.results == {"owner": ["1"], "waiter": ["1"]}
+    assert calls.batches == [[1]]
+
+
+@pytest.mark.parametrize("timeout", [False, True])
+def test_an_error_in_the_clean_up_of_a_cancelled_task(timeout: bool) -> None:
+    """After `task.cancel()`, too, who waits takes over from a function that raises instead."""
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str]()
+
+        async def fetch(items: list[int]) -> list[str]:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError("closed") from None
+            raise AssertionError
+
+        async def owner() -> None:
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(10 if timeout else None):
+                    await proxy.map([1], fetch)
+
+        owning = asyncio.create_task(owner())
+        await settle()
+        waiter = asyncio.create_task(proxy.map([1], Calls()))
+        await settle()
+        if not timeout:
+            owning.cancel()
+        assert await waiter == ["1"]
+        await owning
+        assert_idle(proxy)
+
+    run(main)

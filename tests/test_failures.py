@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import traceback
 
 import anyio
@@ -462,3 +463,51 @@ async def test_exceptions_are_never_cached() -> None:
             await proxy.map([1], Calls(lambda item: 1 // 0))
         assert 1 not in cache
     assert await proxy.map([1], Calls()) == ["1"]
+
+
+async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
+    """However the contexts of a failure hang together, it arrives; cancelled or not."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+
+    async def fetch(items: list[int]) -> list[str]:
+        first, second = ValueError("first"), ValueError("second")
+        first.__context__, second.__context__ = second, first
+        if items == [2]:
+            scope.cancel()
+        raise first
+
+    with pytest.raises(ValueError, match="first"):
+        await proxy.map([1], fetch)
+    with anyio.CancelScope() as scope, pytest.raises(ValueError, match="first"):
+        await proxy.map([2], fetch)
+    assert_idle(proxy)
+
+
+async def test_an_exception_that_takes_no_notes() -> None:
+    """It is raised all the same when there is another failure to note."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        number: int
+
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [0, 1], calls)
+        await settle()
+        errors = [Frozen(number) for number in range(2)]
+        for number, error in enumerate(errors):
+            calls.fail(number, error)
+    assert any(callers.results["owner"] is error for error in errors)
+    assert proxy.statistics().failed == 2
+
+
+async def test_an_answer_holds_no_interrupt() -> None:
+    """A CancelledError as a result, such as gather() collects, is neither cached nor a failure."""
+    proxy = AsyncBatchingMapProxy[int, object]()
+    calls = Calls(lambda item: asyncio.CancelledError() if item == 1 else item)
+    with pytest.raises(TypeError, match="CancelledError as the result of an item; raise it"):
+        await proxy.map([0, 1], calls)
+    assert proxy.statistics().cached == 0
+    assert_idle(proxy)

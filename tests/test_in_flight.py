@@ -235,3 +235,25 @@ def test_sync_hits_do_not_touch_the_portal(monkeypatch: pytest.MonkeyPatch) -> N
     assert BatchingMapProxy[int, str](cache=cache).map([1, 1], naive) == ["one", "one"]
     assert _portal._portals == {}
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("batch_size", [None, 0])
+async def test_one_call_also_for_what_is_given_up_meanwhile(
+    batch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a batch size all that is missing goes into one call, as it is when that is made."""
+    proxy = AsyncBatchingMapProxy[str, str](batch_size)
+    owner, calls = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, ["a"], owner)
+        await settle()
+
+        async def checkpoint_in_which_the_owner_leaves() -> None:
+            callers.scopes["owner"].cancel()
+            await settle()
+
+        monkeypatch.setattr("batchproxy._engine.checkpoint", checkpoint_in_which_the_owner_leaves)
+        assert await proxy.map(["a", "b"], calls) == ["a", "b"]
+    assert calls.batches == [["a", "b"]]
+    assert_idle(proxy)

@@ -8,6 +8,7 @@ at an ``await``, the ``finally`` of the call releases its keys and its slot with
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from . import _rings
 from ._cache import Cache
 from ._errors import ClosedError
 from ._flights import Flight
-from ._loops import is_cancellation, post
+from ._loops import is_being_cancelled, is_cancellation, post
 from ._plan import Failure, Plan, check_answer, keyed, listed, split_failures, unhashable
 from ._slots import Slot, Slots
 from ._statistics import Statistics
@@ -123,7 +124,8 @@ class Engine:
         table = self._table
         with table.flights.lock:
             calls = self._calls
-            running = sum(not flight.done for flight in self._running)  # after a fork, none is
+            # A copy, since flights leave without the lock. After a fork none is under way.
+            running = sum(not flight.done for flight in tuple(self._running))
             return Statistics(
                 maps=self._maps,
                 items=self._items,
@@ -177,6 +179,8 @@ class Engine:
         """
         self._table.open(plan)
         _rings.check(origin.blocked, plan.awaited)
+        if not plan.left and not plan.awaited:  # somebody was quicker
+            await checkpoint()  # the only one here
         try:
             while True:
                 if plan.left:
@@ -196,7 +200,7 @@ class Engine:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         size = self.batch_size
         if size is None or size < 1:
-            size = plan.left
+            size = sys.maxsize  # also what calls given up meanwhile add
         tasks = min(math.ceil(plan.left / size), self.max_concurrency or 1)
         if tasks == 1:
             await self._call_batches(plan, call, origin, size)
@@ -224,13 +228,18 @@ class Engine:
                     group.start_soon(child)
         except BaseExceptionGroup as group_error:  # how trio delivers an interrupt
             ended_by.extend(group_error.exceptions)
-        except BaseException as error:
-            ended_by.append(error)
+        except BaseException as host_error:
+            ended_by.append(host_error)
         if not ended_by and not plan.over and group.cancel_scope.cancel_called:
             # On asyncio a child may be cancelled before its first step, and then notes nothing.
             ended_by.append(anyio.get_cancelled_exc_class()())
         if ended_by:
-            raise min(ended_by, key=_gravity)
+            error = min(ended_by, key=_gravity)
+            ended_by.clear()
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback now: a cycle
 
     async def _call_batches(self, plan: Plan, call: Caller, origin: Origin, size: int) -> None:
         table = self._table
@@ -283,10 +292,10 @@ class Engine:
         if not isinstance(outcome, Failure):
             try:
                 results = check_answer(outcome, flight.keys)
+                flight.values, flight.failures = split_failures(flight.keys, results)
             except Exception as error:
                 outcome = Failure(error, error.__traceback__)
             else:
-                flight.values, flight.failures = split_failures(flight.keys, results)
                 with self._table.flights.lock:
                     self._table.settle(flight)
                     self._running.discard(flight)
@@ -325,6 +334,8 @@ class Engine:
             _rings.block_checked(wake, origin.blocked, plan.awaited)
             if self._table.flights.join(flights, wake):
                 await event.wait()
+            else:  # somebody was quicker
+                await checkpoint()
         finally:
             self._table.flights.leave(flights, wake)
             _rings.unblock(wake, origin.blocked)
@@ -355,10 +366,16 @@ class Engine:
 
 def _in_clean_up(error: BaseException) -> bool:
     """Whether `error` was raised instead of letting through a cancellation from outside."""
+    if not is_being_cancelled():
+        return False
+    seen: set[int] = set()  # chains of contexts can be circular
     context = error.__context__
-    while context is not None and not is_cancellation(context):
+    while context is not None and id(context) not in seen:
+        if is_cancellation(context):
+            return True
+        seen.add(id(context))
         context = context.__context__
-    return context is not None and anyio.current_effective_deadline() == -math.inf
+    return False
 
 
 def _gravity(error: BaseException) -> int:

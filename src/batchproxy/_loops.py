@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from anyio import get_cancelled_exc_class
+from anyio import current_effective_deadline, get_cancelled_exc_class
 from anyio.lowlevel import current_token
 
 
@@ -33,6 +34,16 @@ def is_cancellation(error: BaseException) -> bool:
     if isinstance(error, GeneratorExit):  # a coroutine is closed, of a loop that may be gone
         return True
     return isinstance(error, get_cancelled_exc_class())
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task was asked to end, by a cancel scope or by its ``cancel()``."""
+    if current_effective_deadline() == -math.inf:
+        return True
+    with suppress(KeyError, RuntimeError):  # asyncio is not even imported, or runs no task here
+        task = sys.modules["asyncio"].current_task()
+        return task is not None and bool(task.cancelling())
+    return False
 
 
 def post(loop: Any, function: Callable[..., object], *args: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from itertools import islice
 from types import TracebackType
@@ -127,9 +128,10 @@ class Plan:
         ):
             self.failure = failure
         elif self.failure.error is not failure.error and not self.keep_failures:
-            self.failure.error.add_note(
-                f"another call of the same map() failed too: {failure.error!r}"
-            )
+            with suppress(Exception):  # some refuse attributes; the repr of others raises
+                self.failure.error.add_note(
+                    f"another call of the same map() failed too: {failure.error!r}"
+                )
 
     @property
     def over(self) -> bool:
@@ -255,13 +257,21 @@ def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
 def split_failures(
     keys: list[Hashable], results: list[Any]
 ) -> tuple[dict[Hashable, Any], dict[Hashable, Failure]]:
-    """Results by key, and apart from them the items that failed: the exceptions in `results`."""
+    """Results by key, and apart from them the items that failed: the exceptions in `results`.
+
+    Raises:
+        AnswerTypeError: one of them is no result, and not the failure of a single item either.
+    """
     values = dict(zip(keys, results))
-    for kind in set(map(type, results)):
-        if issubclass(kind, Exception):
-            break
-    else:
+    exceptions = [kind for kind in set(map(type, results)) if issubclass(kind, BaseException)]
+    if not exceptions:
         return values, {}
+    for kind in exceptions:
+        if not issubclass(kind, Exception):
+            raise AnswerTypeError(
+                f"map_func answered with a {kind.__qualname__} as the result of an item; raise it "
+                "if it is to end the map(), or answer with an Exception for an item that failed"
+            )
     failures = {
         key: Failure(value, value.__traceback__)
         for key, value in values.items()

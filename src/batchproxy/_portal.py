@@ -54,7 +54,9 @@ class Portal:
         self._backend = backend
         self._started = False
         self._error: BaseException | None = None
-        self._ready = threading.Event()
+        self._ready = False
+        # What wakes those who wait for that; no Event, whose lock an interrupt can leave locked.
+        self._bells: list[SimpleQueue[None]] = []
         self._thread = threading.Thread(
             target=Context().run,  # of its own: a thread may inherit the context of its starter
             args=(self._run,),
@@ -65,8 +67,13 @@ class Portal:
 
     def wait_until_ready(self) -> None:
         """Wait until tasks can be posted. May be interrupted, and called again."""
-        while not self._ready.wait(_patience()):
-            pass
+        if not self._ready:
+            bell: SimpleQueue[None] = SimpleQueue()
+            self._bells.append(bell)
+            patience = _patience()
+            while not self._ready:
+                with suppress(Empty):
+                    bell.get(timeout=patience)
         if not self._started:
             raise PortalError(
                 f"no {self._backend} event loop could be started for the synchronous proxies"
@@ -100,10 +107,15 @@ class Portal:
             self._error = error
         finally:
             self.dead = True
-            self._ready.set()
+            self._announce()
             # A loop that closes may have accepted what it never ran.
             for call in tuple(self.calls):
                 call.end()
+
+    def _announce(self) -> None:
+        self._ready = True
+        for bell in tuple(self._bells):
+            bell.put(None)
 
     async def _main(self) -> None:
         async with anyio.create_task_group() as self.tasks:
@@ -112,7 +124,7 @@ class Portal:
             self._context = copy_context()
             self.threads = CapacityLimiter(math.inf)
             self._started = True
-            self._ready.set()
+            self._announce()
             try:
                 await anyio.sleep_forever()
             finally:

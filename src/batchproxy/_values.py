@@ -59,7 +59,8 @@ class Unbounded:
 
     def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
         data = self._data
-        if data.keys().isdisjoint(keys):
+        # (Of two views isdisjoint() would iterate over the shorter, and that may be the user's.)
+        if not data or data.keys().isdisjoint(iter(keys)):
             return {}
         get = data.get  # the dict may be the user's, and change under our hands
         return {key: value for key in keys if (value := get(key, MISSING)) is not MISSING}
@@ -112,7 +113,7 @@ class Bounded(Unbounded):
 
     def use(self, keys: Collection[Hashable]) -> None:
         self._hit.update(keys)
-        self._latest_hit = keys
+        self._latest_hit = tuple(keys)  # not their values: those may be invalidated
 
     def store(self, answers: dict[Hashable, Any]) -> None:
         if not self._max_size:
@@ -253,7 +254,11 @@ class Mapped:
         self._mapping.clear()
 
     def __len__(self) -> int:
-        return len(self._mapping)
+        try:
+            return len(self._mapping)
+        except Exception:
+            _logger.exception("the cache cannot tell its length: 0 is said instead")
+            return 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._mapping
