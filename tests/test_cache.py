@@ -403,12 +403,11 @@ class Armed:
 
 def test_a_dict_that_changes_while_it_is_read() -> None:
     """A dict of the user's may be written to by others at any moment of a map()."""
-    mapping: dict[Any, str] = {"known": "value"}
-    keys = [Armed(mapping) for _ in range(5)]
-    mapping[keys[0]] = "first"
+    mapping: dict[Any, str] = {}
+    unasked, *keys = (Armed(mapping) for _ in range(6))
+    mapping |= {unasked: "unasked", keys[0]: "first"}
     proxy = BatchingMapProxy[Armed, str](cache=mapping)
-    for key in keys:
-        key.armed = True
+    unasked.armed = True
     assert proxy.map(keys, lambda items: ["new"] * len(items)) == ["first"] + ["new"] * 4
 
 
