@@ -9,9 +9,10 @@ from collections.abc import Iterator, MutableMapping
 from random import Random
 from typing import Any
 
+import anyio
 import cachetools
 import pytest
-from tools import Calls, naive
+from tools import Calls, Outcomes, assert_idle, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy._values import Bounded
@@ -81,6 +82,28 @@ async def test_a_request_larger_than_the_cache_async(make: Any) -> None:
     for _ in range(3):
         assert await proxy.map(range(20), Calls()) == naive(range(20))
         assert len(cache) <= 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
+async def test_the_bound_holds_whenever_a_call_ends(make: Any) -> None:
+    """Calls that end one by one, the last first, push nothing over the bound, nor a waiter."""
+    cache = make()
+    proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(12), calls)
+        await settle()
+        callers.start("waiter", proxy.map, [11, 0, 5], calls)
+        await settle()
+        for number in (3, 2, 1, 0):
+            calls.finish(number)
+            await settle()
+            assert len(cache) == 2
+    assert callers.results == {"owner": naive(range(12)), "waiter": ["11", "0", "5"]}
+    assert calls.batches == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("page", [10_000, 100])
@@ -168,6 +191,42 @@ def test_a_bounded_cache_under_random_use(size: int) -> None:
         assert len(values._gone) <= 3 * size
 
 
+def test_priming_is_within_the_bound() -> None:
+    """More than there is room for is no error; a value known already is replaced in its place."""
+    cache = Cache[Any](max_size=2)
+    cache.prime(dict.fromkeys(range(5), 0))
+    assert len(cache) == 2
+    kept = [key for key in range(5) if key in cache]
+    for key in kept:
+        cache.prime({key: 7})
+        assert [key for key in range(5) if key in cache] == kept
+    recorder = Recorder()
+    assert BatchingMapProxy[int, Any](cache=cache).map(kept, recorder) == [7, 7]
+    assert recorder.batches == []
+
+
+@pytest.mark.anyio
+async def test_max_size_zero_shares_work() -> None:
+    """Two proxies on such a cache compute a key once while it is under way, and again later."""
+    cache = Cache[str](max_size=0)
+    one = AsyncBatchingMapProxy[int, str](cache=cache)
+    two = AsyncBatchingMapProxy[int, str](cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("one", one.map, [1, 2], calls)
+        await settle()
+        callers.start("two", two.map, [2, 1], calls)
+        await settle()
+        calls.open()
+    assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
+    assert calls.batches == [[1, 2]]
+    assert len(cache) == 0
+    await two.map([1], calls)
+    assert calls.batches == [[1, 2], [1]]
+    assert_idle(one, two)
+
+
 def test_max_size_zero_keeps_nothing() -> None:
     """Every map() computes; what repeats in it is computed once."""
     recorder = Recorder()
@@ -198,6 +257,52 @@ def test_values_expire(clock: Clock) -> None:
     clock.now += 10
     proxy.map([1, 2], recorder)
     assert recorder.batches[1:] == [[1, 2]]
+
+
+@pytest.mark.parametrize("ttl", [0, 0.0, float("inf")])
+def test_extreme_times_to_live(clock: Clock, ttl: float) -> None:
+    """With 0 nothing is ever known, with infinity nothing is ever forgotten."""
+    proxy = BatchingMapProxy[int, str](cache=Cache(ttl=ttl))
+    recorder = Recorder()
+    for _ in range(2):
+        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
+        clock.now += 1e12 if ttl else 0
+    assert recorder.batches == ([[1, 2]] if ttl else [[1, 2], [1, 2]])
+
+
+@pytest.mark.parametrize("max_size", [None, 3])
+def test_an_expiring_cache_under_random_use(clock: Clock, max_size: int | None) -> None:
+    """No value outlives its time or differs from the latest; without a bound none goes earlier."""
+    cache = Cache[str](max_size, ttl=10)
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    random = Random(0)
+    truth: dict[int, tuple[str, float]] = {}  # the latest value, and when it is to be forgotten
+    for step in range(2000):
+        clock.now += random.randrange(4)
+        keys = {random.randrange(12) for _ in range(random.randrange(5))}
+        alive = {key for key, (_, end) in truth.items() if clock.now < end}
+        known = {key for key in range(12) if key in cache}
+        assert known <= alive if max_size else known == alive
+        assert len(cache) == len(known) <= (max_size or 12)
+        match random.choice(["map", "map", "prime", "invalidate"]):
+            case "map":
+                asked: list[int] = []
+
+                def fetch(batch: list[int], asked: list[int] = asked, step: int = step) -> Any:
+                    asked += batch
+                    return [f"{key} of {step}" for key in batch]
+
+                answers = dict(zip(keys, proxy.map(keys, fetch)))
+                assert set(asked) == keys - known
+                assert all(answers[key] == truth[key][0] for key in keys & known)
+                truth |= {key: (answers[key], clock.now + 10) for key in asked}
+            case "prime":
+                cache.prime({key: f"{key} primed in {step}" for key in keys})
+                truth |= {key: (f"{key} primed in {step}", clock.now + 10) for key in keys}
+            case "invalidate":
+                cache.invalidate(keys)
+                for key in keys:
+                    truth.pop(key, None)
 
 
 def test_a_value_computed_anew_lives_anew(clock: Clock) -> None:
@@ -294,6 +399,35 @@ def test_a_mapping_that_fails_to_write(caplog: pytest.LogCaptureFixture) -> None
     assert proxy.map([1, 2], naive) == ["1", "2"]  # not even that it cannot be mended matters
 
 
+def test_a_mapping_that_refuses_a_value(caplog: pytest.LogCaptureFixture) -> None:
+    """As caches with a measure of size do: nothing of that call is kept, the answers are right."""
+    mapping = cachetools.LRUCache[str, str](6, getsizeof=len)
+    proxy = BatchingMapProxy[str, str](2, cache=mapping)
+    items = ["a", "bb", "c", "far too long"]
+    assert proxy.map(items, naive) == items
+    assert dict(mapping) == {"a": "a", "bb": "bb"}
+    assert "ValueError: value too large" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_a_mapping_that_forgets_between_calls() -> None:
+    """What a mapping drops by a clock of its own is computed anew, and no answer is lost."""
+    clock = Clock()
+    mapping = cachetools.TTLCache[int, str](100, ttl=5, timer=clock)
+    proxy = BatchingMapProxy[int, str](2, cache=mapping)
+    recorder = Recorder(mapping)
+
+    def slow(items: list[int]) -> list[str]:
+        clock.now += 10
+        return recorder(items)
+
+    assert proxy.map(range(5), slow) == naive(range(5))
+    assert recorder.batches == [[0, 1], [2, 3], [4]]
+    assert recorder.sizes == [0, 0, 0]
+    assert proxy.map([4, 3], slow) == ["4", "3"]
+    assert recorder.batches[3:] == [[3]]
+
+
 def test_a_mapping_that_fails_to_forget() -> None:
     """That is not silently passed over: a later map() would see what was to be forgotten."""
     proxy = BatchingMapProxy[int, str](cache=Failing("delete"))
@@ -351,6 +485,28 @@ def test_two_proxies_with_one_cache() -> None:
         recorder = Recorder()
         assert two.map([2, 3, 1], recorder) == ["2", "3", "1"]
         assert recorder.batches == [[3]]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("shared", [Cache, dict, lambda: cachetools.LRUCache(9)])
+async def test_only_a_cache_shares_work_under_way(shared: Any) -> None:
+    """Two proxies with one Cache make one call; with one bare mapping each makes its own."""
+    cache = shared()
+    one = AsyncBatchingMapProxy[int, str](cache=cache)
+    two = AsyncBatchingMapProxy[int, str](cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("one", one.map, [1, 2], calls)
+        await settle()
+        callers.start("two", two.map, [2, 1], calls)
+        await settle()
+        assert calls.batches == ([[1, 2]] if shared is Cache else [[1, 2], [2, 1]])
+        calls.open()
+    assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
+    assert await two.map([1], calls) == ["1"]
+    assert len(calls.batches) == (1 if shared is Cache else 2)
+    assert_idle(one, two)
 
 
 @pytest.mark.anyio

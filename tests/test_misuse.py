@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -157,12 +158,34 @@ def test_an_async_function_for_the_sync_proxy(map_func: Any, max_concurrency: in
     assert proxy.statistics().calls == 0
 
 
+@pytest.mark.parametrize(
+    "map_func", [lambda batch: coroutine_function(batch), functools.partial(AsyncCallable())]
+)
 @pytest.mark.parametrize("max_concurrency", [None, 2])
-def test_a_coroutine_as_an_answer_of_a_sync_function(max_concurrency: int | None) -> None:
+def test_a_coroutine_as_an_answer_of_a_sync_function(
+    map_func: Any, max_concurrency: int | None
+) -> None:
     """What cannot be known before is told after, and Python warns of no forgotten coroutine."""
     proxy = BatchingMapProxy[int, str](None, max_concurrency)
     with pytest.raises(AnswerTypeError, match=r"'coroutine'.*AsyncBatchingMapProxy"):
-        proxy.map([1], lambda batch: coroutine_function(batch))  # type: ignore[arg-type, return-value] # wrong
+        proxy.map([1], map_func)
+    assert_untouched(proxy)
+
+
+@both
+def test_async_generator_functions(face: Proxy) -> None:
+    """They fit neither face: what they give can be awaited as little as it can be counted."""
+    asked: list[int] = []
+
+    async def generate(batch: list[int]) -> AsyncIterator[str]:
+        asked.extend(batch)
+        yield "1"
+
+    proxy: Any = face()
+    run = proxy.map if face is BatchingMapProxy else functools.partial(anyio.run, proxy.map)
+    with pytest.raises(AnswerTypeError, match="'async_generator'"):
+        run([1], generate)
+    assert asked == []
     assert_untouched(proxy)
 
 
@@ -193,7 +216,10 @@ WRONG_KINDS: dict[str, Callable[[list[int]], Any]] = {
     "bytes": lambda batch: b"ab",
     "bytearray": lambda batch: bytearray(2),
     "set": lambda batch: {"a", "b"},
+    "memoryview": lambda batch: memoryview(b"ab"),
+    "dict_keys": lambda batch: {1: "a", 2: "b"}.keys(),
     "dict_values": lambda batch: {1: "a", 2: "b"}.values(),
+    "dict_items": lambda batch: {1: "a", 2: "b"}.items(),
     "generator": generator,
     "int": lambda batch: 3,
     "Unsized": lambda batch: Unsized(),
@@ -285,6 +311,8 @@ def test_max_concurrency_none() -> None:
     ("options", "message"),
     [
         ({"cache": [1]}, "cache must be a Cache or a mutable mapping"),
+        ({"cache": Cache}, "cache must be a Cache or a mutable mapping, got <class"),
+        ({"cache": MappingProxyType({})}, "cache must be a Cache or a mutable mapping"),
         ({"key": "id"}, "key must be a function from item to key"),
     ],
 )
@@ -315,6 +343,7 @@ def test_unknown_backends(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_size": -1}, ValueError, "max_size must be 0 or more"),
         ({"max_size": True}, TypeError, "max_size must be an integer"),
         ({"max_size": 1.5}, TypeError, "max_size must be an integer"),
+        ({"max_size": "3"}, TypeError, "max_size must be an integer or None, got '3'"),
     ],
 )
 def test_bounds(options: Any, error: type[Exception], message: str) -> None:
@@ -333,8 +362,24 @@ def test_prime_and_invalidate() -> None:
         cache.prime({"a": 2, "b": ValueError()})
     with pytest.raises(TypeError, match=r"invalidate\(\) takes an iterable.*\['a'\]"):
         cache.invalidate("a")
+    with pytest.raises(TypeError, match=r"invalidate\(\) takes an iterable.*\[b'a'\]"):
+        cache.invalidate(b"a")
+    with pytest.raises(TypeError, match="iterable"):
+        cache.invalidate(3)  # type: ignore[arg-type] # wrong
     assert "a" in cache
     assert len(cache) == 1
+
+
+@both
+def test_return_exceptions_keeps_no_misuse(face: Proxy) -> None:
+    """What is wrong with the arguments is raised: no item of the list has failed."""
+    proxy = face()
+    with pytest.raises(TypeError, match="item 0 is an unhashable 'list'"):
+        mapped(proxy, [[1]], refuse, return_exceptions=True)
+    with pytest.raises(TypeError, match="iterable of items"):
+        mapped(proxy, None, refuse, return_exceptions=True)
+    assert_untouched(proxy)
+    assert proxy.statistics().calls == proxy.statistics().maps == 0
 
 
 @both

@@ -53,6 +53,105 @@ async def test_failed_and_cancelled_calls() -> None:
     assert counted(proxy) == {"calls": 2, "failed": 1, "cancelled": 1}
 
 
+async def test_a_failure_that_many_waited_for() -> None:
+    """It is one failed call; nobody got a list, so nothing was shared."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(5):
+            callers.start(number, proxy.map, [1, 2], calls)
+        await settle()
+        assert counted(proxy) == {"calls": 1, "running": 1, "in_flight": 2, "waiting": 4}
+        calls.fail(0, ValueError("boom"))
+    assert counted(proxy) == {"calls": 1, "failed": 1}
+
+
+async def test_a_call_taken_over() -> None:
+    """The one given up and the one made anew are two calls, of which one computed the keys."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1, 2], calls)
+        await settle()
+        for name in ("leaves", "stays", "stays too"):
+            callers.start(name, proxy.map, [2], calls)
+        await settle()
+        callers.scopes["leaves"].cancel()
+        await settle()
+        assert counted(proxy) == {"calls": 1, "running": 1, "in_flight": 2, "waiting": 2}
+        callers.scopes["owner"].cancel()
+        await settle()
+        under_way = {"running": 1, "in_flight": 1, "waiting": 1}
+        assert counted(proxy) == {"calls": 2, "cancelled": 1} | under_way
+        calls.open()
+    done = {"completed": 1, "computed": 1, "shared": 1, "maps": 2, "items": 2, "cached": 1}
+    assert counted(proxy) == {"calls": 2, "cancelled": 1} | done
+
+
+async def test_two_proxies_with_one_cache() -> None:
+    """Calls are counted where they were made; what is in flight or cached, where it can be seen."""
+    cache = Cache[str]()
+    one = AsyncBatchingMapProxy[int, str](cache=cache)
+    two = AsyncBatchingMapProxy[int, str](cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("one", one.map, [1, 2], calls)
+        await settle()
+        callers.start("two", two.map, [2, 1, 2], calls)
+        await settle()
+        both = {"in_flight": 2, "waiting": 1}
+        assert counted(one) == {"calls": 1, "running": 1} | both
+        assert counted(two) == both
+        calls.open()
+    done = {"calls": 1, "completed": 1, "computed": 2}
+    assert counted(one) == {"maps": 1, "items": 2, "cached": 2} | done
+    assert counted(two) == {"maps": 1, "items": 3, "cached": 2, "shared": 2}
+
+
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_a_call_of_the_sync_face(max_concurrency: int | None) -> None:
+    """It is running while the function runs, wherever that is; then it is completed."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency, cache=Cache(max_size=1))
+    seen: list[dict[str, int]] = []
+
+    def fetch(items: list[int]) -> list[str]:
+        seen.append(counted(proxy))
+        return list(map(str, items))
+
+    assert proxy.map([1, 1, 2], fetch) == ["1", "1", "2"]
+    assert seen == [{"calls": 1, "running": 1, "in_flight": 2}]
+    done = {"calls": 1, "completed": 1, "computed": 2, "cached": 1}
+    assert counted(proxy) == {"maps": 1, "items": 3} | done
+
+
+def test_hits_of_the_sync_face() -> None:
+    """They are maps and items like others, and no call."""
+    cache = Cache[str]()
+    cache.prime({1: "1"})
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    for _ in range(2):
+        assert proxy.map([1, 1, 1], lambda items: []) == ["1", "1", "1"]
+    assert counted(proxy) == {"maps": 2, "items": 6, "cached": 1}
+
+
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_calls_that_fail_in_a_map_that_goes_on(max_concurrency: int | None) -> None:
+    """With return_exceptions the map() is counted; a call with an unusable answer has failed."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency)
+
+    def fetch(items: list[int]) -> list[str]:
+        if items == [1]:
+            raise ValueError("boom")
+        return [] if items == [2] else ["3"]
+
+    proxy.map([1, 2, 3], fetch, return_exceptions=True)
+    calls = {"calls": 3, "failed": 2, "completed": 1}
+    assert counted(proxy) == {"maps": 1, "items": 3, "computed": 1, "cached": 1} | calls
+
+
 def test_items_that_fail_alone() -> None:
     """Their call is completed, and they are not computed."""
     proxy = BatchingMapProxy[int, str]()

@@ -60,6 +60,18 @@ def test_docstrings(name: str) -> None:
             assert "Checkpoints" in found
 
 
+def test_map_states_its_whole_contract() -> None:
+    """Of `map()` nothing is left out; only the synchronous one has no checkpoint."""
+    for method, absent in (
+        (AsyncBatchingMapProxy.map, set()),
+        (BatchingMapProxy.map, {SECTIONS[3]}),
+    ):
+        lines = (inspect.getdoc(method) or "").splitlines()
+        assert {
+            name for name in SECTIONS if any(line.startswith(f"{name}:") for line in lines)
+        } == (set(SECTIONS) - absent)
+
+
 # What differs between the faces, and why.
 DIFFERENT_NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 
@@ -128,6 +140,9 @@ def imported(room: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             names |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom | ast.Import):  # the package's own are relative
+            whole = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+            assert not any(name and name.split(".")[0] == "batchproxy" for name in whole), room
     return {name for name in names if name}
 
 
