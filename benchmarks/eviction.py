@@ -192,7 +192,7 @@ class Ours(Random_):
         self.values.use(keys)
 
     def store(self, keys: Keys) -> None:
-        self.values.store(dict.fromkeys(keys))
+        self.values.store(keys, keys)
 
 
 POLICIES: dict[str, Callable[[], Random_]] = {

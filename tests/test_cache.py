@@ -172,7 +172,7 @@ def test_a_bounded_cache_under_random_use(size: int) -> None:
             case "store":
                 answers: dict[Any, Any] = {key: f"{key} of {step}" for key in keys}
                 truth.update(answers)
-                values.store(answers)
+                values.store(answers.keys(), answers.values())
             case "known":
                 found = values.known(keys)
                 assert found == {key: truth[key] for key in found}

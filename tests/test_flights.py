@@ -11,7 +11,7 @@ from batchproxy._flights import Flight, Flights
 
 
 def claimed(flights: Flights, *keys: int, home: object = None) -> Flight:
-    flight = Flight(home, None)
+    flight = Flight(home)
     flights.claim(flight, list(keys))
     return flight
 
@@ -82,7 +82,7 @@ def test_a_claim_that_was_forgotten_is_not_released_again() -> None:
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
     """A flight that has noted its keys and not entered them does not release another's claim."""
     flights = Flights()
-    interrupted = Flight(None, None)
+    interrupted = Flight(None)
     interrupted.keys = [1]
     other = claimed(flights, 1)
     flights.end(interrupted)
@@ -106,7 +106,7 @@ def test_the_lock_is_not_held_while_waking() -> None:
 
 
 def flight() -> Flight:
-    return Flight(None, None)
+    return Flight(None)
 
 
 def test_rings() -> None:
@@ -133,7 +133,7 @@ def test_rings() -> None:
 def test_rings_through_a_loop() -> None:
     """A call whose loop stands still for a synchronous caller is blocked on what that awaits."""
     loop, other_loop = object(), object()
-    in_the_loop, elsewhere = Flight(loop, None), Flight(other_loop, None)
+    in_the_loop, elsewhere = Flight(loop), Flight(other_loop)
     with pytest.raises(CircularWaitError):
         _rings.check([loop], {in_the_loop: [1]})
     _rings.check([loop], {elsewhere: [1]})

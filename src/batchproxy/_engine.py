@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 from weakref import ref
 
@@ -23,8 +24,8 @@ from ._cache import Cache
 from ._errors import ClosedError
 from ._flights import Flight
 from ._loops import is_being_cancelled, is_cancellation, post
-from ._plan import Failure, Plan, check_answer, keyed, listed, split_failures, unhashable
-from ._slots import Slot, Slots
+from ._plan import Failure, Plan, check_answer, failures_in, listed, unhashable
+from ._slots import Slots
 from ._statistics import Statistics
 
 
@@ -50,18 +51,21 @@ class Origin:
         # The calls that this map() is nested in, the innermost first, and the link to that one.
         self.ancestors: list[Flight] = []
         self.nest: Nest | None = None
+        self.loop = loop  # where the engine runs
+        self.home = home  # where the calls of map_func run, if they are tasks
+        # What stands still until this map() returns: the event loop whose thread it holds, and the
+        # call that it is nested in.
+        self.blocked: list[object] = [] if holding is None else [holding]
         nest = innermost.get()
         while nest is not None:
             if (flight := nest.flight()) is not None:
                 self.ancestors.append(flight)
                 self.nest = self.nest or nest
             nest = nest.outer
-        self.loop = loop  # where the engine runs
-        self.home = home  # where the calls of map_func run, if they are tasks
-        # What stands still until this map() returns: the call that it is nested in, and the event
-        # loop whose thread it holds.
-        parent = next((flight for flight in self.ancestors if not flight.done), None)
-        self.blocked = tuple(node for node in (parent, holding) if node is not None)
+        for flight in self.ancestors:
+            if not flight.done:
+                self.blocked.append(flight)
+                break
 
 
 class Caller(Protocol):
@@ -102,6 +106,7 @@ class Engine:
         elif not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache or a mutable mapping, got {cache!r}")
         self.batch_size = batch_size
+        self._size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
         self.max_concurrency = max_concurrency
         self.cache = cache
         self.closed = False
@@ -154,7 +159,7 @@ class Engine:
         if self.closed:
             raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
         items = listed(items)
-        keys = keyed(items, self._key)
+        keys = items if self._key is None else list(map(self._key, items))
         try:
             answers = self._table.lookup(keys)
             if answers is not None:
@@ -178,13 +183,18 @@ class Engine:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         self._table.open(plan)
-        _rings.check(origin.blocked, plan.awaited)
-        if not plan.left and not plan.awaited:  # somebody was quicker
+        if plan.awaited:
+            _rings.check(origin.blocked, plan.awaited)
+        elif not plan.left:  # somebody was quicker
             await checkpoint()  # the only one here
         try:
             while True:
-                if plan.left:
-                    await self._call_all(plan, call, origin)
+                # Those that others give up meanwhile are called for by the same tasks.
+                tasks = min(math.ceil(plan.left / self._size), self.max_concurrency or 1)
+                if tasks > 1:
+                    await self._call_in_tasks(tasks, plan, call, origin)
+                elif tasks:
+                    await self._call_batches(plan, call, origin)
                 if plan.over or not plan.awaited:
                     break
                 await self._sleep(plan, origin)
@@ -196,15 +206,8 @@ class Engine:
                 with suppress(KeyboardInterrupt):
                     self._release(plan, next(iter(plan.running)), origin)
 
-    async def _call_all(self, plan: Plan, call: Caller, origin: Origin) -> None:
-        """Claim and call until nothing is left to compute, or a failure ends it."""
-        size = self.batch_size
-        if size is None or size < 1:
-            size = sys.maxsize  # also what calls given up meanwhile add
-        tasks = min(math.ceil(plan.left / size), self.max_concurrency or 1)
-        if tasks == 1:
-            await self._call_batches(plan, call, origin, size)
-            return
+    async def _call_in_tasks(self, tasks: int, plan: Plan, call: Caller, origin: Origin) -> None:
+        """Have `tasks` tasks share the calls that are to be made."""
         ended_by: list[BaseException] = []
 
         async def child() -> None:
@@ -212,7 +215,7 @@ class Engine:
             # user's function raised; and KeyboardInterrupt would leave the loop right from here.
             # So it is noted here, and raised bare below.
             try:
-                await self._call_batches(plan, call, origin, size)
+                await self._call_batches(plan, call, origin)
             except BaseException as error:
                 cancelled = is_cancellation(error)
                 if not (cancelled and group.cancel_scope.cancel_called):
@@ -241,48 +244,49 @@ class Engine:
             finally:
                 del error  # this frame is in its traceback now: a cycle
 
-    async def _call_batches(self, plan: Plan, call: Caller, origin: Origin, size: int) -> None:
+    async def _call_batches(self, plan: Plan, call: Caller, origin: Origin) -> None:
+        """Claim and call until nothing is left to compute, or a failure ends it."""
         table = self._table
         while plan.left and not plan.over:
             await checkpoint()
-            flight = Flight(origin.home, self._slot(origin))
+            flight = Flight(origin.home)
             plan.running.add(flight)
             try:
-                if flight.slot is not None:
+                if self._slots is not None:
+                    flight.slot = self._slots.slot(origin.loop, origin.ancestors)
                     try:
                         flight.slot.acquire_nowait()
                     except anyio.WouldBlock:
                         # What others compute by now is not worth waiting for a slot; and who meets
                         # a call under way shares its failure instead of repeating it.
-                        if not table.look(plan, size):
+                        if not table.look(plan, self._size):
                             break
                         await flight.slot.acquire()
-                plan.take_awaited()
-                if plan.over or not table.claim(plan, size, flight):
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over or not self._claim(plan, flight, origin):
                     continue
-                _rings.block(flight, origin.blocked, (flight,))
-                self._begun(flight)
                 try:
                     outcome = await call(flight, plan.items_of(flight.keys))
                 except Exception as error:
                     outcome = Failure(error, error.__traceback__)
                     if _in_clean_up(error):
                         # To its own map() a failure; to those who wait, a call that was given up.
-                        plan.fail(outcome)
+                        self._fail(plan, flight, outcome)
                         continue
                 self._settle(plan, flight, outcome)
             finally:
                 self._release(plan, flight, origin)
 
-    def _slot(self, origin: Origin) -> Slot | None:
-        if self._slots is None:
-            return None
-        return self._slots.slot(origin.loop, origin.ancestors)
-
-    def _begun(self, flight: Flight) -> None:
+    def _claim(self, plan: Plan, flight: Flight, origin: Origin) -> bool:
         with self._table.flights.lock:
+            if not self._table.claim(plan, self._size, flight):
+                return False
             self._calls += 1
             self._running.add(flight)
+        if origin.blocked:
+            _rings.block(flight, origin.blocked, (flight,))
+        return True
 
     def _settle(self, plan: Plan, flight: Flight, outcome: Any) -> None:
         """Put the outcome of a call into its flight, its results into the cache, all into the plan.
@@ -292,30 +296,36 @@ class Engine:
         if not isinstance(outcome, Failure):
             try:
                 results = check_answer(outcome, flight.keys)
-                flight.values, flight.failures = split_failures(flight.keys, results)
+                failures = failures_in(flight.keys, results)
             except Exception as error:
                 outcome = Failure(error, error.__traceback__)
             else:
+                flight.results, flight.failures = results, failures
                 with self._table.flights.lock:
                     self._table.settle(flight)
                     self._running.discard(flight)
                     self._completed += 1
-                    self._computed += len(flight.values)
-                plan.take(flight)
+                    self._computed += len(results) - len(failures)
+                plan.take(flight, results)
+                for failure in islice(failures.values(), 1):
+                    plan.fail(failure)
                 return
-        if not isinstance(outcome.error, Exception):
-            plan.fail(outcome)
-            return
-        flight.failures = dict.fromkeys(flight.keys, outcome)
-        with self._table.flights.lock:
-            self._running.discard(flight)
-            self._failed += 1
-        plan.take(flight)
+        if isinstance(outcome.error, Exception):
+            flight.failures = dict.fromkeys(flight.keys, outcome)
+            with self._table.flights.lock:
+                self._running.discard(flight)
+                self._failed += 1
+        self._fail(plan, flight, outcome)
+
+    def _fail(self, plan: Plan, flight: Flight, failure: Failure) -> None:
+        plan.take(flight, [failure.error] * len(flight.keys))
+        plan.fail(failure)
 
     def _release(self, plan: Plan, flight: Flight, origin: Origin) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
         self._table.flights.end(flight)
-        _rings.unblock(flight, origin.blocked)
+        if origin.blocked:
+            _rings.unblock(flight, origin.blocked)
         if flight.slot is not None:
             flight.slot.release(flight.slot)
         self._running.discard(flight)

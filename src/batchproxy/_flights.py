@@ -23,31 +23,44 @@ class Flight:
 
     __slots__ = (
         "__weakref__",
+        "_values",
         "done",
         "failures",
         "home",
         "intact",
         "keys",
+        "place",
+        "results",
         "slot",
-        "values",
         "waiters",
     )
 
-    def __init__(self, home: object, slot: Slot | None) -> None:
+    def __init__(self, home: object) -> None:
         self.keys: list[Hashable] = []
-        # The outcome. A key in neither was given up: it is to be computed anew.
-        self.values: dict[Hashable, Any] = {}
-        self.failures: dict[Hashable, Failure] = {}
+        # The outcome. A key that it says nothing of was given up: it is to be computed anew.
+        self.results: list[Any] = []  # none, or one per key
+        self.failures: dict[Hashable, Failure] = {}  # which of them are none
+        self._values: dict[Hashable, Any] | None = None
         self.done = False
         self.intact = False  # whether the table has all its keys: then none need be looked for
         # What wakes each map() asleep until this flight is done.
         self.waiters: set[Callable[[], None]] = set()
         self.home = home  # the event loop without which this call cannot go on, if any
-        self.slot = slot  # what it holds of a limiter, for nested calls to borrow
+        self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
+        self.place = 0  # where its results go in the plan that it belongs to
 
     def __repr__(self) -> str:
         state = "done" if self.done else "under way"
         return f"<Flight {state}: {len(self.keys)} keys, {len(self.waiters)} waiting>"
+
+    def values(self) -> dict[Hashable, Any]:
+        """The results by key, for those who do not get all of them. Made when first asked for."""
+        if self._values is None:
+            values = dict(zip(self.keys, self.results))
+            for key in self.failures:
+                values.pop(key, None)
+            self._values = values
+        return self._values
 
 
 class Flights:
@@ -83,9 +96,7 @@ class Flights:
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
         """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""
         flight.keys = keys  # before the table, so that end() finds them whatever happens
-        table = self._table
-        for key in keys:
-            table[key] = flight
+        self._table.update(dict.fromkeys(keys, flight))
         flight.intact = True
 
     def current(self, flight: Flight) -> Collection[Hashable]:
@@ -111,12 +122,17 @@ class Flights:
 
         Its outcome, if it has one, was put into it before: without one its keys were given up.
         """
+        if flight.done and not flight.waiters:
+            return
         with self.lock:
             # By identity: after an invalidation the entry may be that of a newer call.
             current, table = self.current(flight), self._table
             flight.intact = False
-            for key in current:
-                del table[key]
+            if len(current) == len(table):
+                table.clear()
+            else:
+                for key in current:
+                    del table[key]
             flight.done = True
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -54,51 +63,65 @@ class Plan:
     """What one ``map()`` wants and what it knows so far. Belongs to one caller; takes no lock."""
 
     __slots__ = (
+        "_claimed",
+        "_computed",
         "_drawn_back",
         "_firsts",
+        "_learned",
         "_todo",
         "awaited",
+        "distinct",
         "failure",
         "keep_failures",
         "keys",
         "left",
+        "over",
         "running",
         "shared",
-        "values",
     )
 
     def __init__(
         self, items: list[Any], keys: list[Hashable], *, keep_failures: bool = False
     ) -> None:
-        self.keys = keys
-        # One entry per distinct key, in the order of first occurrence. The only copy of the
-        # answers that deliver() reads, so that no cache can lose or change one.
-        self.values: dict[Hashable, Any] = dict.fromkeys(keys, MISSING)
+        self.keys = keys  # one per item
+        distinct = dict.fromkeys(keys)
+        # In the order of first occurrence.
+        self.distinct = keys if len(distinct) == len(keys) else list(distinct)
         # The first item of each key; the keys are the items themselves unless key= is given.
         self._firsts = None if keys is items else dict(zip(reversed(keys), reversed(items)))
         # Keys still to be computed: those put back by draw_back(), then the rest of an iterator.
         self._drawn_back: list[Hashable] = []
         self._todo: Iterator[Hashable] = iter(())
         self.left = 0
+        # The only copies of the answers that deliver() reads, so that no cache can lose or change
+        # one: those that this map() computes, beside their keys in the order of the claims ...
+        self._claimed: list[Hashable] = []
+        self._computed: list[Any] = []
+        # ... and those that it gets from the cache and from somebody else's calls.
+        self._learned: dict[Hashable, Any] = {}
         # Somebody else's calls under way, with the keys that this map() gets from each.
         self.awaited: dict[Flight, list[Hashable]] = {}
         # Its own calls under way.
         self.running: set[Flight] = set()
         self.keep_failures = keep_failures
         self.failure: Failure | None = None
+        self.over = False  # whether that failure ends this map()
         self.shared = 0
 
-    def start(self, missing: Iterable[Hashable], count: int) -> None:
-        """Set the `count` keys to be computed, in the order of first occurrence."""
+    def start(self, missing: Collection[Hashable]) -> None:
+        """Set the keys to be computed, in the order of first occurrence."""
         self._todo = iter(missing)
         self._drawn_back = []
-        self.left = count
+        self.left = len(missing)
 
     def draw(self, size: int) -> list[Hashable]:
         """Take the next `size` keys, or as many as there are."""
-        batch = self._drawn_back[:size]
-        del self._drawn_back[:size]
-        batch += islice(self._todo, size - len(batch))
+        if self._drawn_back:
+            batch = self._drawn_back[:size]
+            del self._drawn_back[:size]
+            batch += islice(self._todo, size - len(batch))
+        else:
+            batch = list(islice(self._todo, size))
         self.left -= len(batch)
         return batch
 
@@ -109,9 +132,15 @@ class Plan:
 
     def learn(self, known: Mapping[Hashable, Any], flying: Mapping[Hashable, Flight]) -> None:
         """Note the answers of `known` keys, and who is computing those in flight."""
-        self.values.update(known)
+        self._learned.update(known)
         for key, flight in flying.items():
             self.awaited.setdefault(flight, []).append(key)
+
+    def claim(self, flight: Flight) -> None:
+        """Make room for the results of a call of this ``map()`` itself."""
+        flight.place = len(self._claimed)
+        self._claimed += flight.keys
+        self._computed += [MISSING] * len(flight.keys)
 
     def items_of(self, batch: list[Hashable]) -> list[Any]:
         """The first item of each key of `batch`, as a list of its own for ``map_func``."""
@@ -127,56 +156,46 @@ class Plan:
             isinstance(self.failure.error, Exception) and not isinstance(failure.error, Exception)
         ):
             self.failure = failure
+            self.over = not self.keep_failures or not isinstance(failure.error, Exception)
         elif self.failure.error is not failure.error and not self.keep_failures:
             with suppress(Exception):  # some refuse attributes; the repr of others raises
                 self.failure.error.add_note(
                     f"another call of the same map() failed too: {failure.error!r}"
                 )
 
-    @property
-    def over(self) -> bool:
-        """Whether a failure ends this ``map()``."""
-        failure = self.failure
-        return failure is not None and (
-            not self.keep_failures or not isinstance(failure.error, Exception)
-        )
-
-    def take(self, flight: Flight) -> None:
-        """Take the outcome of a call of this ``map()`` itself."""
-        self.values.update(flight.values)
-        if flight.failures:
-            for key, failure in flight.failures.items():
-                self.values[key] = failure.error
-            self.fail(next(iter(flight.failures.values())))
+    def take(self, flight: Flight, results: list[Any]) -> None:
+        """Take the results of a call of this ``map()`` itself, exceptions where there is none."""
+        self._computed[flight.place : flight.place + len(results)] = results
 
     def take_awaited(self) -> None:
         """Take the outcomes of somebody else's calls that have ended.
 
         Keys of calls that were given up have no outcome: they are to be computed again.
         """
-        if not self.awaited:
-            return
         lost: set[Hashable] = set()
         for flight in [flight for flight in self.awaited if flight.done]:
+            values, failures = flight.values(), flight.failures
             for key in self.awaited.pop(flight):
-                if key in flight.values:
-                    self.values[key] = flight.values[key]
+                if key in values:
+                    self._learned[key] = values[key]
                     self.shared += 1
-                elif (failure := flight.failures.get(key)) is not None:
-                    self.values[key] = failure.error
-                    self.failure = self.failure or failure
+                elif (failure := failures.get(key)) is not None:
+                    self._learned[key] = failure.error
+                    if self.failure is None:
+                        self.fail(failure)
                 else:
                     lost.add(key)
         if lost:
             lost.update(self.draw(self.left))
-            self.start([key for key in self.values if key in lost], len(lost))
+            self.start([key for key in self.distinct if key in lost])
 
     def deliver(self) -> list[Any]:
         """The answers, one per item, in the order of the items."""
-        values = self.values
-        if len(values) == len(self.keys):  # nothing repeats: the dict is in the items' order
-            return list(values.values())
-        return list(map(values.__getitem__, self.keys))
+        if self._claimed == self.keys:  # all computed here, and none asked for twice
+            return self._computed
+        answers = dict(zip(self._claimed, self._computed))
+        answers.update(self._learned)
+        return list(map(answers.__getitem__, self.keys))
 
 
 def listed(items: Iterable[Any]) -> list[Any]:
@@ -194,11 +213,6 @@ def listed(items: Iterable[Any]) -> list[Any]:
             f"map() takes an iterable of items as its first argument, got {_kind(items)}; "
             "put a single item into a list, and collect an asynchronous iterable first"
         ) from None
-
-
-def keyed(items: list[Any], key: Callable[[Any], Hashable] | None) -> list[Hashable]:
-    """The key of each of `items`."""
-    return items if key is None else list(map(key, items))
 
 
 def unhashable(keys: Sequence[Any], *, has_key: bool) -> TypeError | None:
@@ -224,7 +238,7 @@ def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
         AnswerTypeError: `answer` is of a kind that cannot be matched with the batch.
         AnswerValueError: it has another length than the batch, or lacks a key of it.
     """
-    if isinstance(answer, list | tuple):
+    if isinstance(answer, (list, tuple)):
         count = len(answer)
     elif isinstance(answer, Mapping):
         if missing := [key for key in keys if key not in answer]:
@@ -254,30 +268,26 @@ def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
     return list(answer)
 
 
-def split_failures(
-    keys: list[Hashable], results: list[Any]
-) -> tuple[dict[Hashable, Any], dict[Hashable, Failure]]:
-    """Results by key, and apart from them the items that failed: the exceptions in `results`.
+def failures_in(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failure]:
+    """The items that failed, by key: the exceptions in `results`.
 
     Raises:
         AnswerTypeError: one of them is no result, and not the failure of a single item either.
     """
-    values = dict(zip(keys, results))
-    exceptions = [kind for kind in set(map(type, results)) if issubclass(kind, BaseException)]
-    if not exceptions:
-        return values, {}
-    for kind in exceptions:
+    kinds = [kind for kind in set(map(type, results)) if issubclass(kind, BaseException)]
+    for kind in kinds:
         if not issubclass(kind, Exception):
             raise AnswerTypeError(
                 f"map_func answered with a {kind.__qualname__} as the result of an item; raise it "
                 "if it is to end the map(), or answer with an Exception for an item that failed"
             )
-    failures = {
-        key: Failure(value, value.__traceback__)
-        for key, value in values.items()
-        if isinstance(value, Exception)
+    if not kinds:
+        return {}
+    return {
+        key: Failure(result, result.__traceback__)
+        for key, result in zip(keys, results)
+        if isinstance(result, Exception)
     }
-    return {key: value for key, value in values.items() if key not in failures}, failures
 
 
 def _wrong_kind(answer: object, remedy: str) -> AnswerTypeError:

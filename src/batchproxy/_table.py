@@ -41,11 +41,10 @@ class Table:
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
         with self.flights.lock:
-            keys = plan.values.keys()
-            known = self._values.known(keys)
-            self._values.use(known)
-            missing = self._missing(plan, keys, known)
-            plan.start(missing, len(missing))
+            known = self._values.known(plan.distinct)
+            if known:
+                self._values.use(known)
+            plan.start(self._missing(plan, plan.distinct, known))
 
     def look(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
@@ -61,7 +60,9 @@ class Table:
         """
         with self.flights.lock:
             batch = self._next_batch(plan, size)
-            self.flights.claim(flight, batch)
+            if batch:
+                self.flights.claim(flight, batch)
+                plan.claim(flight)
             return bool(batch)
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
@@ -83,17 +84,18 @@ class Table:
     def settle(self, flight: Flight) -> None:
         """Keep the results that `flight` holds, in one step, but for keys forgotten since."""
         with self.flights.lock:
-            values = flight.values
-            current = self.flights.current(flight)
-            if len(current) < len(flight.keys):
-                values = {key: values[key] for key in current if key in values}
-            self._values.store(values)
+            current, results = self.flights.current(flight), flight.results
+            if flight.failures or len(current) < len(results):
+                values = flight.values()
+                current = [key for key in current if key in values]
+                results = [values[key] for key in current]
+            self._values.store(current, results)
 
     def prime(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, which are newer than those of any call under way."""
         with self.flights.lock:
             self.flights.forget(answers)
-            self._values.store(answers)
+            self._values.store(answers.keys(), answers.values())
 
     def invalidate(self, keys: Iterable[Hashable]) -> None:
         """Forget `keys`, also what calls under way are about to answer for them."""

@@ -30,8 +30,8 @@ class Values(Protocol):
     def use(self, keys: Collection[Hashable]) -> None:
         """Note that a ``map()`` found `keys` when it began."""
 
-    def store(self, answers: dict[Hashable, Any]) -> None:
-        """Keep `answers`, all or none, as far as there is room."""
+    def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
+        """Keep a value for each of `keys`, all or none, as far as there is room."""
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         """Forget `keys`; those that are not there are no error."""
@@ -68,8 +68,8 @@ class Unbounded:
     def use(self, keys: Collection[Hashable]) -> None:
         pass
 
-    def store(self, answers: dict[Hashable, Any]) -> None:
-        self._data.update(answers)
+    def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
+        self._data.update(zip(keys, values))
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         for key in keys:
@@ -115,11 +115,11 @@ class Bounded(Unbounded):
         self._hit.update(keys)
         self._latest_hit = tuple(keys)  # not their values: those may be invalidated
 
-    def store(self, answers: dict[Hashable, Any]) -> None:
+    def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         if not self._max_size:
             return
         data, gone = self._data, self._gone
-        for key, value in answers.items():
+        for key, value in zip(keys, values):
             last_asked_for = gone.pop(hash(key), None)
             if len(data) >= self._max_size and key not in data:
                 victim = self._next_victim()
@@ -184,15 +184,15 @@ class Expiring:
     def use(self, keys: Collection[Hashable]) -> None:
         self._values.use(keys)
 
-    def store(self, answers: dict[Hashable, Any]) -> None:
-        values, deadlines = self._purge(), self._deadlines
-        for key in answers:
+    def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
+        inner, deadlines = self._purge(), self._deadlines
+        for key in keys:
             deadlines.pop(key, None)  # to its new place at the end
         # Before the values: a value without a deadline would stay for ever.
-        deadlines.update(dict.fromkeys(answers, time.monotonic() + self._ttl))
-        values.store(answers)
-        if len(deadlines) > 2 * len(values) + 1000:
-            self._deadlines = {key: end for key, end in deadlines.items() if key in values}
+        deadlines.update(dict.fromkeys(keys, time.monotonic() + self._ttl))
+        inner.store(keys, values)
+        if len(deadlines) > 2 * len(inner) + 1000:
+            self._deadlines = {key: end for key, end in deadlines.items() if key in inner}
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         keys = list(keys)
@@ -237,12 +237,12 @@ class Mapped:
     def use(self, keys: Collection[Hashable]) -> None:
         pass
 
-    def store(self, answers: dict[Hashable, Any]) -> None:
+    def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         try:
-            self._mapping.update(answers)
+            self._mapping.update(dict(zip(keys, values)))
         except Exception:
-            _logger.exception("writing %d results to the cache failed: none is kept", len(answers))
-            for key in answers:
+            _logger.exception("writing %d results to the cache failed: none is kept", len(keys))
+            for key in keys:
                 with suppress(Exception):  # it was logged that the mapping is broken
                     self._mapping.pop(key, None)
 
