@@ -48,14 +48,15 @@ def interrupt():
 
 def interrupt_when(condition):
     # A signal that comes in the instant before a thread falls asleep does not wake it. So another
-    # one, which does nothing else, is sent after it again and again.
+    # one, which does nothing else, is sent after it until it has been handled, and so the first.
+    handled = []
     def wait_and_interrupt():
         until(condition)
         interrupt()
-        while True:
+        while not handled:
             time.sleep(0.01)
             signal.pthread_kill(main_thread, signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
     start(wait_and_interrupt)
 
 def assert_idle(*proxies):

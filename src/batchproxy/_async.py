@@ -11,7 +11,7 @@ from weakref import ref
 from anyio.lowlevel import checkpoint
 
 from ._cache import Cache
-from ._engine import Engine, Nest, Origin, innermost
+from ._engine import Caller, Engine, innermost
 from ._errors import AnswerTypeError
 from ._flights import Flight
 from ._loops import running_loop
@@ -148,8 +148,15 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             engine.count(len(plan))
             return plan
         loop = running_loop()
-        origin = Origin(loop, home=loop)
-        await engine.run(plan, _InTask(map_func, origin.nest), origin)
+        caller = _InTask(map_func, loop, home=loop)
+        outside = innermost.set(caller.nest)
+        try:
+            await engine.run(plan, caller)
+        finally:
+            try:
+                innermost.reset(outside)
+            except ValueError:
+                pass  # the loop was torn down, and the collector ends this in another context
         return engine.finish(plan)
 
     async def clear(self) -> None:
@@ -193,29 +200,17 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         return f"<{type(self).__name__} {self._engine!r}>"
 
 
-class _InTask:
+class _InTask(Caller):
     """Calls an asynchronous ``map_func`` in the task that asks for it."""
 
-    __slots__ = ("_map_func", "_outer")
+    __slots__ = ()
 
-    interruptible = True
-
-    def __init__(self, map_func: Callable[[list[Any]], Awaitable[Any]], outer: Nest | None) -> None:
-        self._map_func = map_func
-        self._outer = outer
-
-    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
-        token = innermost.set(Nest(ref(flight), self._outer))
-        try:
-            answer = self._map_func(items)
-            if not isinstance(answer, Awaitable) and not inspect.isawaitable(answer):
-                raise AnswerTypeError(
-                    f"map_func is not asynchronous: calling it gave {type(answer).__qualname__!r}, "
-                    "which cannot be awaited; write it as `async def`, or use BatchingMapProxy"
-                )
-            return await answer
-        finally:
-            try:
-                innermost.reset(token)
-            except ValueError:
-                pass  # the loop was torn down, and the collector ends this in another context
+    def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
+        innermost.set((ref(flight), self.nest))  # until the next call, or the end of the map()
+        answer = self.map_func(items)
+        if not hasattr(answer, "__await__") and not inspect.isawaitable(answer):
+            raise AnswerTypeError(
+                f"map_func is not asynchronous: calling it gave {type(answer).__qualname__!r}, "
+                "which cannot be awaited; write it as `async def`, or use BatchingMapProxy"
+            )
+        return answer  # type: ignore[no-any-return] # it was tested

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, TypeAlias
 from weakref import ref
 
 import anyio
@@ -28,56 +28,56 @@ from ._plan import Failure, Plan, check_answer, failures_in, listed, unhashable
 from ._slots import Slots
 from ._statistics import Statistics
 
+Nest: TypeAlias = "tuple[ref[Flight], Nest | None]"
+"""The calls that some code is inside of: the innermost, and the others around it.
 
-class Nest(NamedTuple):
-    """A link of the chain of calls that the running code is inside of.
-
-    Weak: a task that a ``map_func`` left behind must not keep the results of that call alive.
-    """
-
-    flight: ref[Flight]
-    outer: Nest | None
-
+Weak: a task that a ``map_func`` left behind must not keep the results of that call alive.
+"""
 
 innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
 
 
-class Origin:
-    """Where a ``map()`` comes from."""
+class Caller(ABC):
+    """Who calls ``map()``: from where, and how its `map_func` is called."""
 
-    __slots__ = ("ancestors", "blocked", "home", "loop", "nest")
+    __slots__ = ("ancestors", "blocked", "home", "loop", "map_func", "nest")
 
-    def __init__(self, loop: Any, *, home: object = None, holding: object = None) -> None:
+    interruptible: ClassVar[bool] = True
+    """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
+
+    def __init__(
+        self,
+        map_func: Callable[[list[Any]], Any],
+        loop: Any,
+        *,
+        home: object = None,
+        holding: object = None,
+    ) -> None:
+        self.map_func = map_func
+        self.loop = loop  # where the engine runs
+        self.home = home  # where the calls of map_func run, if they are tasks
         # The calls that this map() is nested in, the innermost first, and the link to that one.
         self.ancestors: list[Flight] = []
         self.nest: Nest | None = None
-        self.loop = loop  # where the engine runs
-        self.home = home  # where the calls of map_func run, if they are tasks
         # What stands still until this map() returns: the event loop whose thread it holds, and the
         # call that it is nested in.
         self.blocked: list[object] = [] if holding is None else [holding]
         nest = innermost.get()
         while nest is not None:
-            if (flight := nest.flight()) is not None:
+            if (flight := nest[0]()) is not None:
                 self.ancestors.append(flight)
                 self.nest = self.nest or nest
-            nest = nest.outer
+            nest = nest[1]
         for flight in self.ancestors:
             if not flight.done:
                 self.blocked.append(flight)
                 break
 
+    @abstractmethod
+    def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
+        """Call `map_func` with `items`, inside `flight`.
 
-class Caller(Protocol):
-    """How a ``map_func`` is called."""
-
-    interruptible: bool
-    """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
-
-    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
-        """Call with `items`, inside `flight`.
-
-        The answer; what the function raised is raised, or answered as a `Failure` (a function of
+        Gives the answer; what the function raised is raised, or given as a `Failure` (a function of
         another thread may raise what no coroutine can pass on, such as `StopIteration`).
         """
 
@@ -108,6 +108,7 @@ class Engine:
         self.batch_size = batch_size
         self._size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
         self.max_concurrency = max_concurrency
+        self._most_tasks = max_concurrency or 1
         self.cache = cache
         self.closed = False
         self._table = cache._table
@@ -176,7 +177,7 @@ class Engine:
             )
         return plan
 
-    async def run(self, plan: Plan, call: Caller, origin: Origin) -> None:
+    async def run(self, plan: Plan, caller: Caller) -> None:
         """Carry out `plan`. A failure that ends it is left in ``plan.failure``, not raised.
 
         Raises:
@@ -184,30 +185,29 @@ class Engine:
         """
         self._table.open(plan)
         if plan.awaited:
-            _rings.check(origin.blocked, plan.awaited)
+            _rings.check(caller.blocked, plan.awaited)
         elif not plan.left:  # somebody was quicker
             await checkpoint()  # the only one here
         try:
             while True:
-                # Those that others give up meanwhile are called for by the same tasks.
-                tasks = min(math.ceil(plan.left / self._size), self.max_concurrency or 1)
-                if tasks > 1:
-                    await self._call_in_tasks(tasks, plan, call, origin)
-                elif tasks:
-                    await self._call_batches(plan, call, origin)
+                if plan.left > self._size and self._most_tasks > 1:
+                    await self._call_in_tasks(plan, caller)
+                else:
+                    await self._call_batches(plan, caller)
                 if plan.over or not plan.awaited:
                     break
-                await self._sleep(plan, origin)
+                await self._sleep(plan, caller)
                 plan.take_awaited()
         finally:
             # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
             # asyncio does the second time. That one is on its way out; no other may stop us.
             while plan.running:
                 with suppress(KeyboardInterrupt):
-                    self._release(plan, next(iter(plan.running)), origin)
+                    self._release(plan, next(iter(plan.running)), caller)
 
-    async def _call_in_tasks(self, tasks: int, plan: Plan, call: Caller, origin: Origin) -> None:
-        """Have `tasks` tasks share the calls that are to be made."""
+    async def _call_in_tasks(self, plan: Plan, caller: Caller) -> None:
+        """`_call_batches` in no more tasks than there are batches."""
+        tasks = min(math.ceil(plan.left / self._size), self._most_tasks)
         ended_by: list[BaseException] = []
 
         async def child() -> None:
@@ -215,14 +215,14 @@ class Engine:
             # user's function raised; and KeyboardInterrupt would leave the loop right from here.
             # So it is noted here, and raised bare below.
             try:
-                await self._call_batches(plan, call, origin)
+                await self._call_batches(plan, caller)
             except BaseException as error:
                 cancelled = is_cancellation(error)
                 if not (cancelled and group.cancel_scope.cancel_called):
                     ended_by.append(error)
                 if cancelled:
                     raise
-            if ended_by or (plan.over and call.interruptible):
+            if ended_by or (plan.over and caller.interruptible):
                 group.cancel_scope.cancel()
 
         try:
@@ -244,16 +244,16 @@ class Engine:
             finally:
                 del error  # this frame is in its traceback now: a cycle
 
-    async def _call_batches(self, plan: Plan, call: Caller, origin: Origin) -> None:
+    async def _call_batches(self, plan: Plan, caller: Caller) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         table = self._table
         while plan.left and not plan.over:
             await checkpoint()
-            flight = Flight(origin.home)
+            flight = Flight(caller.home)
             plan.running.add(flight)
             try:
                 if self._slots is not None:
-                    flight.slot = self._slots.slot(origin.loop, origin.ancestors)
+                    flight.slot = self._slots.slot(caller.loop, caller.ancestors)
                     try:
                         flight.slot.acquire_nowait()
                     except anyio.WouldBlock:
@@ -264,10 +264,10 @@ class Engine:
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not self._claim(plan, flight, origin):
+                if plan.over or not self._claim(plan, flight, caller):
                     continue
                 try:
-                    outcome = await call(flight, plan.items_of(flight.keys))
+                    outcome = await caller.call(flight, plan.items_of(flight.keys))
                 except Exception as error:
                     outcome = Failure(error, error.__traceback__)
                     if _in_clean_up(error):
@@ -276,16 +276,16 @@ class Engine:
                         continue
                 self._settle(plan, flight, outcome)
             finally:
-                self._release(plan, flight, origin)
+                self._release(plan, flight, caller)
 
-    def _claim(self, plan: Plan, flight: Flight, origin: Origin) -> bool:
+    def _claim(self, plan: Plan, flight: Flight, caller: Caller) -> bool:
         with self._table.flights.lock:
             if not self._table.claim(plan, self._size, flight):
                 return False
             self._calls += 1
             self._running.add(flight)
-        if origin.blocked:
-            _rings.block(flight, origin.blocked, (flight,))
+        if caller.blocked:
+            _rings.block(flight, caller.blocked, (flight,))
         return True
 
     def _settle(self, plan: Plan, flight: Flight, outcome: Any) -> None:
@@ -307,8 +307,8 @@ class Engine:
                     self._completed += 1
                     self._computed += len(results) - len(failures)
                 plan.take(flight, results)
-                for failure in islice(failures.values(), 1):
-                    plan.fail(failure)
+                if failures:
+                    plan.fail(next(iter(failures.values())))
                 return
         if isinstance(outcome.error, Exception):
             flight.failures = dict.fromkeys(flight.keys, outcome)
@@ -321,34 +321,34 @@ class Engine:
         plan.take(flight, [failure.error] * len(flight.keys))
         plan.fail(failure)
 
-    def _release(self, plan: Plan, flight: Flight, origin: Origin) -> None:
+    def _release(self, plan: Plan, flight: Flight, caller: Caller) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
         self._table.flights.end(flight)
-        if origin.blocked:
-            _rings.unblock(flight, origin.blocked)
+        if caller.blocked:
+            _rings.unblock(flight, caller.blocked)
         if flight.slot is not None:
             flight.slot.release(flight.slot)
         self._running.discard(flight)
         plan.running.discard(flight)
 
-    async def _sleep(self, plan: Plan, origin: Origin) -> None:
+    async def _sleep(self, plan: Plan, caller: Caller) -> None:
         """Wait until one of the calls that `plan` awaits has ended."""
         flights = tuple(plan.awaited)
         event = anyio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
-                post(origin.loop, event.set)
+                post(caller.loop, event.set)
 
         try:
-            _rings.block_checked(wake, origin.blocked, plan.awaited)
+            _rings.block_checked(wake, caller.blocked, plan.awaited)
             if self._table.flights.join(flights, wake):
                 await event.wait()
             else:  # somebody was quicker
                 await checkpoint()
         finally:
             self._table.flights.leave(flights, wake)
-            _rings.unblock(wake, origin.blocked)
+            _rings.unblock(wake, caller.blocked)
 
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.

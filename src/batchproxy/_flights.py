@@ -117,28 +117,32 @@ class Flights:
         """`forget` for every key. *Locked.*"""
         self.forget(list(self._table))
 
+    def release(self, flight: Flight) -> None:
+        """Release the keys of `flight`; those who wait for it are left to `end`. *Locked.*"""
+        # By identity: after an invalidation the entry may be that of a newer call.
+        current, table = self.current(flight), self._table
+        flight.intact = False
+        if len(current) == len(table):
+            table.clear()
+        else:
+            for key in current:
+                del table[key]
+        flight.done = True
+
     def end(self, flight: Flight) -> None:
         """Release the keys of `flight` and wake all who wait for it; twice is fine.
 
         Its outcome, if it has one, was put into it before: without one its keys were given up.
         """
-        if flight.done and not flight.waiters:
-            return
-        with self.lock:
-            # By identity: after an invalidation the entry may be that of a newer call.
-            current, table = self.current(flight), self._table
-            flight.intact = False
-            if len(current) == len(table):
-                table.clear()
-            else:
-                for key in current:
-                    del table[key]
-            flight.done = True
+        if not flight.done:
+            with self.lock:
+                self.release(flight)
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.
-        for wake in tuple(flight.waiters):
-            wake()
-        flight.waiters.clear()
+        if flight.waiters:
+            for wake in tuple(flight.waiters):
+                wake()
+            flight.waiters.clear()
 
     def join(self, flights: Iterable[Flight], wake: Callable[[], None]) -> bool:
         """Have `wake` called when one of `flights` is done; False if one already is."""

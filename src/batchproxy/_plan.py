@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import (
     Awaitable,
-    Callable,
     Collection,
     Hashable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -89,10 +87,7 @@ class Plan:
         self.distinct = keys if len(distinct) == len(keys) else list(distinct)
         # The first item of each key; the keys are the items themselves unless key= is given.
         self._firsts = None if keys is items else dict(zip(reversed(keys), reversed(items)))
-        # Keys still to be computed: those put back by draw_back(), then the rest of an iterator.
-        self._drawn_back: list[Hashable] = []
-        self._todo: Iterator[Hashable] = iter(())
-        self.left = 0
+        self.start(self.distinct)
         # The only copies of the answers that deliver() reads, so that no cache can lose or change
         # one: those that this map() computes, beside their keys in the order of the claims ...
         self._claimed: list[Hashable] = []
@@ -110,9 +105,10 @@ class Plan:
 
     def start(self, missing: Collection[Hashable]) -> None:
         """Set the keys to be computed, in the order of first occurrence."""
-        self._todo = iter(missing)
-        self._drawn_back = []
         self.left = len(missing)
+        # Those put back by draw_back(), then the rest of an iterator.
+        self._drawn_back: list[Hashable] = []
+        self._todo = iter(missing)
 
     def draw(self, size: int) -> list[Hashable]:
         """Take the next `size` keys, or as many as there are."""
@@ -274,14 +270,17 @@ def failures_in(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Fail
     Raises:
         AnswerTypeError: one of them is no result, and not the failure of a single item either.
     """
-    kinds = [kind for kind in set(map(type, results)) if issubclass(kind, BaseException)]
-    for kind in kinds:
-        if not issubclass(kind, Exception):
-            raise AnswerTypeError(
-                f"map_func answered with a {kind.__qualname__} as the result of an item; raise it "
-                "if it is to end the map(), or answer with an Exception for an item that failed"
-            )
-    if not kinds:
+    failed = False
+    for kind in set(map(type, results)):
+        if issubclass(kind, BaseException):
+            failed = True
+            if not issubclass(kind, Exception):
+                raise AnswerTypeError(
+                    f"map_func answered with a {kind.__qualname__} as the result of an item; raise "
+                    "it if it is to end the map(), or answer with an Exception for an item that "
+                    "failed"
+                )
+    if not failed:
         return {}
     return {
         key: Failure(result, result.__traceback__)

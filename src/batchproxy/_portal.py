@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -132,7 +133,7 @@ class Portal:
 
 
 class PortalCall:
-    """One synchronous caller, blocked while `work` runs as a task in the portal.
+    """One synchronous caller, blocked while a task of its own runs in the portal.
 
     The task may ask for something to be done in the calling thread, by `ask`. Whatever interrupts
     the calling thread, the task is cancelled and has ended before ``run()`` passes it on: this
@@ -140,9 +141,8 @@ class PortalCall:
     moment is left in which an interrupt could leave the task running with keys claimed.
     """
 
-    def __init__(self, portal: Portal, work: Callable[[PortalCall], Awaitable[None]]) -> None:
+    def __init__(self, portal: Portal) -> None:
         self.portal = portal
-        self._work = work
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._scope: CancelScope | None = None
         self._started = self._cancelled = self._finished = self._ended = False
@@ -152,11 +152,11 @@ class PortalCall:
         """Have `job` called in the calling thread. Called in the portal's thread."""
         self._inbox.put(job)
 
-    def run(self) -> None:
-        """Run `work` to its end; what it raises is raised here."""
+    def run(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run ``work(*args)`` to its end; what it raises is raised here."""
         self.portal.calls.add(self)
         try:
-            self.portal.post(self._start)
+            self.portal.post(partial(self._start, work, *args))
             while (job := self._receive()) is not None:
                 job()
         except BaseException:
@@ -191,15 +191,15 @@ class PortalCall:
         self._ended = True
         self._inbox.put(None)
 
-    def _start(self) -> None:
+    def _start(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         self._started = True
-        self.portal.tasks.start_soon(self._main)
+        self.portal.tasks.start_soon(self._main, work, *args)
 
-    async def _main(self) -> None:
+    async def _main(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         try:
             with CancelScope() as self._scope:
                 if not self._cancelled:
-                    await self._work(self)
+                    await work(*args)
                     self._finished = True
         except BaseException as error:
             if _loops.is_cancellation(error):

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 from weakref import ref
@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from ._cache import Cache
-from ._engine import Engine, Nest, Origin, innermost
+from ._engine import Caller, Engine, innermost
 from ._flights import Flight
 from ._loops import running_loop
 from ._plan import Answer, Failure, Plan
@@ -149,15 +149,9 @@ class BatchingMapProxy(Generic[S, T]):
                 f"map_func is asynchronous: {map_func!r}; use AsyncBatchingMapProxy, or give a "
                 "function that returns its results"
             )
-        portal = get_portal(self._backend)
-        origin = Origin(portal.loop, holding=running_loop())
-        caller = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
-
-        async def work(portal_call: PortalCall) -> None:
-            await engine.run(plan, caller(portal_call, map_func, origin.nest, context), origin)
-
-        context = copy_context()
-        PortalCall(portal, work).run()
+        portal_call = PortalCall(get_portal(self._backend))
+        kind = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
+        portal_call.run(engine.run, plan, kind(map_func, portal_call))
         return engine.finish(plan)
 
     def clear(self) -> None:
@@ -196,24 +190,16 @@ class BatchingMapProxy(Generic[S, T]):
         return f"<{type(self).__name__} {self._engine!r}>"
 
 
-class _InCallingThread:
+class _InCallingThread(Caller):
     """Calls a ``map_func`` in the thread that is blocked in ``map()``."""
 
-    interruptible = True
+    __slots__ = ("_portal_call",)
 
-    def __init__(
-        self,
-        portal_call: PortalCall,
-        map_func: Callable[[list[Any]], Any],
-        outer: Nest | None,
-        context: Context,
-    ) -> None:
+    def __init__(self, map_func: Callable[[list[Any]], Any], portal_call: PortalCall) -> None:
+        super().__init__(map_func, portal_call.portal.loop, holding=running_loop())
         self._portal_call = portal_call
-        self._map_func = map_func
-        self._outer = outer
-        self._context = context
 
-    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+    async def call(self, flight: Flight, items: list[Any]) -> Any:
         answered = anyio.Event()
         answer: Any = None
 
@@ -231,9 +217,9 @@ class _InCallingThread:
 
         Nothing raised by a user's function may reach the portal: some kinds would kill it.
         """
-        token = innermost.set(Nest(ref(flight), self._outer))
+        token = innermost.set((ref(flight), self.nest))
         try:
-            return self._map_func(items)
+            return self.map_func(items)
         except BaseException as error:
             return Failure(error, error.__traceback__)
         finally:
@@ -243,9 +229,15 @@ class _InCallingThread:
 class _InWorkerThread(_InCallingThread):
     """Calls a ``map_func`` in a worker thread, which a cancelled ``map()`` leaves to itself."""
 
+    __slots__ = ("_context",)
+
     interruptible = False
 
-    async def __call__(self, flight: Flight, items: list[Any]) -> Any:
+    def __init__(self, map_func: Callable[[list[Any]], Any], portal_call: PortalCall) -> None:
+        super().__init__(map_func, portal_call)
+        self._context = copy_context()
+
+    async def call(self, flight: Flight, items: list[Any]) -> Any:
         slot = flight.slot
         assert slot is not None  # worker threads come with a max_concurrency
         portal = self._portal_call.portal

@@ -44,7 +44,9 @@ class Table:
             known = self._values.known(plan.distinct)
             if known:
                 self._values.use(known)
-            plan.start(self._missing(plan, plan.distinct, known))
+            missing = self._missing(plan, plan.distinct, known)
+            if missing is not plan.distinct:
+                plan.start(missing)
 
     def look(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
@@ -54,20 +56,21 @@ class Table:
             return bool(batch)
 
     def claim(self, plan: Plan, size: int, flight: Flight) -> bool:
-        """Claim the next batch of `plan` for `flight`; False if nothing is left to compute.
+        """Claim the next batch of `plan` for `flight`; False if nothing is left. *Locked.*
 
         In the same step the cache is checked again, and who else computes what.
         """
-        with self.flights.lock:
-            batch = self._next_batch(plan, size)
-            if batch:
-                self.flights.claim(flight, batch)
-                plan.claim(flight)
-            return bool(batch)
+        batch = self._next_batch(plan, size)
+        if not batch:
+            return False
+        self.flights.claim(flight, batch)
+        plan.claim(flight)
+        return True
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
         batch: list[Hashable] = []
-        while len(batch) < size and (drawn := plan.draw(size - len(batch))):
+        while plan.left and len(batch) < size:
+            drawn = plan.draw(size - len(batch))
             batch += self._missing(plan, drawn, self._values.known(drawn))
         return batch
 
@@ -82,14 +85,14 @@ class Table:
         return [key for key in keys if key not in known and key not in flying]
 
     def settle(self, flight: Flight) -> None:
-        """Keep the results that `flight` holds, in one step, but for keys forgotten since."""
-        with self.flights.lock:
-            current, results = self.flights.current(flight), flight.results
-            if flight.failures or len(current) < len(results):
-                values = flight.values()
-                current = [key for key in current if key in values]
-                results = [values[key] for key in current]
-            self._values.store(current, results)
+        """Keep the results of `flight`, but for keys forgotten since, and release it. *Locked.*"""
+        keys, results = flight.keys, flight.results
+        if flight.failures or not flight.intact:
+            values = flight.values()
+            keys = [key for key in self.flights.current(flight) if key in values]
+            results = [values[key] for key in keys]
+        self._values.store(keys, results)
+        self.flights.release(flight)
 
     def prime(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, which are newer than those of any call under way."""

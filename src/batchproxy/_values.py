@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Hashable, Iterable, MutableMapping
+from collections.abc import Collection, Hashable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 from typing import Any, Protocol
@@ -21,10 +21,10 @@ _logger = logging.getLogger("batchproxy")
 class Values(Protocol):
     """What a `Cache` needs of its values."""
 
-    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+    def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         """The values of all of `keys` in their order, or None if one is missing."""
 
-    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+    def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Those of `keys` that are there, with their values."""
 
     def use(self, keys: Collection[Hashable]) -> None:
@@ -50,17 +50,18 @@ class Unbounded:
     def __init__(self, data: dict[Hashable, Any]) -> None:
         self._data = data
 
-    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+    def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         data = self._data
+        if keys and keys[0] not in data:  # an exception costs as much as many look-ups
+            return None
         try:
             return [data[key] for key in keys]
         except KeyError:
             return None
 
-    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+    def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         data = self._data
-        # (Of two views isdisjoint() would iterate over the shorter, and that may be the user's.)
-        if not data or data.keys().isdisjoint(iter(keys)):
+        if not data or data.keys().isdisjoint(keys):
             return {}
         get = data.get  # the dict may be the user's, and change under our hands
         return {key: value for key in keys if (value := get(key, MISSING)) is not MISSING}
@@ -119,31 +120,37 @@ class Bounded(Unbounded):
         if not self._max_size:
             return
         data, gone = self._data, self._gone
+        if len(keys) <= self._max_size - len(data) and not gone:  # as the loop would, but faster
+            data.update(zip(keys, values))
+            return
+        victims, free = self._victims, self._max_size - len(data)
         for key, value in zip(keys, values):
             last_asked_for = gone.pop(hash(key), None)
-            if len(data) >= self._max_size and key not in data:
-                victim = self._next_victim()
-                if last_asked_for is not None and last_asked_for < self._phase:
-                    gone[hash(key)] = self._phase
-                    continue
-                del data[victim]
-                if victim not in self._hit_before:
-                    gone[hash(victim)] = self._phase - 1
+            if key not in data:
+                if free:
+                    free -= 1
+                else:
+                    while not victims or (victim := victims[-1]) in self._hit or victim not in data:
+                        if victims:
+                            victims.pop()
+                        else:
+                            victims = self._begin_phase()
+                    if last_asked_for is not None and last_asked_for < self._phase:
+                        gone[hash(key)] = self._phase
+                        continue
+                    del data[victims.pop()]
+                    if victim not in self._hit_before:
+                        gone[hash(victim)] = self._phase - 1
             data[key] = value
         if len(gone) > 3 * self._max_size:
             self._gone = dict(islice(gone.items(), len(gone) - self._max_size, None))
 
-    def _next_victim(self) -> Hashable:
-        while True:
-            while self._victims:
-                victim = self._victims[-1]
-                if victim in self._data and victim not in self._hit:
-                    return victim
-                self._victims.pop()
-            self._hit_before, self._hit = self._hit, self._data.keys() & self._latest_hit
-            self._latest_hit = ()
-            self._victims = list(reversed(self._data))
-            self._phase += 1
+    def _begin_phase(self) -> list[Hashable]:
+        self._hit_before, self._hit = self._hit, self._data.keys() & self._latest_hit
+        self._latest_hit = ()
+        self._victims = list(reversed(self._data))
+        self._phase += 1
+        return self._victims
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         keys = list(keys)
@@ -175,10 +182,10 @@ class Expiring:
             self._earliest = next(iter(deadlines.values()), 0.0)
         return self._values
 
-    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+    def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         return self._purge().every(keys)
 
-    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+    def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         return self._purge().known(keys)
 
     def use(self, keys: Collection[Hashable]) -> None:
@@ -217,12 +224,12 @@ class Mapped:
     def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
         self._mapping = mapping
 
-    def every(self, keys: Collection[Hashable]) -> list[Any] | None:
+    def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         distinct = dict.fromkeys(keys)  # unhashable keys raise here, and not in the user's mapping
-        known = self.known(distinct)
+        known = self.known(list(distinct))
         return [known[key] for key in keys] if len(known) == len(distinct) else None
 
-    def known(self, keys: Collection[Hashable]) -> dict[Hashable, Any]:
+    def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         found: dict[Hashable, Any] = {}
         for key in keys:
             try:  # not mapping[key], which a defaultdict would fill
