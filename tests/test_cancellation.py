@@ -478,6 +478,28 @@ def test_tasks_cancelled_in_the_same_tick(order: tuple[int, ...]) -> None:
     run(main)
 
 
+def test_a_failure_in_the_clean_up_is_in_the_list() -> None:
+    """A cancelled call that raises instead has failed, also where failures are answers."""
+
+    async def raises_instead(items: list[int]) -> list[str]:
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            raise ValueError("in the clean-up") from None
+        raise AssertionError
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str]()
+        task = asyncio.create_task(proxy.map([1, 2, 1], raises_instead, return_exceptions=True))
+        await settle()
+        task.cancel()
+        answers = await task
+        assert [repr(answer) for answer in answers] == ["ValueError('in the clean-up')"] * 3
+        assert_idle(proxy)
+
+    run(main)
+
+
 def test_a_task_cancelled_at_any_moment() -> None:
     """Whenever a map() of several batches is natively cancelled, another that overlaps goes on."""
 

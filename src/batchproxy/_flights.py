@@ -96,7 +96,9 @@ class Flights:
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
         """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""
         flight.keys = keys  # before the table, so that end() finds them whatever happens
-        self._table.update(dict.fromkeys(keys, flight))
+        table = self._table
+        for key in keys:
+            table[key] = flight
         flight.intact = True
 
     def current(self, flight: Flight) -> Collection[Hashable]:

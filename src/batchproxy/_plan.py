@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import (
     Awaitable,
-    Collection,
     Hashable,
     Iterable,
     Mapping,
@@ -12,7 +11,6 @@ from collections.abc import (
 )
 from contextlib import suppress
 from enum import Enum
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -66,6 +64,7 @@ class Plan:
         "_drawn_back",
         "_firsts",
         "_learned",
+        "_next",
         "_todo",
         "awaited",
         "distinct",
@@ -103,21 +102,22 @@ class Plan:
         self.over = False  # whether that failure ends this map()
         self.shared = 0
 
-    def start(self, missing: Collection[Hashable]) -> None:
+    def start(self, missing: list[Hashable]) -> None:
         """Set the keys to be computed, in the order of first occurrence."""
         self.left = len(missing)
-        # Those put back by draw_back(), then the rest of an iterator.
+        # Those put back by draw_back(), then those of the list from the next one on.
         self._drawn_back: list[Hashable] = []
-        self._todo = iter(missing)
+        self._todo = missing
+        self._next = 0
 
     def draw(self, size: int) -> list[Hashable]:
         """Take the next `size` keys, or as many as there are."""
         if self._drawn_back:
             batch = self._drawn_back[:size]
             del self._drawn_back[:size]
-            batch += islice(self._todo, size - len(batch))
         else:
-            batch = list(islice(self._todo, size))
+            batch = self._todo[self._next : self._next + size]
+            self._next += len(batch)
         self.left -= len(batch)
         return batch
 
@@ -182,7 +182,8 @@ class Plan:
                 else:
                     lost.add(key)
         if lost:
-            lost.update(self.draw(self.left))
+            while self.left:
+                lost.update(self.draw(self.left))
             self.start([key for key in self.distinct if key in lost])
 
     def deliver(self) -> list[Any]:

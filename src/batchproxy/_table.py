@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -68,15 +68,16 @@ class Table:
         return True
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
-        batch: list[Hashable] = []
+        drawn = plan.draw(size)
+        batch = self._missing(plan, drawn, self._values.known(drawn))
         while plan.left and len(batch) < size:
             drawn = plan.draw(size - len(batch))
             batch += self._missing(plan, drawn, self._values.known(drawn))
         return batch
 
     def _missing(
-        self, plan: Plan, keys: Collection[Hashable], known: dict[Hashable, Any]
-    ) -> Collection[Hashable]:
+        self, plan: Plan, keys: list[Hashable], known: dict[Hashable, Any]
+    ) -> list[Hashable]:
         """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
         flying = self.flights.meet(keys)
         if not known and not flying:

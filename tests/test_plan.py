@@ -1,0 +1,173 @@
+"""Points 1, 2 and 5 of the contract at their root: a plan and a table, without any event loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchproxy._flights import Flight
+from batchproxy._plan import Failure, Plan
+from batchproxy._table import Table
+from batchproxy._values import Bounded, Unbounded
+
+steps = st.tuples(
+    st.sampled_from(["claim", "look", "settle", "give up", "take", "claim there", "settle there"]),
+    st.integers(0, 7),
+)
+
+
+class Pair:
+    """A plan under test, and somebody else who computes keys of the same table."""
+
+    def __init__(self, keys: list[int]) -> None:
+        self.table = Table(Unbounded({}))
+        self.plan = Plan(keys, keys, keep_failures=True)
+        self.here: list[Flight] = []
+        self.there: list[Flight] = []
+
+    def claim(self, size: int) -> None:
+        before = self.plan.left
+        flight = Flight(None)
+        if self.table.claim(self.plan, size, flight):
+            assert 1 <= len(flight.keys) <= size
+            assert len(flight.keys) == size or not self.plan.left
+            self.here.append(flight)
+        assert self.plan.left <= before
+
+    def look(self, size: int) -> None:
+        self.table.look(self.plan, size)
+
+    def settle(self, flights: list[Flight], number: int) -> None:
+        """End one of `flights` well, but for its last key if it has several: that one fails."""
+        if not flights:
+            return
+        flight = flights.pop(number % len(flights))
+        flight.results = [str(key) for key in flight.keys]
+        if len(flight.keys) > 1:
+            error = ValueError()
+            flight.results[-1] = error
+            flight.failures = {flight.keys[-1]: Failure(error, None)}
+        self.table.settle(flight)
+        self.table.flights.end(flight)
+        if flights is self.here:
+            self.plan.take(flight, flight.results)
+
+    def give_up(self, number: int) -> None:
+        if self.there:
+            self.table.flights.end(self.there.pop(number % len(self.there)))
+
+    def claim_there(self, number: int) -> None:
+        keys = [number, number + 1]
+        if not self.table.flights.meet(keys) and not self.table.lookup(keys):
+            flight = Flight(None)
+            self.table.flights.claim(flight, list[Any](keys))
+            self.there.append(flight)
+
+    def step(self, kind: str, number: int) -> None:
+        match kind:
+            case "claim":
+                self.claim(number + 1)
+            case "look":
+                self.look(number + 1)
+            case "settle":
+                self.settle(self.here, number)
+            case "give up":
+                self.give_up(number)
+            case "take":
+                self.plan.take_awaited()
+            case "claim there":
+                self.claim_there(number)
+            case "settle there":
+                self.settle(self.there, number)
+
+
+@given(st.lists(st.integers(0, 8), max_size=12), st.lists(steps, max_size=6), st.lists(steps))
+def test_every_way_of_getting_the_answers_gives_the_same(
+    keys: list[int], before: list[tuple[str, int]], program: list[tuple[str, int]]
+) -> None:
+    """Whatever is computed here or elsewhere, in any order: one right answer per item, in order.
+
+    Where all was computed here and nothing repeats, the answers are delivered as they are, else
+    looked up by key. To ask for the first item once more makes the second of the first.
+    """
+    pair = Pair(keys)
+    for kind, number in before:
+        if kind in ("claim there", "settle there"):
+            pair.step(kind, number)
+    pair.table.open(pair.plan)
+    for kind, number in program:
+        pair.step(kind, number)
+    while pair.plan.left or pair.plan.awaited or pair.here:
+        pair.settle(pair.there, 0)
+        pair.plan.take_awaited()
+        pair.claim(3)
+        pair.settle(pair.here, 0)
+    answers = pair.plan.deliver()
+    assert len(answers) == len(keys)
+    for key, answer in zip(keys, answers):
+        assert answer == str(key) or isinstance(answer, ValueError)
+    pair.plan.keys = [*keys, *keys[:1]]
+    assert pair.plan.deliver() == [*answers, *answers[:1]]
+    assert len(pair.table.flights) == len({key for flight in pair.there for key in flight.keys})
+
+
+def test_keys_given_up_are_drawn_in_order() -> None:
+    """Also while others have been put back: what is lost takes its place among them."""
+    table, plan = Table(Unbounded({})), Plan(keys := list(range(6)), keys)
+    elsewhere = Flight(None)
+    table.flights.claim(elsewhere, [1, 2])
+    table.open(plan)
+    assert table.look(plan, 1)  # puts 0 back
+    table.flights.end(elsewhere)
+    plan.take_awaited()
+    flight = Flight(None)
+    assert table.claim(plan, 9, flight)
+    assert flight.keys == keys
+
+
+def test_answers_computed_out_of_order_are_delivered_in_order() -> None:
+    """What was given up elsewhere is claimed last, wherever it was asked for."""
+    pair = Pair([0, 1, 2, 3])
+    pair.claim_there(1)
+    pair.table.open(pair.plan)
+    pair.claim(2)
+    pair.give_up(0)
+    pair.plan.take_awaited()
+    pair.claim(2)
+    assert [flight.keys for flight in pair.here] == [[0, 3], [1, 2]]
+    for flight in pair.here:
+        pair.plan.take(flight, [str(key) for key in flight.keys])
+    assert pair.plan.deliver() == ["0", "1", "2", "3"]
+
+
+actions = st.sampled_from(["store", "store", "use", "drop"])
+
+
+@given(
+    st.integers(4, 6),
+    st.lists(st.tuples(actions, st.lists(st.integers(0, 11), unique=True))),
+)
+def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
+    size: int, program: list[tuple[str, list[int]]]
+) -> None:
+    """A bounded cache keeps and drops the same, whether results come in batches or singly.
+
+    (Of so few keys it forgets none that has left, which it does between batches.)
+    """
+    whole, singly = Bounded(size), Bounded(size)
+    for action, keys in program:
+        match action:
+            case "store":
+                whole.store(keys, keys)
+                for key in keys:
+                    singly.store([key], [key])
+            case "use":
+                whole.use(whole.known(keys))
+                singly.use(singly.known(keys))
+            case "drop":
+                whole.drop(keys)
+                singly.drop(keys)
+        assert list(whole._data.items()) == list(singly._data.items())
+        assert whole._gone == singly._gone
