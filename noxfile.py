@@ -11,6 +11,7 @@ nox.options.error_on_missing_interpreters = False  # CI runs the tests on the Py
 nox.options.sessions = ["lint", "typing", "docs", "tests", "build"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
+BENCH = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench")
 CODE = ["src", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
 
 
@@ -73,9 +74,23 @@ def build(session: nox.Session) -> None:
     session.run("python", "-m", "build")
 
 
-@nox.session
+@nox.session(python=PYTHONS)
 def bench(session: nox.Session) -> None:
-    """The benchmarks."""
+    """The benchmarks, and the peers; `nox -s bench -- --write docs/speed` keeps the table."""
+    session.install(".", *BENCH)
+    session.run("python", "benchmarks/speed.py", *session.posargs)
+    session.run("python", "benchmarks/breakdown.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def regression(session: nox.Session) -> None:
+    """Has a ratio become worse than the one that the docs quote? (On a quiet machine.)"""
+    session.install(".", *BENCH)
+    session.run("python", "benchmarks/speed.py", "--check", "docs/speed")
+
+
+@nox.session
+def eviction(session: nox.Session) -> None:
+    """What the bounded cache finds again, compared with other policies."""
     session.install(".")
     session.run("python", "benchmarks/eviction.py")
-    session.run("python", "benchmarks/speed.py")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import statistics
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from sys import getsizeof
 
 import anyio
 from anyio.lowlevel import checkpoint
-
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 from measuring import Row, collector_off, seconds, seconds_async
 from work import BACKENDS, BATCH, Backend, cold_limit, fetch, fetch_async, hit_limit, items
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
 LENGTHS = [1_000, 10_000, 100_000, 1_000_000]
 CALLERS = [1, 10, 100, 1_000]
@@ -38,12 +39,12 @@ async def lengths(backend: Backend) -> Series:
         rounds: dict[str, list[float]] = {}
         with collector_off():
             for _ in range(max(5, min(51, 500_000 // length))):
-                proxy = AsyncBatchingMapProxy[str, str](BATCH)
+                map_all = partial(AsyncBatchingMapProxy[str, str](BATCH).map, keys, fetch_async)
                 for curve, took in {
-                    "cold": await seconds_async(lambda: proxy.map(keys, fetch_async)),
-                    "cold limit": seconds(lambda: cold_limit(keys)),
-                    "hits": await seconds_async(lambda: proxy.map(keys, fetch_async)),
-                    "hit limit": seconds(lambda: hit_limit(keys, known)),
+                    "cold": await seconds_async(map_all),
+                    "cold limit": seconds(partial(cold_limit, keys)),
+                    "hits": await seconds_async(map_all),
+                    "hit limit": seconds(partial(hit_limit, keys, known)),
                 }.items():
                     rounds.setdefault(f"{backend}: {curve}", []).append(took / length * 1e9)
         for curve, values in rounds.items():
@@ -136,7 +137,7 @@ def rows(drawn: dict[str, Series]) -> Iterator[Row]:
 
 def plot(drawn: dict[str, Series], path: Path) -> None:
     """Both curves, drawn with matplotlib as SVG."""
-    import matplotlib
+    import matplotlib  # its own environment has it; nothing else needs it
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "batchproxy", "font.size": 9})

@@ -16,11 +16,10 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import checkpoint
-
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from measuring import Row, ratios, ratios_async
 from work import BACKENDS, BATCH, ITEMS, Backend, cold_limit, fetch, fetch_async, hit_limit, items
 
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 
 
 async def nothing() -> None:
@@ -272,8 +271,8 @@ async def _fairness(backend: Backend) -> Row:
     waits: list[float] = []
     async with anyio.create_task_group() as group:
         group.start_soon(proxy.map, million, slow)
-        for number in range(7):
-            await anyio.sleep(0.02)
+        for number in range(11):
+            await anyio.sleep(0.02 + number * 0.0007)  # at all moments of a call
             arrived = time.perf_counter()
             await proxy.map([f"another {number}"], quick)
         assert len(durations) < len(million) / BATCH, "the large one has ended too soon"

@@ -18,7 +18,7 @@ class Row:
 
     what: str
     limit: str
-    at_most: float
+    at_most: float | None  # what was aimed at, if anything
     values: list[float]
 
     @property
@@ -31,9 +31,11 @@ class Row:
 
     def __str__(self) -> str:
         low, high = min(self.values), max(self.values)
-        reached = "yes" if self.median <= self.at_most else "no"
+        aim = reached = ""
+        if self.at_most is not None:
+            aim, reached = f"{self.at_most:.3g}", "yes" if self.median <= self.at_most else "no"
         return (
-            f"| {self.what} | {self.limit} | {self.at_most:.3g} "
+            f"| {self.what} | {self.limit} | {aim} "
             f"| {self.median:.3g} | {low:.3g} to {high:.3g} | {reached} |"
         )
 

@@ -1,7 +1,7 @@
 """What does the same work cost with the libraries that people use today?
 
-They are not needed for anything else: ``pip install --group peers`` installs them, and those that
-are not there are left out. All of them run on asyncio alone, one of them synchronously too. The
+They are needed for nothing else: the group `peers` of pyproject.toml names them, and those that are
+not installed are left out. All of them run on asyncio alone, one of them synchronously too. The
 collector is off, which flatters them: they make a future or an event for every key.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
-
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 from measuring import Row, ratios, ratios_async
 from work import BATCH, ITEMS, fetch, fetch_async
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
 SINGLES = [[item] for item in ITEMS[:500]]
 CALLERS = [ITEMS[start : start + 10_000] for start in range(0, 10_000, 200)]  # 19,800 distinct
@@ -68,7 +68,7 @@ def async_lru() -> Map:
     """A cache of single calls: it batches nothing, so only its hits do the same work."""
     cached = importlib.import_module("async_lru").alru_cache(maxsize=None)(fetch_one)
 
-    async def load_many(items: list[str]) -> list[str]:
+    async def load_many(items: list[str]) -> Any:
         return await asyncio.gather(*map(cached, items))
 
     return load_many
@@ -128,9 +128,7 @@ async def asynchronous() -> AsyncIterator[Row]:
         "asyncio: 50 overlapping callers of 10,000 keys, 19,800 distinct",
         "openaivec",
         1 / 5,
-        await ratios_async(
-            lambda: all_at_once(ours()), lambda: all_at_once(openaivec()), rounds=7
-        ),
+        await ratios_async(lambda: all_at_once(ours()), lambda: all_at_once(openaivec()), rounds=7),
     )
 
     async def one_key_each(load: Map) -> None:

@@ -1,12 +1,13 @@
 """What does the library cost? Ratios to what nobody can avoid, and to other libraries.
 
-    python benchmarks/speed.py                  print the table
-    python benchmarks/speed.py --write docs/speed   keep it there, with a plot, for the documentation
-    python benchmarks/speed.py --check docs/speed   has a ratio become worse than the one kept there?
+    python benchmarks/speed.py                      print the table
+    python benchmarks/speed.py --write docs/speed   keep it there, with a plot, for the docs
+    python benchmarks/speed.py --check docs/speed   is a ratio worse than the one kept there?
 
 A row runs two things in turn, several rounds, the collector off, and gives the median of the
 rounds' ratios and their range: seconds of different rows are not comparable, ratios are. `limits`,
-`growth` and `peers` say what each row is to show; peers that are not installed are left out.
+`growth`, `features` and `peers` say what each row is to show; peers that are not installed are left
+out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import features
 import growth
 import limits
 import peers
@@ -41,12 +43,13 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return f"{len(models)} × {models[0]}" if models else platform.processor()
+    return f"{len(models)} processors ({models[0]})" if models else platform.processor()
 
 
 def rows(drawn: dict[str, growth.Series]) -> Iterator[Row]:
     yield from limits.rows()
     yield from growth.rows(drawn)
+    yield from features.rows()
     yield from peers.rows()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ steps = st.tuples(
 class Pair:
     """A plan under test, and somebody else who computes keys of the same table."""
 
-    def __init__(self, keys: list[int]) -> None:
+    def __init__(self, keys: list[Hashable]) -> None:
         self.table = Table(Unbounded({}))
         self.plan = Plan(keys, keys, keep_failures=True)
         self.here: list[Flight] = []
@@ -59,10 +59,10 @@ class Pair:
             self.table.flights.end(self.there.pop(number % len(self.there)))
 
     def claim_there(self, number: int) -> None:
-        keys = [number, number + 1]
+        keys: list[Hashable] = [number, number + 1]
         if not self.table.flights.meet(keys) and not self.table.lookup(keys):
             flight = Flight(None)
-            self.table.flights.claim(flight, list[Any](keys))
+            self.table.flights.claim(flight, keys)
             self.there.append(flight)
 
     def step(self, kind: str, number: int) -> None:
@@ -85,7 +85,7 @@ class Pair:
 
 @given(st.lists(st.integers(0, 8), max_size=12), st.lists(steps, max_size=6), st.lists(steps))
 def test_every_way_of_getting_the_answers_gives_the_same(
-    keys: list[int], before: list[tuple[str, int]], program: list[tuple[str, int]]
+    keys: list[Hashable], before: list[tuple[str, int]], program: list[tuple[str, int]]
 ) -> None:
     """Whatever is computed here or elsewhere, in any order: one right answer per item, in order.
 
@@ -115,7 +115,8 @@ def test_every_way_of_getting_the_answers_gives_the_same(
 
 def test_keys_given_up_are_drawn_in_order() -> None:
     """Also while others have been put back: what is lost takes its place among them."""
-    table, plan = Table(Unbounded({})), Plan(keys := list(range(6)), keys)
+    keys: list[Hashable] = list(range(6))
+    table, plan = Table(Unbounded({})), Plan(keys, keys)
     elsewhere = Flight(None)
     table.flights.claim(elsewhere, [1, 2])
     table.open(plan)
