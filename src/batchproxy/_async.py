@@ -208,9 +208,14 @@ class _InTask(Caller):
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
         innermost.set((ref(flight), self.nest))  # until the next call, or the end of the map()
         answer = self.map_func(items)
-        if not hasattr(answer, "__await__") and not inspect.isawaitable(answer):
+        if not hasattr(type(answer), "__await__") and not inspect.isawaitable(answer):
             raise AnswerTypeError(
                 f"map_func is not asynchronous: calling it gave {type(answer).__qualname__!r}, "
-                "which cannot be awaited; write it as `async def`, or use BatchingMapProxy"
+                "which cannot be awaited; "
+                + (
+                    "return a list instead of yielding results"
+                    if inspect.isasyncgen(answer)
+                    else "write it as `async def`, or use BatchingMapProxy"
+                )
             )
         return answer  # type: ignore[no-any-return] # it was tested

@@ -88,7 +88,7 @@ class Cache(Generic[T]):
         Raises:
             TypeError: `keys` is a single string or bytes object, or no iterable.
         """
-        if isinstance(keys, str | bytes):
+        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
             raise TypeError(
                 f"invalidate() takes an iterable of keys, got the {type(keys).__qualname__} "
                 f"{keys!r}; put a single key into a list: invalidate([{keys!r}])"

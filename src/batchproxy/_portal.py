@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio import CancelScope, CapacityLimiter
@@ -26,16 +26,21 @@ from anyio.abc import TaskGroup
 from . import _loops
 from ._errors import PortalError
 
+T = TypeVar("T")
+
 _SLICE = 0.1  # seconds
 
 
-def _patience() -> float | None:
-    """How long the calling thread may sleep without looking whether Ctrl-C was pressed.
+def _wait_for(queue: SimpleQueue[T]) -> T:
+    """The next of `queue`. In slices of time in the main thread, which alone Ctrl-C interrupts.
 
-    Only the main thread is told. A signal that arrives in the instant before it falls asleep, or in
-    another thread, does not wake it; nor does any on Windows.
+    A signal that arrives in the instant before it falls asleep, or in another thread, does not wake
+    it; nor does any on Windows.
     """
-    return _SLICE if threading.current_thread() is threading.main_thread() else None
+    patience = _SLICE if threading.current_thread() is threading.main_thread() else None
+    while True:
+        with suppress(Empty):
+            return queue.get(timeout=patience)
 
 
 _DEATH = "the event loop behind the synchronous proxies has died; the next map() starts another"
@@ -71,10 +76,8 @@ class Portal:
         if not self._ready:
             bell: SimpleQueue[None] = SimpleQueue()
             self._bells.append(bell)
-            patience = _patience()
-            while not self._ready:
-                with suppress(Empty):
-                    bell.get(timeout=patience)
+            if not self._ready:
+                _wait_for(bell)
         if not self._started:
             raise PortalError(
                 f"no {self._backend} event loop could be started for the synchronous proxies"
@@ -179,10 +182,7 @@ class PortalCall:
             raise PortalError(_DEATH)
 
     def _receive(self) -> Callable[[], object] | None:
-        patience = _patience()
-        while True:
-            with suppress(Empty):
-                return self._inbox.get(timeout=patience)
+        return _wait_for(self._inbox)
 
     # In the portal's thread:
 
