@@ -176,7 +176,7 @@ def test_a_bounded_cache_under_random_use(size: int) -> None:
             case "known":
                 found = values.known(keys)
                 assert found == {key: truth[key] for key in found}
-                values.use(found)
+                values.use(list(found))
             case "every":
                 every = values.every(keys)
                 assert every is None or every == [truth[key] for key in keys]

@@ -165,8 +165,8 @@ def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
                 for key in keys:
                     singly.store([key], [key])
             case "use":
-                whole.use(whole.known(keys))
-                singly.use(singly.known(keys))
+                whole.use(list(whole.known(keys)))
+                singly.use(list(singly.known(keys)))
             case "drop":
                 whole.drop(keys)
                 singly.drop(keys)

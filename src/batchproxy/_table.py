@@ -43,7 +43,7 @@ class Table:
         with self.flights.lock:
             known = self._values.known(plan.distinct)
             if known:
-                self._values.use(known)
+                self._values.use(list(known))
             missing = self._missing(plan, plan.distinct, known)
             if missing is not plan.distinct:
                 plan.start(missing)

@@ -27,8 +27,8 @@ class Values(Protocol):
     def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         """Those of `keys` that are there, with their values."""
 
-    def use(self, keys: Collection[Hashable]) -> None:
-        """Note that a ``map()`` found `keys` when it began."""
+    def use(self, keys: Sequence[Hashable]) -> None:
+        """Note that a ``map()`` found `keys` when it began. The sequence is kept."""
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         """Keep a value for each of `keys`, all or none, as far as there is room."""
@@ -66,7 +66,7 @@ class Unbounded:
         get = data.get  # the dict may be the user's, and change under our hands
         return {key: value for key in keys if (value := get(key, MISSING)) is not MISSING}
 
-    def use(self, keys: Collection[Hashable]) -> None:
+    def use(self, keys: Sequence[Hashable]) -> None:
         pass
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
@@ -105,16 +105,16 @@ class Bounded(Unbounded):
         self._phase = 0
         self._hit: set[Hashable] = set()  # in this phase
         self._hit_before: set[Hashable] = set()  # in the last one
-        self._latest_hit: Collection[Hashable] = ()  # by one map(); still hit in a new phase
+        self._latest_hit: Sequence[Hashable] = ()  # by one map(); still hit in a new phase
         # The residents at the beginning of the phase, the oldest at the end. Some have left since.
         self._victims: list[Hashable] = []
         # Hashes of keys that left without a hit, or were not taken back, with the phase when they
         # were last asked for; the latest at the end.
         self._gone: dict[int, int] = {}
 
-    def use(self, keys: Collection[Hashable]) -> None:
+    def use(self, keys: Sequence[Hashable]) -> None:
         self._hit.update(keys)
-        self._latest_hit = tuple(keys)  # not their values: those may be invalidated
+        self._latest_hit = keys
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         if not self._max_size:
@@ -123,34 +123,35 @@ class Bounded(Unbounded):
         if len(keys) <= self._max_size - len(data) and not gone:  # as the loop would, but faster
             data.update(zip(keys, values))
             return
-        victims, free = self._victims, self._max_size - len(data)
+        free = self._max_size - len(data)
+        victims, hit, hit_before = self._victims, self._hit, self._hit_before
         for key, value in zip(keys, values):
             last_asked_for = gone.pop(hash(key), None)
             if key not in data:
                 if free:
                     free -= 1
                 else:
-                    while not victims or (victim := victims[-1]) in self._hit or victim not in data:
+                    while not victims or (victim := victims[-1]) in hit or victim not in data:
                         if victims:
                             victims.pop()
                         else:
-                            victims = self._begin_phase()
+                            self._begin_phase()
+                            victims, hit, hit_before = self._victims, self._hit, self._hit_before
                     if last_asked_for is not None and last_asked_for < self._phase:
                         gone[hash(key)] = self._phase
                         continue
                     del data[victims.pop()]
-                    if victim not in self._hit_before:
+                    if victim not in hit_before:
                         gone[hash(victim)] = self._phase - 1
             data[key] = value
         if len(gone) > 3 * self._max_size:
             self._gone = dict(islice(gone.items(), len(gone) - self._max_size, None))
 
-    def _begin_phase(self) -> list[Hashable]:
+    def _begin_phase(self) -> None:
         self._hit_before, self._hit = self._hit, self._data.keys() & self._latest_hit
         self._latest_hit = ()
         self._victims = list(reversed(self._data))
         self._phase += 1
-        return self._victims
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         keys = list(keys)
@@ -188,7 +189,7 @@ class Expiring:
     def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         return self._purge().known(keys)
 
-    def use(self, keys: Collection[Hashable]) -> None:
+    def use(self, keys: Sequence[Hashable]) -> None:
         self._values.use(keys)
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
@@ -241,7 +242,7 @@ class Mapped:
                     found[key] = value
         return found
 
-    def use(self, keys: Collection[Hashable]) -> None:
+    def use(self, keys: Sequence[Hashable]) -> None:
         pass
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
