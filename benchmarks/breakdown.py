@@ -66,26 +66,31 @@ async def one_key_misses(backend: Backend) -> Iterator[str]:
 def through_the_portal(backend: Backend) -> Iterator[str]:
     """A table: how often a thread falls asleep per trip, and the time of both on a processor."""
 
-    def per_trip(trips: Callable[[], object]) -> str:
-        asleep, busy = [], []
-        for _ in range(7):
-            before, start = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw, time.process_time()
-            trips()
-            busy.append((time.process_time() - start) / 500 * 1e6)
-            asleep.append((resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) / 500)
-        return f"{statistics.median(asleep):.1f} | {statistics.median(busy):.0f}"
-
-    yield f"| {backend}: one trip | threads fall asleep | µs of both, busy |"
-    yield "|---|---:|---:|"
+    asleep: dict[str, list[float]] = {}
+    busy: dict[str, list[float]] = {}
     proxy = BatchingMapProxy[str, str](backend=backend)
     new = iter(SINGLES)
     with start_blocking_portal(backend) as portal:
-        plain = per_trip(lambda: [portal.call(int) for _ in range(500)])
-        coroutine = per_trip(lambda: [portal.call(nothing) for _ in range(500)])
-    misses = per_trip(lambda: [proxy.map(next(new), fetch) for _ in range(500)])
-    yield f"| portal.call of a plain function | {plain} |"
-    yield f"| portal.call of a coroutine function | {coroutine} |"
-    yield f"| one-key miss | {misses} |"
+        trips: dict[str, Callable[[], object]] = {
+            "portal.call of a plain function": lambda: portal.call(int),
+            "portal.call of a coroutine function": lambda: portal.call(nothing),
+            "one-key miss": lambda: proxy.map(next(new), fetch),
+        }
+        for _ in range(9):
+            for trip, take in trips.items():
+                slept = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+                start = time.process_time()
+                for _ in range(500):
+                    take()
+                worked = time.process_time() - start
+                slept = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - slept
+                asleep.setdefault(trip, []).append(slept / 500)
+                busy.setdefault(trip, []).append(worked / 500 * 1e6)
+    yield f"| {backend}: one trip | threads fall asleep | µs of both, busy |"
+    yield "|---|---:|---:|"
+    for trip in trips:
+        slept_median, busy_median = statistics.median(asleep[trip]), statistics.median(busy[trip])
+        yield f"| {trip} | {slept_median:.1f} | {busy_median:.0f} |"
 
 
 async def sleeping(backend: Backend) -> Iterator[str]:
@@ -105,26 +110,26 @@ async def sleeping(backend: Backend) -> Iterator[str]:
     return iter([f"| {backend} | {statistics.median(spans):.2f} |"])
 
 
-def lines() -> Iterator[str]:
+def tables() -> dict[str, list[str]]:
+    """The lines of each table, by the name of the file that is to keep it."""
+    one_key: list[str] = []
+    portal: list[str] = []
+    sleeps = ["| 200 sleeps of 10 ms in 20 bare tasks | of the ideal makespan |", "|---|---:|"]
     for backend in BACKENDS:
-        yield from anyio.run(one_key_misses, backend, backend=backend)
-        yield ""
-        yield from through_the_portal(backend)
-        yield ""
-    yield "| 200 sleeps of 10 ms in 20 bare tasks | of the ideal makespan |"
-    yield "|---|---:|"
-    for backend in BACKENDS:
-        yield from anyio.run(sleeping, backend, backend=backend)
+        one_key += [*anyio.run(one_key_misses, backend, backend=backend), ""]
+        portal += [*through_the_portal(backend), ""]
+        sleeps += anyio.run(sleeping, backend, backend=backend)
+    return {"one-key-miss": one_key, "portal": portal, "sleeping": [*sleeps, ""]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the tables")
     options = parser.parse_args()
-    text = "\n".join([*lines(), ""])
-    print(text)
-    if options.write:
-        (options.write / "breakdown.md").write_text(text)
+    for name, lines in tables().items():
+        print(*lines, sep="\n")
+        if options.write:
+            (options.write / f"{name}.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

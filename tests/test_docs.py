@@ -111,6 +111,15 @@ def test_the_readme_is_the_index() -> None:
     assert commands[1].endswith(".venv/bin/python -m pytest")
 
 
+def test_figures_are_those_that_were_printed() -> None:
+    """Every line of the README's table is one of the table that the benchmark wrote."""
+    written = (ROOT / "docs" / "speed" / "cpython-3.12.md").read_text("utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    quoted = re.findall(r"^\|.*$", readme, re.MULTILINE)
+    assert len(quoted) > 10
+    assert set(quoted) <= set(written)
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     """A page that is named exists."""
     for page in PAGES:
