@@ -11,7 +11,8 @@ nox.options.error_on_missing_interpreters = False  # CI runs the tests on the Py
 nox.options.sessions = ["lint", "typing", "docs", "tests", "build"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-BENCH = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench")
+PROJECT = nox.project.load_toml("pyproject.toml")
+BENCH = nox.project.dependency_groups(PROJECT, "bench")
 CODE = ["src", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
 
 
@@ -19,6 +20,33 @@ CODE = ["src", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
 def tests(session: nox.Session) -> None:
     """The tests, against the built wheel."""
     session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def dev(session: nox.Session) -> None:
+    """The tests in Python's development mode, every warning an error from the start."""
+    session.install(".[test]")
+    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def optimised(session: nox.Session) -> None:
+    """The tests with `python -O`: nothing rests on an assert of src/. (pytest rewrites its own.)"""
+    session.install(".[test]")
+    ignored = "ignore::pytest.PytestConfigWarning"  # it cannot know that there are no others
+    session.run("python", "-O", "-m", "pytest", "-W", ignored, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def bare(session: nox.Session) -> None:
+    """The tests with the lowest anyio that is declared, without trio, sniffio and uvloop."""
+    [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
+    extra = PROJECT["project"]["optional-dependencies"]["test"]
+    others = [need for need in extra if "trio" not in need and "uvloop" not in need]
+    session.install(".", lowest, *others)
+    for module in ("trio", "sniffio", "uvloop"):
+        session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
     session.run("pytest", *session.posargs)
 
 

@@ -1,13 +1,19 @@
-"""The matrix of backends, every one but uvloop with virtual time."""
+"""The matrix of backends, every one but uvloop with virtual time.
+
+Where trio is not installed, or uvloop, the tests that need it are skipped.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from typing import Any
 
 import pytest
-from tools import VirtualTimeLoop
+
+pytest.register_assert_rewrite("tools")  # so that what it asserts is asserted under -O, too
+from tools import VirtualTimeLoop  # noqa: E402 - after that
 
 
 def _eager_loop() -> asyncio.AbstractEventLoop:
@@ -23,10 +29,7 @@ def _eager_loop() -> asyncio.AbstractEventLoop:
             "eager",
             marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of 3.12"),
         ),
-        pytest.param(
-            "uvloop",
-            marks=pytest.mark.skipif(sys.platform == "win32", reason="uvloop has no Windows"),
-        ),
+        "uvloop",
         "trio",
     ]
 )
@@ -43,3 +46,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
             from trio.testing import MockClock
 
             return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is parametrised with, or marked to need, a library that is not there."""
+    for library in ("trio", "uvloop"):
+        if importlib.util.find_spec(library) is not None:
+            continue
+        for item in items:
+            callspec = getattr(item, "callspec", None)
+            parameters = callspec.params.values() if callspec is not None else ()
+            if library in map(str, parameters) or item.get_closest_marker(f"needs_{library}"):
+                item.add_marker(pytest.mark.skip(reason=f"{library} is not installed"))

@@ -43,8 +43,17 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
     assert opened.count("```python") == len(blocks(page))
 
 
+def needing(text: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.needs_trio] if '"trio"' in text else []
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=needing("".join(blocks(page))))
+        for page in PAGES
+        if blocks(page)
+    ],
 )
 def test_blocks(page: Path) -> None:
     """The blocks of a page run one after another, and print what their comments say.
@@ -64,7 +73,13 @@ def test_blocks(page: Path) -> None:
             assert line.startswith(beginning) if beginning != wanted else line == wanted
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=" ".join)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, id=" ".join(example), marks=needing(str(example).replace("'", '"')))
+        for example in EXAMPLES
+    ],
+)
 def test_examples(example: list[str]) -> None:
     """Every example runs, and says how many rows there were, how many distinct, how many calls."""
     run = subprocess.run(

@@ -67,6 +67,7 @@ def in_threads(*functions: Callable[[], Any]) -> list[Any]:
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.needs_trio
 def test_one_run_after_another() -> None:
     """One proxy serves any number of event loops, one after another, of either kind."""
     proxy = AsyncBatchingMapProxy[int, str](3, 2)
@@ -77,6 +78,7 @@ def test_one_run_after_another() -> None:
     assert sorted(calls.keys) == list(range(12))
 
 
+@pytest.mark.needs_trio
 @pytest.mark.parametrize("again", range(5))
 @pytest.mark.parametrize("max_concurrency", [1, 8])
 def test_loops_of_both_kinds_at_once(max_concurrency: int, again: int) -> None:
@@ -250,6 +252,7 @@ def test_a_proxy_leaves_nothing_in_its_loop() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.needs_trio
 @pytest.mark.parametrize("again", range(15))
 def test_sync_and_async_proxies_share_a_cache(again: int) -> None:
     """Threads and loops of both kinds on one Cache compute every key once among them."""

@@ -301,6 +301,7 @@ print(proxy.map([1, 2], Calls()))
     assert run(script, backend, asleep) == "interrupted\n['1', '2']\n"
 
 
+@pytest.mark.needs_trio
 @both
 @pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
 @pytest.mark.parametrize("how", ["while asleep", "in the function"])
@@ -585,6 +586,7 @@ assert_idle(proxy)
     assert run(script, backend, max_concurrency) == "['1', '2', '3'] [[3]]\n"
 
 
+@pytest.mark.needs_trio
 @needs_fork
 @both
 @modes

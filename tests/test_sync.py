@@ -260,6 +260,7 @@ def test_each_key_once_among_threads(backend: Backend, max_concurrency: int | No
     assert_idle(proxy)
 
 
+@pytest.mark.needs_trio
 @modes
 def test_portals_of_both_backends_share_work(max_concurrency: int | None) -> None:
     """Proxies with different backends on one Cache wait for each other's calls."""

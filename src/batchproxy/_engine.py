@@ -302,7 +302,7 @@ class Engine:
             except Exception as error:
                 outcome = Failure(error, error.__traceback__)
             else:
-                flight.results, flight.failures = results, failures
+                flight.failures, flight.results = failures, results
                 with self._table.flights.lock:
                     self._table.settle(flight)
                     self._running.discard(flight)
