@@ -76,7 +76,7 @@ class Portal:
         if not self._ready:
             bell: SimpleQueue[None] = SimpleQueue()
             self._bells.append(bell)
-            if not self._ready:
+            while not self._ready:  # it may have become so before the bell was there
                 _wait_for(bell)
         if not self._started:
             raise PortalError(
