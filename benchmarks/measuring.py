@@ -20,6 +20,7 @@ class Row:
     limit: str
     at_most: float | None  # what was aimed at, if anything
     values: list[float]
+    steady: bool = True  # whether two runs are to have about the same median
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import platform
 import sys
 from collections.abc import Iterator
@@ -70,8 +71,8 @@ def main() -> None:
     for row in rows(drawn):
         print(row, flush=True)
         table.append(str(row))
-        before = kept.get(row.name)
-        if before is not None and row.median > before * TOLERANCE:
+        before = kept.get(row.name, math.inf)
+        if row.steady and row.median > before * TOLERANCE:
             worse.append(f"{row.name}: {row.median:.2f}, was {before:.2f}")
     if options.write:
         options.write.mkdir(exist_ok=True)
