@@ -1,0 +1,612 @@
+"""Points 1, 2 and 4 to 11 of the contract: random programs beside a model that knows every state.
+
+A program starts callers, ends their calls in one way or another, cancels, forgets, primes and lets
+time pass. The model follows it: which call has which key, which value is cached, what each map()
+met and may therefore get. After every step, and at each beginning of a call, proxy and model must
+agree exactly, so that a key computed twice, a waiter of a call that has ended, a lost slot or a
+value of before the last `clear()` shows where it arises and not only in some answer.
+
+A hundred programs are run on each backend; 2,000 with `HYPOTHESIS_PROFILE=nightly` in the
+environment, or with `--hypothesis-profile=nightly` where pytest knows that profile when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tools import VirtualTimeLoop, assert_idle
+
+from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
+from batchproxy._engine import innermost
+from batchproxy._flights import Flight
+
+settings.register_profile("nightly", max_examples=2000, deadline=None)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
+
+KEYS = range(6)
+
+
+class Boom(Exception):
+    """What the batch functions raise, or answer for one item."""
+
+
+class Value(NamedTuple):
+    """What the batch functions answer: the key, and when its computation began."""
+
+    key: int
+    born: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A caller begins a map()."""
+
+    items: list[int]
+    proxy: int = 0
+    return_exceptions: bool = False
+    timeout: int | None = None  # seconds
+    raises: bool = False  # whether the timeout is that of fail_after, or of move_on_after
+    # What its calls ask of the same proxy, what the calls of that ask, and whether they mind if
+    # that fails.
+    nested: tuple[list[int], ...] = ()
+    minds: bool = True
+
+
+@dataclass(frozen=True)
+class End:
+    """A call ends: with an answer, an answer with one failed item, or an exception."""
+
+    call: int  # a position among those running
+    how: str
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A caller is cancelled: by its scope, or (on asyncio) by its task's ``cancel()``."""
+
+    caller: int  # a position among those under way
+    native: bool
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Time passes, as soon as nothing else can happen."""
+
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """``clear()``, or ``invalidate()`` of some keys."""
+
+    keys: frozenset[int] | None
+
+
+@dataclass(frozen=True)
+class Prime:
+    """Newer values come from elsewhere."""
+
+    keys: frozenset[int]
+
+
+Step: TypeAlias = Start | End | Cancel | Sleep | Forget | Prime
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is to happen, each step with how many checkpoints follow; None: as many as it takes."""
+
+    options: list[tuple[int | None, int]]  # batch_size and max_concurrency of each proxy
+    max_size: int | None
+    steps: list[tuple[Step, int | None]]
+
+
+items = st.lists(st.sampled_from(KEYS), min_size=1, max_size=6)
+few_items = st.lists(st.sampled_from(KEYS), max_size=2)
+some_keys = st.frozensets(st.sampled_from(KEYS), min_size=1, max_size=3)
+numbers = st.integers(0, 7)
+steps = (
+    st.builds(Sleep, st.integers(0, 2))
+    | st.builds(Start, items, numbers, st.booleans())
+    | st.builds(Start, items, numbers, st.booleans(), st.integers(1, 3), st.booleans())
+    | st.builds(
+        Start,
+        items,
+        numbers,
+        st.booleans(),
+        nested=st.lists(few_items, min_size=1, max_size=2).map(tuple),
+        minds=st.booleans(),
+    )
+    | st.builds(End, numbers, st.sampled_from(["answer", "mapping"]))
+    | st.builds(End, numbers, st.sampled_from(["exception", "failed item"]))
+    | st.builds(Cancel, numbers, st.booleans())
+    | st.builds(Forget, st.none() | some_keys)
+    | st.builds(Prime, some_keys)
+)
+programs = st.builds(
+    Program,
+    options=st.lists(
+        st.tuples(st.none() | st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=2
+    ),
+    max_size=st.none() | st.integers(0, 3),
+    # Left to itself, Hypothesis makes most lists empty or short; Sleep(0) is what it puts instead.
+    steps=st.lists(st.tuples(steps, st.sampled_from([None, 1, 0, 0])), min_size=12, max_size=40),
+)
+
+
+@dataclass(eq=False)
+class Request:
+    """One map(): what it asks for, and what the model knows of it."""
+
+    start: Start
+    items: list[int]
+    proxy: int
+    parent: Call | None = None
+    depth: int = 0
+    met: dict[int, Call] = field(default_factory=dict)  # what was in flight when it began
+    oldest: dict[int, int] = field(default_factory=dict)  # values it may get: born when or later
+    over: bool = False  # whether a call of its own has failed and ended it
+    outcome: Any = None  # its list, the exception that it raised, or "cancelled"
+    verified: bool = False
+    scope: anyio.CancelScope | None = None
+    task: Any = None
+    cancelled: str = ""  # how, if it was
+
+    @property
+    def returned(self) -> bool:
+        return isinstance(self.outcome, list)
+
+    def met_itself(self) -> bool:
+        """Whether it asks for a key that a call around it is computing."""
+        around, met = self.parent, self.met.values()
+        while around is not None and around not in met:
+            around = around.request.parent
+        return around is not None
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a batch function."""
+
+    request: Request
+    keys: list[int]
+    born: int
+    flight: Flight
+    gate: anyio.Event = field(default_factory=anyio.Event)
+    how: str = "answer"
+    state: str = "running"  # then "completed", "failed" or "given up"
+    outcomes: dict[int, Value | Exception] = field(default_factory=dict)  # by key
+
+
+class Model:
+    """Carries out a program, and knows what must be true of the proxies at every step."""
+
+    def __init__(self, program: Program, backend: str) -> None:
+        self.program = program
+        self.native = backend != "trio"
+        self.virtual_time = backend != "uvloop"
+        self.cache = Cache[Value](max_size=program.max_size)
+        self.proxies = [
+            AsyncBatchingMapProxy[int, Value](size, concurrency, cache=self.cache)
+            for size, concurrency in program.options
+        ]
+        self.requests: list[Request] = []
+        self.calls: list[Call] = []
+        self.callers = 0
+        self.table: dict[int, Call] = {}  # keys in flight
+        self.known: dict[int, Value] = {}  # values, as if the cache had no bound
+        self.forgotten = dict.fromkeys(KEYS, 0)  # when each key was, the last time
+        self.now = 0
+        self.open = False  # whether all calls may end
+        self.wrong: AssertionError | None = None
+
+    # What the program does.
+
+    async def main(self) -> None:
+        async with anyio.create_task_group() as group:
+            self.group = group
+            try:
+                for step, ticks in self.program.steps:
+                    await self.take(step)
+                    await self.settle() if ticks is None else await self.tick(ticks)
+                    self.check_statistics()
+                await self.finish()
+            except AssertionError as error:
+                self.wrong = self.wrong or error  # what a batch function saw came first
+            group.cancel_scope.cancel()
+        if self.wrong is not None:
+            raise self.wrong
+
+    async def take(self, step: Step) -> None:
+        match step:
+            case Start():
+                proxy = step.proxy % len(self.proxies)
+                self.start(Request(step, step.items, proxy))
+            case End() if running := self.running():
+                call = running[step.call % len(running)]
+                call.how = step.how
+                call.gate.set()
+            case Cancel() if under_way := [
+                request
+                for request in self.requests
+                if request.parent is None and request.outcome is None and not request.cancelled
+            ]:
+                self.cancel(under_way[step.caller % len(under_way)], step.native)
+            case Sleep() if self.virtual_time:
+                await anyio.sleep(step.seconds)
+            case Forget(None):
+                self.forget(KEYS)
+                await self.proxies[0].clear()
+            case Forget(keys):
+                self.forget(keys or ())
+                self.cache.invalidate(keys or ())
+            case Prime(keys):
+                self.forget(keys)
+                primed = {key: Value(key, self.now) for key in keys}
+                self.known |= primed
+                self.cache.prime(primed)
+
+    def start(self, request: Request) -> None:
+        self.callers += 1
+        self.group.start_soon(self.caller, request)
+
+    def cancel(self, request: Request, native: bool) -> None:
+        if native and self.native:
+            request.cancelled = "natively"
+            request.task.cancel()
+        else:
+            assert request.scope is not None
+            request.cancelled = "by its scope"
+            request.scope.cancel()
+
+    def forget(self, keys: Iterable[int]) -> None:
+        self.now += 1
+        for key in keys:
+            self.forgotten[key] = self.now
+            self.table.pop(key, None)
+            self.known.pop(key, None)
+
+    async def finish(self) -> None:
+        """Let everything end; then everything must be free, and the proxies work."""
+        self.open = True
+        await self.drain()
+        assert_idle(*self.proxies)
+        for number in range(len(self.proxies)):
+            self.start(last := Request(Start([*KEYS]), [*KEYS], number))
+            await self.drain()
+            assert last.returned
+        assert_idle(*self.proxies)
+        self.check_statistics()
+
+    async def drain(self) -> None:
+        for call in self.running():
+            call.gate.set()
+        for _ in range(1000):
+            if not self.callers:
+                return
+            await self.tick()
+        hanging = [request for request in self.requests if request.outcome is None]
+        raise AssertionError(f"these hang: {hanging}")
+
+    async def tick(self, ticks: int = 1) -> None:
+        for _ in range(ticks):
+            await checkpoint()
+            self.check()
+
+    async def settle(self) -> None:
+        await self.tick(30)
+        self.check_settled()
+
+    # What the callers and the batch functions do.
+
+    async def caller(self, request: Request) -> None:
+        if self.native:
+            request.task = asyncio.current_task()
+        start = request.start
+        scope = anyio.fail_after if start.raises else anyio.move_on_after
+        # Half a second less: no two things happen at the same time.
+        seconds = start.timeout - 0.5 if start.timeout and self.virtual_time else None
+        try:
+            with anyio.CancelScope() as request.scope, scope(seconds):
+                await self.ask(request)
+        except TimeoutError:
+            assert start.raises
+        except Exception:
+            pass  # it is the outcome
+        except anyio.get_cancelled_exc_class():
+            if request.cancelled != "natively":
+                raise
+        finally:
+            self.callers -= 1
+
+    async def ask(self, request: Request) -> None:
+        self.requests.append(request)
+        request.met = {key: self.table[key] for key in request.items if key in self.table}
+        request.oldest = dict(self.forgotten)
+        try:
+            request.outcome = await self.proxies[request.proxy].map(
+                request.items,
+                self.map_func(request),
+                return_exceptions=request.start.return_exceptions,
+            )
+        except Exception as error:
+            request.outcome = error
+            raise
+        except BaseException:
+            request.outcome = "cancelled"
+            raise
+
+    def map_func(self, request: Request) -> Callable[[list[int]], Awaitable[Any]]:
+        async def fetch(items: list[int]) -> Any:
+            call = self.begin(request, items)
+            try:
+                if self.open:
+                    call.gate.set()
+                await self.nest(call)
+                await call.gate.wait()
+                if call.how == "exception":
+                    raise Boom(items)
+            except Exception as error:
+                self.end(call, "failed", dict.fromkeys(items, error))
+                raise
+            except BaseException:
+                self.end(call, "given up", {})
+                raise
+            answer: dict[int, Any] = {key: Value(key, call.born) for key in items}
+            if call.how == "failed item":
+                answer[items[-1]] = Boom(items[-1])
+            self.end(call, "completed", answer)
+            return answer if call.how == "mapping" else list(answer.values())
+
+        return fetch
+
+    async def nest(self, call: Call) -> None:
+        request = call.request
+        if request.depth < len(request.start.nested):
+            wanted = request.start.nested[request.depth]
+            try:
+                await self.ask(
+                    Request(request.start, wanted, request.proxy, call, request.depth + 1)
+                )
+            except (Boom, CircularWaitError):
+                if request.start.minds:
+                    raise
+
+    # What must be true.
+
+    def begin(self, request: Request, items: list[int]) -> Call:
+        nest = innermost.get()
+        assert nest is not None
+        flight = nest[0]()
+        assert flight is not None
+        try:
+            self.check_begin(request, items)
+        except AssertionError as error:
+            self.wrong = error
+            raise
+        self.now += 1
+        call = Call(request, items, self.now, flight)
+        self.calls.append(call)
+        self.table |= dict.fromkeys(items, call)
+        return call
+
+    def end(self, call: Call, state: str, outcomes: Mapping[int, Value | Exception]) -> None:
+        call.state = state
+        call.outcomes = dict(outcomes)
+        for key in call.keys:
+            if self.table.get(key) is call:  # not forgotten since
+                del self.table[key]
+                if isinstance(outcome := outcomes.get(key), Value):
+                    self.known[key] = outcome
+        if not call.request.start.return_exceptions:
+            call.request.over |= bool(failures(call))
+
+    def running(self, proxy: int | None = None) -> list[Call]:
+        return [
+            call
+            for call in self.calls
+            if call.state == "running" and proxy in (None, call.request.proxy)
+        ]
+
+    def check_begin(self, request: Request, items: list[int]) -> None:
+        """A call may begin: its keys are free and unknown, and so is one of the slots."""
+        keys = set(items)
+        size, concurrency = self.program.options[request.proxy]
+        assert 0 < len(items) == len(keys) <= (size or len(KEYS))
+        assert keys <= set(request.items)
+        assert not keys & self.table.keys(), "a key is computed twice at once"
+        assert not any(key in self.cache for key in keys), "a known key is computed"
+        beside = [
+            call for call in self.running(request.proxy) if call.request.parent is request.parent
+        ]
+        # A nested call runs in the slot of its parent; there is only that one.
+        assert len(beside) < (concurrency if request.parent is None else 1), (
+            "there is no slot for this"
+        )
+        assert not request.over, "its map() is over"
+        assert not request.met_itself(), "it waits for itself"
+        if not request.start.return_exceptions:
+            failed = [key for key, call in request.met.items() if key in failures(call)]
+            assert not failed, "it met a call that has failed"
+
+    def check(self) -> None:
+        """At any moment: what is in flight and what is cached is what the model says."""
+        if self.wrong is not None:
+            raise self.wrong
+        table = self.cache._table
+        assert table.flights._table == {key: call.flight for key, call in self.table.items()}
+        for call in self.calls:
+            if call.state == "running":
+                assert not call.flight.done
+            else:
+                assert call.flight.done
+                assert not call.flight.waiters, "somebody waits for a call that has ended"
+        known = table._values.known(KEYS)
+        if self.program.max_size is None:
+            assert known == self.known
+        else:
+            assert len(known) <= self.program.max_size
+            assert known.items() <= self.known.items()
+        for request in self.requests:
+            if request.outcome is not None and not request.verified:
+                self.check_outcome(request)
+                request.verified = True
+
+    def check_statistics(self) -> None:
+        """What is counted is what has happened."""
+        for number, proxy in enumerate(self.proxies):
+            now = proxy.statistics()
+            calls = [call for call in self.calls if call.request.proxy == number]
+            states = [call.state for call in calls]
+            assert now.calls == len(calls)
+            assert now.running == states.count("running")
+            assert now.completed == states.count("completed")
+            assert now.failed == states.count("failed")
+            assert now.cancelled == states.count("given up")
+            assert now.computed == sum(len(call.outcomes) - len(failures(call)) for call in calls)
+            returned = [
+                request for request in self.requests if request.proxy == number and request.returned
+            ]
+            assert now.maps == len(returned)
+            assert now.items == sum(len(request.items) for request in returned)
+            assert now.in_flight == len(self.table)
+
+    def check_outcome(self, request: Request) -> None:
+        """What a map() gave or raised is what the calls that it made or met have given."""
+        outcome = request.outcome
+        if isinstance(outcome, list):
+            assert request.cancelled != "natively", "a cancellation was swallowed"
+            assert len(outcome) == len(request.items)
+            assert not request.over
+            answers = dict(zip(request.items, outcome))
+            for key, answer in zip(request.items, outcome):
+                assert answer is answers[key]
+                if isinstance(answer, Value):
+                    assert answer.key == key
+                    assert answer.born >= request.oldest[key], "a value that was forgotten"
+                else:
+                    assert request.start.return_exceptions
+                    assert any(answer is failures(call).get(key) for call in self.calls)
+            for key, call in request.met.items():
+                assert call.state != "running"
+                if call.state != "given up":
+                    assert answers[key] is call.outcomes[key] or answers[key] == call.outcomes[key]
+        elif outcome == "cancelled":
+            assert self.may_be_cancelled(request)
+        elif request.parent is None or not isinstance(outcome, CircularWaitError):
+            assert request.cancelled != "natively", "a cancellation was swallowed"
+            assert not request.start.return_exceptions
+            assert any(
+                outcome is failures(call).get(key) for call in self.calls for key in request.items
+            )
+
+    def may_be_cancelled(self, request: Request) -> bool:
+        if request.parent is None:
+            return bool(request.cancelled) or request.start.timeout is not None
+        # As the one around it may, or by a failure that has ended that one.
+        outer = request.parent.request
+        failed = any(key in failures(call) for call in self.calls for key in outer.items)
+        return (failed and not outer.start.return_exceptions) or self.may_be_cancelled(outer)
+
+    def check_settled(self) -> None:
+        """When nothing moves: who should have left has left, and the others wait for something."""
+        calls = self.running()
+        queueing = 0
+        for number, proxy in enumerate(self.proxies):
+            assert proxy._engine._slots is not None
+            for limiter in proxy._engine._slots._limiters.values():
+                top = [call for call in self.running(number) if call.request.parent is None]
+                assert limiter.borrowed_tokens == len(top), "a slot is lost"
+                queueing += limiter.statistics().tasks_waiting
+        for call in calls:
+            assert call.flight.slot is not None
+            if call.flight.slot._lender is not None:
+                queueing += call.flight.slot._lender.statistics().tasks_waiting
+        under_way = [request for request in self.requests if request.outcome is None]
+        for request in under_way:
+            assert not request.cancelled, "it was cancelled, and has not left"
+            assert not request.over, "a call of it has failed, and it goes on"
+        calling = {call.request for call in calls}
+        idle = sum(request not in calling for request in under_way)
+        asleep = len(set().union(*(call.flight.waiters for call in calls)))
+        # One map() may queue for several slots, while it makes calls too.
+        assert asleep <= idle <= asleep + queueing, "somebody waits for nothing"
+
+
+def failures(call: Call) -> dict[int, Exception]:
+    return {key: end for key, end in call.outcomes.items() if isinstance(end, Exception)}
+
+
+class ShuffledLoop(VirtualTimeLoop):
+    """What is ready at the same time runs in any order; Hypothesis seeds `random`."""
+
+    _ready: Any
+
+    def _run_once(self) -> None:
+        random.shuffle(self._ready)
+        super()._run_once()  # type: ignore[misc] # typeshed does not tell
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    loop = VirtualTimeLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
+    return loop
+
+
+def backend_options(backend: str) -> dict[str, Any]:
+    match backend:
+        case "asyncio":
+            return {"loop_factory": VirtualTimeLoop}
+        case "shuffled":
+            return {"loop_factory": ShuffledLoop}
+        case "eager":
+            return {"loop_factory": eager_loop}
+        case "uvloop":
+            return {"use_uvloop": True}
+        case _:
+            from trio.testing import MockClock
+
+            return {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.mark.timeout(60 if settings.get_profile(PROFILE).max_examples <= 100 else 3600)
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "asyncio",
+        "shuffled",
+        pytest.param(
+            "eager",
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of 3.12"),
+        ),
+        pytest.param(
+            "uvloop",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="uvloop has no Windows"),
+        ),
+        "trio",
+    ],
+)
+@settings(
+    settings.get_profile(PROFILE),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(program=programs, seed=st.random_module())
+def test_random_programs_agree_with_the_model(backend: str, program: Program, seed: object) -> None:
+    """Whatever happens in whichever order: proxy and model agree at every step."""
+    anyio.run(
+        Model(program, backend).main,
+        backend="trio" if backend == "trio" else "asyncio",
+        backend_options=backend_options(backend),
+    )
