@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "typing", "docs", "tests", "build"]
 PYTHONS = ["3.11", "3.12", "3.13"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 BENCH = nox.project.dependency_groups(PROJECT, "bench")
-CODE = ["src", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
+CODE = ["src", "tests", "examples", "benchmarks", "proof", "docs", "noxfile.py"]
 
 
 @nox.session(python=PYTHONS)
@@ -115,6 +115,30 @@ def regression(session: nox.Session) -> None:
     """Has a ratio become worse than the one that the docs quote? (On a quiet machine.)"""
     session.install(".", *BENCH)
     session.run("python", "benchmarks/speed.py", "--check", "docs/speed")
+
+
+@nox.session(python=PYTHONS)
+def mutants(session: nox.Session) -> None:
+    """Break the source on purpose, in many small ways: the tests must notice every one."""
+    session.install(".[test]")
+    session.run("python", "proof/mutants.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def nightly(session: nox.Session) -> None:
+    """What takes too long for every change: thousands of programs, of interrupts, and a soak."""
+    session.install(".[test]")
+    models = ["tests/test_model.py", "tests/test_races.py"]
+    session.run("pytest", "--timeout=3600", *models, env={"HYPOTHESIS_PROFILE": "nightly"})
+    session.run("python", "proof/interrupts.py")
+    session.run("python", "proof/soak.py", "--minutes", "5")
+
+
+@nox.session(python=PYTHONS)
+def peers(session: nox.Session) -> None:
+    """The same scenarios with other libraries: right, wrong, or hangs."""
+    session.install(".", *nox.project.dependency_groups(PROJECT, "peers"))
+    session.run("python", "proof/peers.py", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,1383 @@
+"""Do the tests notice when the code is broken? `python proof/mutants.py` breaks it, and looks.
+
+Each `Mutant` is one small breakage with a name. One at a time they are applied to a copy of `src/`
+in a temporary folder, and the tests run on that copy until the first fails (then the mutant is
+killed) or all have passed (then it has survived: a hole in the tests). A test that hangs counts as
+failing. The copy without any breakage comes first: if that fails, the others would prove nothing.
+
+The exit status is 1 if a mutant survived whose `argued` does not say why no test can kill it.
+
+Left out are `test_docs.py`, which is slow and executes what is not copied (the README, the docs,
+the examples), and the test of this very list. The likely killers come first (`ORDER`, `FIRST`), and
+those that start processes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCE = Path("src", "batchproxy")
+
+# What is not named here comes after these.
+ORDER = (
+    "flights plan in_flight failures cancellation concurrency batches statistics cache misuse "
+    "gaps loops properties sync surface processes"
+)
+FIRST = {
+    "_portal.py": ["sync", "gaps", "processes"],
+    "_slots.py": ["concurrency", "sync"],
+    "_sync.py": ["sync", "gaps", "processes"],
+    "_values.py": ["cache", "plan"],
+}
+LEFT_OUT = "test_docs.py"
+OF_THIS_LIST = "tests/test_gaps.py::test_every_mutant_applies_to_todays_source"
+SECONDS_PER_TEST = 20
+SECONDS_PER_RUN = 240
+
+# The tests must import the copy, wherever else the package is installed.
+GUARD = """\
+import pathlib
+
+import batchproxy
+
+if not pathlib.Path(batchproxy.__file__).is_relative_to(pathlib.Path(__file__).parent / "src"):
+    raise ImportError(f"the tests would import {batchproxy.__file__}")
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One breakage: in `file`, `old` becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    argued: str = ""
+    """Why no test can kill it, if none can."""
+
+    def occurrences(self) -> int:
+        """How often `old` is found in today's source: once, or the mutant is stale."""
+        return (ROOT / SOURCE / self.file).read_text("utf-8").count(self.old)
+
+
+MUTANTS = [
+    # --- The engine: slots and claims ---
+    Mutant(
+        "the slot of a call is never given back",
+        "_engine.py",
+        "            flight.slot.release(flight.slot)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "hold the claim while waiting for a slot",
+        "_engine.py",
+        """\
+                        if not table.look(plan, self._size):
+                            break
+                        await flight.slot.acquire()
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over or not self._claim(plan, flight, caller):
+""",
+        """\
+                        if not self._claim(plan, flight, caller):
+                            break
+                        await flight.slot.acquire()
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over or not (flight.keys or self._claim(plan, flight, caller)):
+""",
+    ),
+    Mutant(
+        "wait for a slot without looking whether it is needed",
+        "_engine.py",
+        """\
+                        if not table.look(plan, self._size):
+                            break
+""",
+        "",
+    ),
+    Mutant(
+        "make the next call without looking what has ended",
+        "_engine.py",
+        """\
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over or""",
+        "                if plan.over or",
+    ),
+    Mutant(
+        "make another call although the map() is over",
+        "_engine.py",
+        "if plan.over or not self._claim(",
+        "if not self._claim(",
+    ),
+    Mutant(
+        "claim without the lock",
+        "_engine.py",
+        """\
+        with self._table.flights.lock:
+            if not self._table.claim(""",
+        """\
+        if True:
+            if not self._table.claim(""",
+    ),
+    Mutant(
+        "settle without the lock",
+        "_engine.py",
+        """\
+                with self._table.flights.lock:
+                    self._table.settle(flight)
+""",
+        """\
+                if True:
+                    self._table.settle(flight)
+""",
+    ),
+    Mutant(
+        "always call in as many tasks as may run",
+        "_engine.py",
+        "min(math.ceil(plan.left / self._size), self._most_tasks)",
+        "self._most_tasks",
+    ),
+    # --- The engine: checkpoints ---
+    Mutant(
+        "no checkpoint between calls",
+        "_engine.py",
+        """\
+        while plan.left and not plan.over:
+            await checkpoint()
+""",
+        "        while plan.left and not plan.over:\n",
+    ),
+    Mutant(
+        "no checkpoint if everything came to be known in between",
+        "_engine.py",
+        "            await checkpoint()  # the only one here\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "no checkpoint if the call ended before one slept",
+        "_engine.py",
+        """\
+            else:  # somebody was quicker
+                await checkpoint()
+""",
+        "",
+    ),
+    # --- The engine: cancellations, interrupts, failures ---
+    Mutant(
+        "the other calls of a map() run on after a failure",
+        "_engine.py",
+        "if ended_by or (plan.over and caller.interruptible):",
+        "if ended_by:",
+    ),
+    Mutant(
+        "a failure gives up the calls in worker threads too",
+        "_engine.py",
+        "if ended_by or (plan.over and caller.interruptible):",
+        "if ended_by or plan.over:",
+    ),
+    Mutant(
+        "swallow a cancellation that comes out of the function",
+        "_engine.py",
+        "if not (cancelled and group.cancel_scope.cancel_called):",
+        "if not cancelled:",
+    ),
+    Mutant(
+        "a task of a map() does not let its cancellation through",
+        "_engine.py",
+        """\
+                if cancelled:
+                    raise
+""",
+        "",
+    ),
+    Mutant(
+        "swallow a cancellation of the task that waits for the calls",
+        "_engine.py",
+        "            ended_by.append(host_error)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "swallow a cancellation before the first step of a task",
+        "_engine.py",
+        "if not ended_by and not plan.over and group.cancel_scope.cancel_called:",
+        "if False:",
+    ),
+    Mutant(
+        "raise an exception group",
+        "_engine.py",
+        "ended_by.extend(group_error.exceptions)",
+        "ended_by.append(group_error)",
+    ),
+    Mutant(
+        "raise the first of several exceptions, however grave the others",
+        "_engine.py",
+        "min(ended_by, key=_gravity)",
+        "ended_by[0]",
+    ),
+    Mutant(
+        "an error comes before a cancellation",
+        "_engine.py",
+        "return 2 if isinstance(error, Exception) else 1",
+        "return 1 if isinstance(error, Exception) else 2",
+    ),
+    Mutant(
+        "an interrupt cuts the releases short",
+        "_engine.py",
+        "            while plan.running:\n",
+        "            while False:\n",
+    ),
+    Mutant(
+        "one more interrupt cuts the releases short",
+        "_engine.py",
+        """\
+                with suppress(KeyboardInterrupt):
+                    self._release(""",
+        """\
+                if True:
+                    self._release(""",
+    ),
+    Mutant(
+        "share an error that was raised instead of a cancellation",
+        "_engine.py",
+        "if _in_clean_up(error):",
+        "if False:",
+    ),
+    Mutant(
+        "take a time limit of the function for a cancellation from outside",
+        "_engine.py",
+        """\
+    if not is_being_cancelled():
+        return False
+""",
+        "",
+    ),
+    Mutant(
+        "follow a circular chain of contexts for ever",
+        "_engine.py",
+        "while context is not None and id(context) not in seen:",
+        "while context is not None:",
+    ),
+    Mutant(
+        "those who wait for a failing call make it again",
+        "_engine.py",
+        "            flight.failures = dict.fromkeys(flight.keys, outcome)\n",
+        "",
+    ),
+    Mutant(
+        "cache an error",
+        "_engine.py",
+        "            flight.failures = dict.fromkeys(flight.keys, outcome)\n",
+        """\
+            flight.failures = dict.fromkeys(flight.keys, outcome)
+            self._table._values.store(flight.keys, [outcome.error] * len(flight.keys))
+""",
+    ),
+    Mutant(
+        "the failure of an item does not fail its map()",
+        "_engine.py",
+        "                    plan.fail(next(iter(failures.values())))\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "a traceback grows from caller to caller",
+        "_engine.py",
+        "raise error.with_traceback(traceback)",
+        "raise error",
+    ),
+    Mutant(
+        "leave a cycle of an exception and its frame behind",
+        "_engine.py",
+        "del error, traceback, plan  # this frame",
+        "pass  # this frame",
+        argued="other frames of the traceback hold the error, too (as the plan, as the flight)",
+    ),
+    # --- The engine: rings, sleeping, counting, closing ---
+    Mutant(
+        "rings are not looked for when a map() begins",
+        "_engine.py",
+        "            _rings.check(caller.blocked, plan.awaited)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "rings are not looked for before sleeping",
+        "_engine.py",
+        "_rings.block_checked(wake, caller.blocked, plan.awaited)",
+        "_rings.block(wake, caller.blocked, plan.awaited)",
+    ),
+    Mutant(
+        "nobody notes what a sleeper waits for",
+        "_engine.py",
+        "_rings.block_checked(wake, caller.blocked, plan.awaited)",
+        "_rings.check(caller.blocked, plan.awaited)",
+    ),
+    Mutant(
+        "nobody notes that a call is blocked on those nested in it",
+        "_engine.py",
+        "            _rings.block(flight, caller.blocked, (flight,))\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a nested call that has ended still blocks",
+        "_engine.py",
+        "            _rings.unblock(flight, caller.blocked)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a sleeper that has left still waits in the rings",
+        "_engine.py",
+        "            _rings.unblock(wake, caller.blocked)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a nested map() knows only the innermost call around it",
+        "_engine.py",
+        "            nest = nest[1]\n",
+        "            break\n",
+    ),
+    Mutant(
+        "a task left behind is blocked on nothing but the call that left it",
+        "_engine.py",
+        """\
+            if not flight.done:
+                self.blocked.append(flight)
+                break
+""",
+        """\
+            self.blocked.append(flight)
+            break
+""",
+    ),
+    Mutant(
+        "sleep although the call has ended",
+        "_engine.py",
+        """\
+            if self._table.flights.join(flights, wake):
+                await event.wait()
+""",
+        """\
+            if self._table.flights.join(flights, wake) or True:
+                await event.wait()
+""",
+    ),
+    Mutant(
+        "who leaves is still among those who wait",
+        "_engine.py",
+        "            self._table.flights.leave(flights, wake)\n",
+        "",
+    ),
+    Mutant(
+        "a failed call counts as completed",
+        "_engine.py",
+        "                self._failed += 1\n",
+        "                self._completed += 1\n",
+    ),
+    Mutant(
+        "items that failed count as computed",
+        "_engine.py",
+        "self._computed += len(results) - len(failures)",
+        "self._computed += len(results)",
+    ),
+    Mutant(
+        "a child process counts the calls of its parent as running",
+        "_engine.py",
+        "sum(not flight.done for flight in tuple(self._running))",
+        "len(self._running)",
+    ),
+    Mutant(
+        "the counts of hits are never added up until somebody asks",
+        "_engine.py",
+        "if len(self._returned) > 1000:",
+        "if False:",
+    ),
+    Mutant(
+        "a closed proxy goes on",
+        "_engine.py",
+        "        if self.closed:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "read the answers back from the cache instead of the flights",
+        "_engine.py",
+        "        return plan.deliver()\n",
+        "        return [self._table._values.known([key])[key] for key in plan.keys]\n",
+    ),
+    Mutant(
+        "prefer what is in the cache by now to what the call gave",
+        "_engine.py",
+        "        return plan.deliver()\n",
+        "        return self._table.lookup(plan.keys) or plan.deliver()\n",
+    ),
+    # --- Flights ---
+    Mutant(
+        "drop a release",
+        "_flights.py",
+        """\
+            for key in current:
+                del table[key]
+        flight.done""",
+        "            pass\n        flight.done",
+    ),
+    Mutant(
+        "a call that has ended is not done",
+        "_flights.py",
+        "                del table[key]\n        flight.done = True\n",
+        "                del table[key]\n",
+    ),
+    Mutant(
+        "clear the table of flights although others are in flight",
+        "_flights.py",
+        "if len(current) == len(table):",
+        "if True:",
+    ),
+    Mutant(
+        "release whatever is under the key now, not one's own claim",
+        "_flights.py",
+        "if table.get(key) is flight]",
+        "if key in table]",
+    ),
+    Mutant(
+        "a late failure releases a newer claim",
+        "_flights.py",
+        """\
+                flight.intact = False
+                del self._table[key]
+""",
+        "                del self._table[key]\n",
+    ),
+    Mutant(
+        "forget nothing of what is under way",
+        "_flights.py",
+        """\
+                flight.intact = False
+                del self._table[key]
+""",
+        "                pass\n",
+    ),
+    Mutant(
+        "a claim that was cut short takes itself for whole",
+        "_flights.py",
+        "        self.intact = False  # whether",
+        "        self.intact = True  # whether",
+    ),
+    Mutant(
+        "a claim that is cut short does not know its keys",
+        "_flights.py",
+        """\
+        flight.keys = keys  # before the table, so that end() finds them whatever happens
+        table = self._table
+        for key in keys:
+            table[key] = flight
+""",
+        """\
+        table = self._table
+        for key in keys:
+            table[key] = flight
+        flight.keys = keys
+""",
+    ),
+    Mutant(
+        "wait for a call of a closed loop",
+        "_flights.py",
+        "if flight.home is not None and is_closed(flight.home):",
+        "if False:",
+    ),
+    Mutant(
+        "wake one waiter only",
+        "_flights.py",
+        "                wake()\n            flight.waiters.clear()\n",
+        "                wake()\n                break\n            flight.waiters.clear()\n",
+    ),
+    Mutant(
+        "wake nobody",
+        "_flights.py",
+        "        if flight.waiters:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "wake with the lock held",
+        "_flights.py",
+        "                wake()\n            flight.waiters.clear()\n",
+        """\
+                with self.lock:
+                    wake()
+            flight.waiters.clear()
+""",
+    ),
+    Mutant(
+        "wake only if the release was not cut short",
+        "_flights.py",
+        """\
+                self.release(flight)
+        # Nobody joins""",
+        """\
+                self.release(flight)
+        else:
+            return
+        # Nobody joins""",
+    ),
+    Mutant(
+        "drop the lock",
+        "_flights.py",
+        """\
+        self.lock = RLock()
+        self._table: """,
+        """\
+        self.lock = __import__("contextlib").nullcontext()
+        self._table: """,
+    ),
+    Mutant(
+        "the lock is not re-entrant",
+        "_flights.py",
+        """\
+        self.lock = RLock()
+        self._table: """,
+        """\
+        self.lock = __import__("threading").Lock()
+        self._table: """,
+    ),
+    Mutant(
+        "a child process keeps the lock of a thread that is gone",
+        "_flights.py",
+        """\
+        self.lock = RLock()
+        for flight""",
+        "        for flight",
+    ),
+    Mutant(
+        "a child process waits for calls of its parent",
+        "_flights.py",
+        """\
+            flight.done = True
+        self._table = {}
+""",
+        "            pass\n",
+    ),
+    # --- The table ---
+    Mutant(
+        "skip the re-check at the claim",
+        "_table.py",
+        """\
+        batch = self._next_batch(plan, size)
+        if not batch:
+            return False
+""",
+        """\
+        batch = plan.draw(size)
+        if not batch:
+            return False
+""",
+    ),
+    Mutant(
+        "the claim does not check the cache again",
+        "_table.py",
+        "        batch = self._missing(plan, drawn, self._values.known(drawn))\n",
+        "        batch = self._missing(plan, drawn, {})\n",
+    ),
+    Mutant(
+        "what fills a batch up is not checked against the cache",
+        "_table.py",
+        "batch += self._missing(plan, drawn, self._values.known(drawn))",
+        "batch += self._missing(plan, drawn, {})",
+    ),
+    Mutant(
+        "what fills a batch up is not checked at all",
+        "_table.py",
+        "batch += self._missing(plan, drawn, self._values.known(drawn))",
+        "batch += drawn",
+    ),
+    Mutant(
+        "batches are thinned by what is known",
+        "_table.py",
+        "while plan.left and len(batch) < size:",
+        "while plan.left and not batch:",
+    ),
+    Mutant(
+        "a look loses the keys that it drew",
+        "_table.py",
+        "            plan.draw_back(batch)\n",
+        "",
+    ),
+    Mutant(
+        "cache the error of an item",
+        "_table.py",
+        "if flight.failures or not flight.intact:",
+        "if not flight.intact:",
+    ),
+    Mutant(
+        "one failed item keeps its neighbours out of the cache",
+        "_table.py",
+        "if key in values]",
+        "if key in values and not flight.failures]",
+    ),
+    Mutant(
+        "keep what was forgotten during its call",
+        "_table.py",
+        "if flight.failures or not flight.intact:",
+        "if flight.failures:",
+    ),
+    Mutant(
+        "calls under way overwrite what was primed",
+        "_table.py",
+        "            self.flights.forget(answers)\n",
+        "",
+    ),
+    Mutant(
+        "invalidate() forgets values only",
+        "_table.py",
+        "            self.flights.forget(keys)\n",
+        "",
+    ),
+    Mutant(
+        "clear() forgets values only",
+        "_table.py",
+        "            self.flights.forget_all()\n",
+        "",
+    ),
+    Mutant(
+        "clear() forgets calls only",
+        "_table.py",
+        "            self._values.clear()\n",
+        "",
+    ),
+    Mutant(
+        "what a map() finds that computes the rest does not count as used",
+        "_table.py",
+        "                self._values.use(list(known))\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "what a map() finds that computes nothing does not count as used",
+        "_table.py",
+        "                self._values.use(keys)\n",
+        "                pass\n",
+    ),
+    # --- Plans and answers ---
+    Mutant(
+        "forget the notes of further failures",
+        "_plan.py",
+        "self.failure.error.add_note(",
+        "str(",
+    ),
+    Mutant(
+        "raise the last failure instead of the first",
+        "_plan.py",
+        "if self.failure is None or (",
+        "if True or (",
+    ),
+    Mutant(
+        "an interrupt becomes a note of an error",
+        "_plan.py",
+        "isinstance(self.failure.error, Exception) and not isinstance(failure.error, Exception)",
+        "False",
+    ),
+    Mutant(
+        "return_exceptions keeps an interrupt in the list",
+        "_plan.py",
+        "self.over = not self.keep_failures or not isinstance(failure.error, Exception)",
+        "self.over = not self.keep_failures",
+    ),
+    Mutant(
+        "deliver answers in claim order",
+        "_plan.py",
+        "if self._claimed == self.keys:",
+        "if len(self._claimed) == len(self.keys):",
+    ),
+    Mutant(
+        "the answers of every call go to the same place",
+        "_plan.py",
+        "self._computed[flight.place : flight.place + len(results)] = results",
+        "self._computed[: len(results)] = results",
+    ),
+    Mutant(
+        "forget what is left when a call was given up",
+        "_plan.py",
+        """\
+            while self.left:
+                lost.update(self.draw(self.left))
+""",
+        "",
+    ),
+    Mutant(
+        "keys that were given up lose their place",
+        "_plan.py",
+        "[key for key in self.distinct if key in lost]",
+        "[key for key in reversed(self.distinct) if key in lost]",
+    ),
+    Mutant(
+        "who waits for a call that was given up gets None",
+        "_plan.py",
+        "                    lost.add(key)\n",
+        "                    self._learned[key] = None\n",
+    ),
+    Mutant(
+        "who waits for a failing call does not fail",
+        "_plan.py",
+        """\
+                    if self.failure is None:
+                        self.fail(failure)
+""",
+        "",
+    ),
+    Mutant(
+        "shared keys are not counted",
+        "_plan.py",
+        "                    self.shared += 1\n",
+        "",
+    ),
+    Mutant(
+        "equal items are sent twice",
+        "_plan.py",
+        "keys if len(distinct) == len(keys) else list(distinct)",
+        "keys",
+    ),
+    Mutant(
+        "send the last item of a key instead of the first",
+        "_plan.py",
+        "dict(zip(reversed(keys), reversed(items)))",
+        "dict(zip(keys, items))",
+    ),
+    Mutant(
+        "let the function change the keys of its call",
+        "_plan.py",
+        "return batch.copy() if firsts is None",
+        "return batch if firsts is None",
+    ),
+    Mutant(
+        "let the function change its answer later",
+        "_plan.py",
+        "    return list(answer)\n\n\ndef failures_in",
+        "    return answer\n\n\ndef failures_in",
+    ),
+    Mutant(
+        "let the caller change its items during the map()",
+        "_plan.py",
+        "        return list(items)\n",
+        "        return items if isinstance(items, list) else list(items)\n",
+    ),
+    Mutant(
+        "what is put back goes to the end",
+        "_plan.py",
+        "self._drawn_back[:0] = batch",
+        "self._drawn_back += batch",
+    ),
+    Mutant(
+        "believe the length that an answer claims",
+        "_plan.py",
+        "if not len(answer) == count == len(keys):",
+        "if count != len(keys):",
+    ),
+    Mutant(
+        "an interrupt is taken for a result",
+        "_plan.py",
+        "            if not issubclass(kind, Exception):\n",
+        "            if False:\n",
+    ),
+    # --- Slots ---
+    Mutant(
+        "one call too many at a time",
+        "_slots.py",
+        "CapacityLimiter(self._total)",
+        "CapacityLimiter(self._total + 1)",
+    ),
+    Mutant(
+        "one limit for all event loops together",
+        "_slots.py",
+        """\
+            limiter = self._limiters[loop]
+        except KeyError:
+""",
+        """\
+            limiter = next(iter(self._limiters.values()))
+        except StopIteration:
+""",
+    ),
+    Mutant(
+        "nested calls take slots of their own",
+        "_slots.py",
+        "return Slot(limiter, flight.slot)",
+        "return Slot(limiter, None)",
+    ),
+    Mutant(
+        "nested calls do not take turns",
+        "_slots.py",
+        "self._lender = CapacityLimiter(1)",
+        "self._lender = CapacityLimiter(100)",
+    ),
+    Mutant(
+        "borrow a slot that was given back",
+        "_slots.py",
+        " and flight.slot.held:",
+        ":",
+    ),
+    Mutant(
+        "borrow a slot of another proxy",
+        "_slots.py",
+        " and flight.slot.limiter is limiter",
+        "",
+    ),
+    Mutant(
+        "a parent gives its slot away that a nested call waits for",
+        "_slots.py",
+        "            self.parent.hold(self)  # already now",
+        "            pass  # already now",
+    ),
+    Mutant(
+        "a parent gives its slot away that a nested call runs in",
+        "_slots.py",
+        """\
+        if self.parent is not None:
+            self.parent.hold(self)
+
+""",
+        "",
+    ),
+    Mutant(
+        "a slot comes back although its thread still runs",
+        "_slots.py",
+        "        if not self._holders:\n",
+        "        if True:\n",
+    ),
+    Mutant(
+        "a nested call never gives its parent's slot back",
+        "_slots.py",
+        "                self.parent.release(self)\n",
+        "                pass\n",
+    ),
+    # --- Rings ---
+    Mutant(
+        "a call that has ended is a link of a ring",
+        "_rings.py",
+        "            if node.done:  #",
+        "            if False:  #",
+    ),
+    Mutant(
+        "calls do not need the loop that they live in",
+        "_rings.py",
+        "                ahead.append(node.home)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "see rings of two only",
+        "_rings.py",
+        "            ahead.extend(blockers)\n",
+        "            if not set(nodes).isdisjoint(blockers):\n                return True\n",
+    ),
+    Mutant(
+        "of two that close a ring at once neither sees it",
+        "_rings.py",
+        """\
+    with _lock:
+        check(nodes, awaited)
+""",
+        """\
+    if True:
+        check(nodes, awaited)
+""",
+    ),
+    Mutant(
+        "empty nodes stay in the graph",
+        "_rings.py",
+        "                _blocked.pop(node, None)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a ring does not name its keys",
+        "_rings.py",
+        "CircularWaitError(_explain(keys))",
+        "CircularWaitError(_explain(()))",
+    ),
+    # --- Values ---
+    Mutant(
+        "a bounded cache grows without a bound",
+        "_values.py",
+        "                    free -= 1\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "a list larger than the cache pushes itself out",
+        "_values.py",
+        "if last_asked_for is not None and last_asked_for < self._phase:",
+        "if False:",
+    ),
+    Mutant(
+        "what the last map() hit does not survive a new phase",
+        "_values.py",
+        "self._data.keys() & self._latest_hit",
+        "set()",
+    ),
+    Mutant(
+        "what had been hit is not taken back either",
+        "_values.py",
+        "if victim not in hit_before:",
+        "if True:",
+    ),
+    Mutant(
+        "the hits of what was dropped are kept",
+        "_values.py",
+        "        self._hit.difference_update(keys)\n",
+        "",
+    ),
+    Mutant(
+        "a bounded cache remembers all that ever left",
+        "_values.py",
+        "if len(gone) > 3 * self._max_size:",
+        "if False:",
+    ),
+    Mutant(
+        "a value stored anew keeps its old deadline's place",
+        "_values.py",
+        "            deadlines.pop(key, None)  # to its new place at the end\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a value lives on at its deadline",
+        "_values.py",
+        "deadlines[key] <= now",
+        "deadlines[key] < now",
+    ),
+    Mutant(
+        "what a bounded cache evicted keeps its deadline",
+        "_values.py",
+        "if len(deadlines) > 2 * len(inner) + 1000:",
+        "if False:",
+    ),
+    Mutant(
+        "a cleared cache keeps its deadlines",
+        "_values.py",
+        "        self._deadlines.clear()\n",
+        "",
+    ),
+    Mutant(
+        "None is a miss",
+        "_values.py",
+        "(value := get(key, MISSING)) is not MISSING",
+        "(value := get(key)) is not None",
+    ),
+    Mutant(
+        "None is a miss in the user's mapping",
+        "_values.py",
+        "                if value is not MISSING:\n",
+        "                if value is not MISSING and value is not None:\n",
+    ),
+    Mutant(
+        "an exception of the user's mapping ends the map()",
+        "_values.py",
+        '_logger.exception("reading from the cache failed: %r counts as a miss", key)',
+        "raise",
+    ),
+    Mutant(
+        "a mapping keeps half of a batch",
+        "_values.py",
+        "                    self._mapping.pop(key, None)\n\n    def drop",
+        "                    pass\n\n    def drop",
+    ),
+    Mutant(
+        "a defaultdict fills itself",
+        "_values.py",
+        "self._mapping.get(key, MISSING)",
+        "self._mapping[key] if hasattr(self._mapping, '__missing__') "
+        "else self._mapping.get(key, MISSING)",
+    ),
+    # --- The asynchronous face ---
+    Mutant(
+        "hits are no checkpoint",
+        "_async.py",
+        "            await checkpoint()\n            engine.count",
+        "            engine.count",
+    ),
+    Mutant(
+        "clear() is no checkpoint",
+        "_async.py",
+        "        self._engine.cache.clear()\n        await checkpoint()\n",
+        "        self._engine.cache.clear()\n",
+    ),
+    Mutant(
+        "a call forgets the calls that it is nested in",
+        "_async.py",
+        "innermost.set((ref(flight), self.nest))",
+        "innermost.set((ref(flight), None))",
+    ),
+    Mutant(
+        "a task left behind keeps the results of its call alive",
+        "_async.py",
+        "innermost.set((ref(flight), self.nest))",
+        "innermost.set((lambda: flight, self.nest))",
+    ),
+    Mutant(
+        "after a map() its caller seems to be inside the call",
+        "_async.py",
+        "                innermost.reset(outside)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "calls live in no loop",
+        "_async.py",
+        "_InTask(map_func, loop, home=loop)",
+        "_InTask(map_func, loop)",
+    ),
+    # --- The synchronous face ---
+    Mutant(
+        "an interrupt in a function reaches the portal",
+        "_sync.py",
+        "        except BaseException as error:\n            return Failure",
+        "        except Exception as error:\n            return Failure",
+    ),
+    Mutant(
+        "after a synchronous call its thread seems to be inside it",
+        "_sync.py",
+        "            innermost.reset(token)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "the answer of a calling thread is not posted",
+        "_sync.py",
+        "            self._portal_call.portal.post(answered.set)\n",
+        "",
+    ),
+    Mutant(
+        "nobody knows which loop a synchronous map() holds up",
+        "_sync.py",
+        ", holding=running_loop())",
+        ")",
+    ),
+    Mutant(
+        "the slot of a worker thread is free before the thread is",
+        "_sync.py",
+        "        slot.hold(answered)\n",
+        "",
+    ),
+    Mutant(
+        "a worker thread never gives its slot back",
+        "_sync.py",
+        "                slot.release(answered)\n",
+        "",
+    ),
+    Mutant(
+        "workers share one context",
+        "_sync.py",
+        "context = self._context.copy()",
+        "context = self._context",
+    ),
+    Mutant(
+        "workers take threads from the application's limit",
+        "_sync.py",
+        "flight, items, limiter=portal.threads",
+        "flight, items",
+    ),
+    Mutant(
+        "a worker believes that it runs in the caller's loop",
+        "_sync.py",
+        'context.run(sys.modules["sniffio"].current_async_library_cvar.set, None)',
+        "pass",
+    ),
+    Mutant(
+        "an asynchronous function is called by the synchronous proxy",
+        "_sync.py",
+        "        if _is_async(map_func):\n",
+        "        if False:\n",
+    ),
+    # --- The portal ---
+    Mutant(
+        "forget the portal call's cancellation",
+        "_portal.py",
+        "                    self.portal.post(self._cancel)\n",
+        "",
+    ),
+    Mutant(
+        "an interrupt while cancelling loses the cancellation",
+        "_portal.py",
+        """\
+                with suppress(KeyboardInterrupt):
+                    self.portal.post(self._cancel)
+""",
+        """\
+                if True:
+                    self.portal.post(self._cancel)
+""",
+    ),
+    Mutant(
+        "post before registering",
+        "_portal.py",
+        """\
+        self.portal.calls.add(self)
+        try:
+            self.portal.post(partial(self._start, work, *args))
+""",
+        """\
+        try:
+            self.portal.post(partial(self._start, work, *args))
+            self.portal.calls.add(self)
+""",
+    ),
+    Mutant(
+        "calls that have ended stay registered",
+        "_portal.py",
+        "            self.portal.calls.discard(self)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "begin the work although it was cancelled before",
+        "_portal.py",
+        "                if not self._cancelled:\n",
+        "                if True:\n",
+    ),
+    Mutant(
+        "an interrupted map() does not wait until its keys are free",
+        "_portal.py",
+        "            while self._receive() is not None:  # a second Ctrl-C leaves at once\n",
+        "            while False:\n",
+    ),
+    Mutant(
+        "an interrupt that takes the last word along hangs",
+        "_portal.py",
+        "            self.end()  # once more",
+        "            pass  # once more",
+    ),
+    Mutant(
+        "an interrupt before the start hangs",
+        "_portal.py",
+        "elif self._ended or not self._started:",
+        "elif self._ended:",
+    ),
+    Mutant(
+        "a blocked main thread does not look for Ctrl-C",
+        "_portal.py",
+        "_SLICE if threading.current_thread() is threading.main_thread() else None",
+        "None",
+    ),
+    Mutant(
+        "nobody starts another portal when one has died",
+        "_portal.py",
+        "if portal is None or portal.dead:",
+        "if portal is None:",
+    ),
+    Mutant(
+        "a portal that is dying is used",
+        "_portal.py",
+        "                self.dead = True  # though",
+        "                pass  # though",
+    ),
+    Mutant(
+        "a portal that dies tells nobody",
+        "_portal.py",
+        "                call.end()\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a map() whose portal died returns",
+        "_portal.py",
+        "        if not self._finished:\n            raise PortalError(_DEATH)\n",
+        "",
+    ),
+    Mutant(
+        "wait for a bell that has rung",
+        "_portal.py",
+        "            while not self._ready:  # it may",
+        "            if True:  # it may",
+    ),
+    Mutant(
+        "a map() in the portal's own thread blocks it",
+        "_portal.py",
+        "        if threading.current_thread() is self._thread:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a child process uses the portal of its parent",
+        "_portal.py",
+        "        portal.forked = True\n    _portals.clear()\n",
+        "        portal.forked = True\n",
+    ),
+    Mutant(
+        "a map() that was forked waits for the portal of the parent",
+        "_portal.py",
+        "        portal.forked = True\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "an unclosed proxy keeps the interpreter alive",
+        "_portal.py",
+        "            daemon=True,\n",
+        "            daemon=False,\n",
+    ),
+    Mutant(
+        "an error stays with the call that raised it",
+        "_portal.py",
+        "                self._error = None  # the traceback",
+        "                pass  # the traceback",
+    ),
+]
+
+
+def stale(mutants: Sequence[Mutant] = MUTANTS) -> list[str]:
+    """What is wrong with the list itself, a line each: texts that changed, names used twice."""
+    names = [mutant.name for mutant in mutants]
+    complaints = [f"named twice: {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
+    for mutant in mutants:
+        if (count := mutant.occurrences()) != 1:
+            complaints.append(f"stale: {mutant.name}: found {count} times in {mutant.file}")
+        if mutant.old == mutant.new:
+            complaints.append(f"breaks nothing: {mutant.name}")
+    return complaints
+
+
+# --- Running ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the tests said of one copy."""
+
+    passed: bool
+    last: str
+    """The test that was running when they stopped: with -x, the one that failed or hung."""
+    seconds: float
+    output: str
+
+
+def take_snapshot(folder: Path) -> None:
+    """Copy what the tests need. Once: who edits a file meanwhile shall not mix up the mutants."""
+    ignore = shutil.ignore_patterns("__pycache__", ".*", LEFT_OUT)
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "conftest.py").write_text(GUARD, "utf-8")
+
+
+def files_of(folder: Path, mutant: Mutant | None) -> list[str]:
+    """The files of tests, the likely killers first."""
+    first = FIRST.get(mutant.file, []) if mutant is not None else []
+    there = sorted(path.stem.removeprefix("test_") for path in (folder / "tests").glob("test_*.py"))
+    order = dict.fromkeys([*first, *ORDER.split(), *there])
+    return [f"tests/test_{name}.py" for name in order if name in there]
+
+
+def run(snapshot: Path, mutant: Mutant | None) -> Outcome:
+    """Run the tests on a copy of `snapshot`, broken by `mutant`, until one fails."""
+    with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        shutil.copytree(snapshot, folder, dirs_exist_ok=True)
+        if mutant is not None:
+            broken = folder / SOURCE / mutant.file
+            broken.write_text(broken.read_text("utf-8").replace(mutant.old, mutant.new), "utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-v", "-p", "no:cacheprovider"]
+        command += [f"--timeout={SECONDS_PER_TEST}", "--hypothesis-seed=0"]
+        command += [f"--deselect={OF_THIS_LIST}", *files_of(folder, mutant)]
+        environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+        begin = time.monotonic()
+        # Into a file: processes that a hanging test leaves behind would keep a pipe open.
+        with (folder / "output").open("w+", encoding="utf-8", errors="replace") as output:
+            tests = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status: int | None = tests.wait(SECONDS_PER_RUN)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                try:
+                    os.killpg(tests.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # nothing was left behind
+                tests.wait()
+            seconds = time.monotonic() - begin
+            output.seek(0)
+            text = output.read()
+    if status == 4:  # of pytest: it could not begin
+        raise RuntimeError(f"the tests did not run:\n{text}")
+    started = re.findall(r"^tests/\w+\.py::\w+(?:\[.+?\](?= |$))?", text, re.MULTILINE)
+    last = started[-1].removeprefix("tests/") if started else "while collecting"
+    if status is None or "+ Timeout +" in text:
+        last += " (hung)"
+    return Outcome(status == 0, last, seconds, text)
+
+
+def run_all(
+    snapshot: Path, mutants: Sequence[Mutant], jobs: int
+) -> Iterator[tuple[Mutant, Outcome]]:
+    """Each mutant with its outcome, in their order."""
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield from zip(mutants, pool.map(partial(run, snapshot), mutants))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="mutants whose name contains one")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="copies at a time (1)")
+    parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
+    options = parser.parse_args(arguments)
+    mutants = [
+        mutant
+        for mutant in MUTANTS
+        if not options.only or any(name in mutant.name for name in options.only)
+    ]
+    if not mutants:
+        parser.error(f"no mutant is named {' or '.join(map(repr, options.only))}")
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.file}: {mutant.name}")
+    if complaints := stale():
+        print(*complaints, sep="\n", file=sys.stderr)
+        return 1
+    if options.list:
+        return 0
+
+    with tempfile.TemporaryDirectory(prefix="snapshot-") as name:
+        take_snapshot(Path(name))
+        return report(Path(name), mutants, options.jobs)
+
+
+def report(snapshot: Path, mutants: Sequence[Mutant], jobs: int) -> int:
+    """Run `mutants` and print what became of them; gives the exit status."""
+    control = run(snapshot, None)
+    if not control.passed:
+        print(control.output, "the tests fail without any breakage", sep="\n", file=sys.stderr)
+        return 1
+    print(f"Without any breakage the tests pass in {control.seconds:.0f} seconds.\n")
+    print("| what is broken | killed by | seconds |", "|---|---|--:|", sep="\n", flush=True)
+    survived = argued = hung = 0
+    for mutant, outcome in run_all(snapshot, mutants, jobs):
+        killer = f"`{outcome.last}`"
+        if outcome.passed:
+            killer = f"survived: {mutant.argued}" if mutant.argued else "**survived**"
+            argued += bool(mutant.argued)
+            survived += not mutant.argued
+        hung += outcome.last.endswith("(hung)")
+        print(f"| {mutant.name} | {killer} | {outcome.seconds:.1f} |", flush=True)
+    killed = len(mutants) - survived - argued
+    print(
+        f"\n{len(mutants)} mutants: {killed} killed ({hung} by a test that hung), "
+        f"{argued} argued away, {survived} survived."
+    )
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
