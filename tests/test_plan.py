@@ -143,6 +143,29 @@ def test_answers_computed_out_of_order_are_delivered_in_order() -> None:
     assert pair.plan.deliver() == ["0", "1", "2", "3"]
 
 
+def test_keys_are_not_compared_to_be_delivered() -> None:
+    """A key need only be hashable: that of an expression, say, has no truth in its ==."""
+
+    class Expression:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("the truth of an expression is not known")
+
+        __hash__ = object.__hash__
+
+    keys: list[Hashable] = [Expression() for _ in range(4)]
+    table, plan = Table(Unbounded({})), Plan(keys, keys)
+    elsewhere, flights = Flight(None), [Flight(None), Flight(None)]
+    table.flights.claim(elsewhere, keys[:2])
+    table.open(plan)
+    assert table.claim(plan, 2, flights[0])
+    table.flights.end(elsewhere)  # given up, so that those are claimed last
+    plan.take_awaited()
+    assert table.claim(plan, 2, flights[1])
+    for flight in flights:
+        plan.take(flight, [id(key) for key in flight.keys])
+    assert plan.deliver() == [id(key) for key in keys]
+
+
 actions = st.sampled_from(["store", "store", "use", "drop"])
 
 

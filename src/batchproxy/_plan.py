@@ -111,7 +111,7 @@ class Plan:
         self._next = 0
 
     def draw(self, size: int) -> list[Hashable]:
-        """Take the next `size` keys, or as many as there are."""
+        """Take some of the next keys: `size` at most, and none only if none are left."""
         if self._drawn_back:
             batch = self._drawn_back[:size]
             del self._drawn_back[:size]
@@ -188,8 +188,8 @@ class Plan:
 
     def deliver(self) -> list[Any]:
         """The answers, one per item, in the order of the items."""
-        if self._claimed == self.keys:  # all computed here, and none asked for twice
-            return self._computed
+        if self._todo is self.keys and len(self._claimed) == len(self.keys):
+            return self._computed  # all computed here, in order, and none asked for twice
         answers = dict(zip(self._claimed, self._computed))
         answers.update(self._learned)
         return list(map(answers.__getitem__, self.keys))
