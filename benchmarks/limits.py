@@ -17,7 +17,18 @@ import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import checkpoint
 from measuring import Row, ratios, ratios_async
-from work import BACKENDS, BATCH, ITEMS, Backend, cold_limit, fetch, fetch_async, hit_limit, items
+from work import (
+    BACKENDS,
+    BATCH,
+    ITEMS,
+    SINGLES,
+    Backend,
+    cold_limit,
+    fetch,
+    fetch_async,
+    hit_limit,
+    items,
+)
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 
@@ -26,7 +37,6 @@ async def nothing() -> None:
     """What an empty ``portal.call`` calls."""
 
 
-SINGLES = [[item] for item in ITEMS[:500]]  # what is mapped one key at a time
 CALLS, AT_A_TIME, LATENCY = 200, 20, 0.010  # seconds
 IDEAL = math.ceil(CALLS / AT_A_TIME) * LATENCY
 

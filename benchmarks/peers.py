@@ -15,11 +15,10 @@ from typing import Any
 
 import anyio
 from measuring import Row, ratios, ratios_async
-from work import BATCH, ITEMS, fetch, fetch_async
+from work import BATCH, ITEMS, SINGLES, fetch, fetch_async
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
-SINGLES = [[item] for item in ITEMS[:500]]
 CALLERS = [ITEMS[start : start + 10_000] for start in range(0, 10_000, 200)]  # 19,800 distinct
 
 Map = Callable[[list[str]], Any]

@@ -16,6 +16,7 @@ def items(count: int) -> list[str]:
 
 
 ITEMS = items(100_000)
+SINGLES = [[item] for item in ITEMS[:500]]  # what is mapped one key at a time
 
 
 def fetch(items: list[str]) -> list[str]:
