@@ -40,12 +40,13 @@ def optimised(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def bare(session: nox.Session) -> None:
-    """The tests with the lowest anyio that is declared, without trio, sniffio and uvloop."""
+    """The tests with the lowest anyio that is declared, without trio, uvloop and the extras."""
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
-    others = [need for need in extra if "trio" not in need and "uvloop" not in need]
+    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop")
+    others = [need for need in extra if not need.startswith(missing)]
     session.install(".", lowest, *others)
-    for module in ("trio", "sniffio", "uvloop"):
+    for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
     session.run("pytest", *session.posargs)
 
@@ -108,6 +109,21 @@ def bench(session: nox.Session) -> None:
     session.install(".", *BENCH)
     session.run("python", "benchmarks/speed.py", *session.posargs)
     session.run("python", "benchmarks/breakdown.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def stores(session: nox.Session) -> None:
+    """What stores cost, and processes that share one; `-- --write docs/speed` keeps the tables."""
+    session.install(".[redis]", *BENCH)
+    session.run("python", "benchmarks/stores.py", *session.posargs)
+    session.run("python", "benchmarks/sharing.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def crashes(session: nox.Session) -> None:
+    """Kill processes at random moments, and look what is left."""
+    session.install(".[test]")
+    session.run("python", "proof/crashes.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

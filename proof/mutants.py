@@ -87,27 +87,33 @@ MUTANTS = [
         "hold the claim while waiting for a slot",
         "_engine.py",
         """\
-                        if not table.look(plan, self._size):
+                        if plan.left and not table.look(plan, self._size):
                             break
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not self._claim(plan, flight, caller):
+                if plan.over:
+                    continue
+                if self._stored is None:
+                    if not self._claim(plan, flight):
 """,
         """\
-                        if not self._claim(plan, flight, caller):
+                        if not self._claim(plan, flight):
                             break
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not (flight.keys or self._claim(plan, flight, caller)):
+                if plan.over:
+                    continue
+                if self._stored is None:
+                    if not (flight.keys or self._claim(plan, flight)):
 """,
     ),
     Mutant(
         "wait for a slot without looking whether it is needed",
         "_engine.py",
         """\
-                        if not table.look(plan, self._size):
+                        if plan.left and not table.look(plan, self._size):
                             break
 """,
         "",
@@ -118,14 +124,16 @@ MUTANTS = [
         """\
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or""",
-        "                if plan.over or",
+                if plan.over:
+                    continue
+""",
+        "                if plan.over:\n                    continue\n",
     ),
     Mutant(
         "make another call although the map() is over",
         "_engine.py",
-        "if plan.over or not self._claim(",
-        "if not self._claim(",
+        "                if plan.over:\n                    continue\n",
+        "",
     ),
     Mutant(
         "claim without the lock",
@@ -141,12 +149,12 @@ MUTANTS = [
         "settle without the lock",
         "_engine.py",
         """\
-                with self._table.flights.lock:
-                    self._table.settle(flight)
+        with self._table.flights.lock:
+            self._table.settle(flight)
 """,
         """\
-                if True:
-                    self._table.settle(flight)
+        if True:
+            self._table.settle(flight)
 """,
     ),
     Mutant(
@@ -160,7 +168,7 @@ MUTANTS = [
         "no checkpoint between calls",
         "_engine.py",
         """\
-        while plan.left and not plan.over:
+        while (plan.left or (plan.asking is not None and plan.asking.flight)) and not plan.over:
             await checkpoint()
 """,
         "        while plan.left and not plan.over:\n",
@@ -293,8 +301,8 @@ MUTANTS = [
     Mutant(
         "the failure of an item does not fail its map()",
         "_engine.py",
-        "                    plan.fail(next(iter(failures.values())))\n",
-        "                    pass\n",
+        "                        plan.fail(next(iter(flight.failures.values())))\n",
+        "                        pass\n",
     ),
     Mutant(
         "a traceback grows from caller to caller",
@@ -348,13 +356,13 @@ MUTANTS = [
     ),
     Mutant(
         "a nested map() knows only the innermost call around it",
-        "_engine.py",
+        "_caller.py",
         "            nest = nest[1]\n",
         "            break\n",
     ),
     Mutant(
         "a task left behind is blocked on nothing but the call that left it",
-        "_engine.py",
+        "_caller.py",
         """\
             if not flight.done:
                 self.blocked.append(flight)
@@ -370,11 +378,9 @@ MUTANTS = [
         "_engine.py",
         """\
             if self._table.flights.join(flights, wake):
-                await event.wait()
 """,
         """\
             if self._table.flights.join(flights, wake) or True:
-                await event.wait()
 """,
     ),
     Mutant(
@@ -392,8 +398,8 @@ MUTANTS = [
     Mutant(
         "items that failed count as computed",
         "_engine.py",
-        "self._computed += len(results) - len(failures)",
-        "self._computed += len(results)",
+        "self._computed += len(flight.results) - len(flight.failures)",
+        "self._computed += len(flight.results)",
     ),
     Mutant(
         "a child process counts the calls of its parent as running",
@@ -624,8 +630,9 @@ MUTANTS = [
     Mutant(
         "one failed item keeps its neighbours out of the cache",
         "_table.py",
-        "if key in values]",
-        "if key in values and not flight.failures]",
+        "            keys = [key for key in self.flights.current(flight) if key in values]\n"
+        "            results =",
+        "            keys = []\n            results =",
     ),
     Mutant(
         "keep what was forgotten during its call",
@@ -710,16 +717,16 @@ MUTANTS = [
         "forget what is left when a call was given up",
         "_plan.py",
         """\
-            while self.left:
-                lost.update(self.draw(self.left))
+        while self.left:
+            wanted.update(self.draw(self.left))
 """,
         "",
     ),
     Mutant(
         "keys that were given up lose their place",
         "_plan.py",
-        "[key for key in self.distinct if key in lost]",
-        "[key for key in reversed(self.distinct) if key in lost]",
+        "[key for key in self.distinct if key in wanted]",
+        "[key for key in reversed(self.distinct) if key in wanted]",
     ),
     Mutant(
         "who waits for a call that was given up gets None",
@@ -801,11 +808,11 @@ MUTANTS = [
         "one limit for all event loops together",
         "_slots.py",
         """\
-            limiter = self._limiters[loop]
+            return self._limiters[loop]
         except KeyError:
 """,
         """\
-            limiter = next(iter(self._limiters.values()))
+            return next(iter(self._limiters.values()))
         except StopIteration:
 """,
     ),
@@ -1006,8 +1013,8 @@ MUTANTS = [
     Mutant(
         "clear() is no checkpoint",
         "_async.py",
-        "        self._engine.cache.clear()\n        await checkpoint()\n",
-        "        self._engine.cache.clear()\n",
+        "            await anyio.to_thread.run_sync(cache.clear)\n        await checkpoint()\n",
+        "            await anyio.to_thread.run_sync(cache.clear)\n",
     ),
     Mutant(
         "a call forgets the calls that it is nested in",
@@ -1030,8 +1037,8 @@ MUTANTS = [
     Mutant(
         "calls live in no loop",
         "_async.py",
-        "_InTask(map_func, loop, home=loop)",
-        "_InTask(map_func, loop)",
+        "_InTask(map_func, loop, home=loop, ",
+        "_InTask(map_func, loop, ",
     ),
     # --- The synchronous face ---
     Mutant(
@@ -1055,8 +1062,8 @@ MUTANTS = [
     Mutant(
         "nobody knows which loop a synchronous map() holds up",
         "_sync.py",
-        ", holding=running_loop())",
-        ")",
+        ", holding=running_loop(), ",
+        ", ",
     ),
     Mutant(
         "the slot of a worker thread is free before the thread is",

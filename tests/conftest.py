@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tools")  # so that what it asserts is asserted under -O, too
+# So that what they assert is asserted under -O, too.
+pytest.register_assert_rewrite("tools", "memory_store", "redis_server", "test_durable")
+from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
 
 
@@ -48,6 +50,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
             return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
+@pytest.fixture(params=["asyncio", "trio"])
+def sync_backend(request: pytest.FixtureRequest) -> Any:
+    """What runs the engine of synchronous proxies."""
+    return request.param
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is parametrised with, or marked to need, a library that is not there."""
     for library in ("trio", "uvloop"):
@@ -56,5 +64,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             callspec = getattr(item, "callspec", None)
             parameters = callspec.params.values() if callspec is not None else ()
-            if library in map(str, parameters) or item.get_closest_marker(f"needs_{library}"):
+            names = {each for each in parameters if isinstance(each, str)}
+            if library in names or item.get_closest_marker(f"needs_{library}"):
                 item.add_marker(pytest.mark.skip(reason=f"{library} is not installed"))

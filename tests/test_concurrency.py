@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from tools import Calls, Outcomes, assert_idle, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
-from batchproxy._engine import innermost
+from batchproxy._caller import innermost
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from batchproxy import (
     _portal,
     _rings,
 )
-from batchproxy._engine import innermost
+from batchproxy._caller import innermost
 from batchproxy._flights import Flight, Flights
 from batchproxy._plan import Plan
 from batchproxy._table import Table

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from tools import VirtualTimeLoop, assert_idle
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
-from batchproxy._engine import innermost
+from batchproxy._caller import innermost
 from batchproxy._flights import Flight
 
 settings.register_profile("nightly", max_examples=2000, deadline=None)

@@ -31,6 +31,7 @@ class Pair:
         before = self.plan.left
         flight = Flight(None)
         if self.table.claim(self.plan, size, flight):
+            self.plan.claim(flight)
             assert 1 <= len(flight.keys) <= size
             assert len(flight.keys) == size or not self.plan.left
             self.here.append(flight)
@@ -125,7 +126,31 @@ def test_keys_given_up_are_drawn_in_order() -> None:
     plan.take_awaited()
     flight = Flight(None)
     assert table.claim(plan, 9, flight)
+    plan.claim(flight)
     assert flight.keys == keys
+
+
+def test_keys_that_moved_into_a_call_are_waited_for_there() -> None:
+    """Of the flight that asked a store for them, and of the call both, in whatever order."""
+    for first_asked in (True, False):
+        keys: list[Hashable] = [0, 1, 2]
+        table, plan = Table(Unbounded({})), Plan(keys, keys)
+        asked, call = Flight(None), Flight(None)
+        table.flights.claim(asked, [0, 1])
+        if not first_asked:
+            table.flights.claim(call, [2])
+        table.open(plan)
+        table.found(asked, {0: "stored"}, keep=True)
+        table.flights.move(asked, call, [1])
+        table.flights.end(asked)
+        call.results = [f"computed {key}" for key in call.keys]
+        table.settle(call)
+        plan.take_awaited()
+        assert plan.awaited == {}
+        assert plan.left == first_asked
+        learned = {0: "stored", 1: "computed 1"} | ({} if first_asked else {2: "computed 2"})
+        assert plan._learned == learned
+        assert plan.shared == len(learned)
 
 
 def test_answers_computed_out_of_order_are_delivered_in_order() -> None:
@@ -158,9 +183,11 @@ def test_keys_are_not_compared_to_be_delivered() -> None:
     table.flights.claim(elsewhere, keys[:2])
     table.open(plan)
     assert table.claim(plan, 2, flights[0])
+    plan.claim(flights[0])
     table.flights.end(elsewhere)  # given up, so that those are claimed last
     plan.take_awaited()
     assert table.claim(plan, 2, flights[1])
+    plan.claim(flights[1])
     for flight in flights:
         plan.take(flight, [id(key) for key in flight.keys])
     assert plan.deliver() == [id(key) for key in keys]

@@ -24,24 +24,30 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import settings
-from tools import assert_idle
+from memory_store import MemoryStore
+from tools import assert_idle, names
 
 from batchproxy import (
     AsyncBatchingMapProxy,
     BatchingMapProxy,
     Cache,
+    _durable,
     _engine,
     _flights,
+    _leases,
     _plan,
+    _stored,
     _table,
     _values,
 )
+from batchproxy._leases import this_process
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
 ROUNDS = 500 if PROFILE == "nightly" else 60  # map() calls of each caller
 
 LOOPS = ["asyncio", "asyncio", "trio", "trio"]
-FILES = {module.__file__ for module in (_engine, _flights, _plan, _table, _values)}
+MODULES = (_durable, _engine, _flights, _leases, _plan, _stored, _table, _values)
+FILES = {module.__file__ for module in MODULES}
 
 
 class Boom(Exception):
@@ -74,24 +80,27 @@ def interference(seed: int) -> Iterator[None]:
 class Race:
     """Callers in eight threads, who check what they get and what their functions are asked for."""
 
-    def __init__(self, max_size: int | None, seed: int) -> None:
-        self.cache = Cache[int](max_size=max_size)
+    def __init__(self, seed: int, cache: Cache[int], *others: Cache[int]) -> None:
+        self.cache = cache
+        self.caches = [cache, *others]  # several share a store, as those of several processes do
         self.seed = seed
         self.wrong: list[object] = []
         self._start = threading.Barrier(8)
         self._lock = threading.Lock()
         self._under_way: Counter[int] = Counter()
         self._computed: set[int] = set()
-        self._unbounded = max_size is None
 
     def run(self) -> None:
         with (
             interference(self.seed),
             BatchingMapProxy[int, int](2, cache=self.cache) as proxy,
         ):
-            loops = AsyncBatchingMapProxy[int, int](3, 2, cache=self.cache)
+            loops = [AsyncBatchingMapProxy[int, int](3, 2, cache=cache) for cache in self.caches]
             functions = [
-                *[partial(anyio.run, self.loop, loops, n, backend=LOOPS[n]) for n in range(4)],
+                *[
+                    partial(anyio.run, self.loop, loops[n % len(loops)], n, backend=LOOPS[n])
+                    for n in range(4)
+                ],
                 *[partial(self.thread, proxy, 4 + n) for n in range(4)],
             ]
             threads = [
@@ -104,7 +113,7 @@ class Race:
                 thread.join(30 if ROUNDS < 100 else 600)
                 assert not thread.is_alive(), (f"{thread} hangs", self.wrong)
             assert self.wrong == []
-            assert_idle(loops)
+            assert_idle(*loops)
             now = proxy.statistics()
             assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
             assert now.calls == now.completed + now.failed + now.cancelled
@@ -123,7 +132,7 @@ class Race:
             self._under_way.update(items)
             if twice := [item for item in items if self._under_way[item] > 1]:
                 self.wrong.append(("computed twice at once", twice))
-            if self._unbounded and (again := self._computed.intersection(items)):
+            if again := self.known().intersection(items):
                 self.wrong.append(("computed again", again))
         try:
             yield
@@ -132,6 +141,10 @@ class Race:
         finally:
             with self._lock:
                 self._under_way.subtract(items)
+
+    def known(self) -> set[int]:
+        """What nobody may compute any more."""
+        return self._computed
 
     def check(self, items: list[int], answers: list[int]) -> None:
         if answers != [-item for item in items]:
@@ -196,4 +209,27 @@ class Race:
 @pytest.mark.parametrize("max_size", [None, 0, 4])
 def test_threads_that_race_for_every_line(max_size: int | None) -> None:
     """Loops and threads on one cache: right answers, nothing twice at once, nothing left behind."""
-    Race(max_size, seed=1).run()
+    race = Race(1, Cache[int](max_size=max_size))
+    if max_size is not None:
+        race.known = set  # type: ignore[method-assign] # what the cache has no room for, is forgotten
+    race.run()
+
+
+@pytest.mark.needs_trio
+@pytest.mark.timeout(60 if ROUNDS < 100 else 1200)
+@pytest.mark.parametrize("max_size", [None, 0])
+def test_caches_that_share_a_store_race_for_every_line(max_size: int | None) -> None:
+    """As if they were of two processes; and no key is computed that the store has, or keeps one."""
+    store = MemoryStore()
+    race = Race(1, *[Cache[int](max_size, store=store, namespace="n") for _ in range(2)])
+    keys = {names(key)[0]: key for key in range(8 * ROUNDS)}
+
+    def stored() -> set[int]:
+        with store.lock:
+            return {keys[name] for _, name in store.values}
+
+    race.known = stored  # type: ignore[method-assign] # a result may be lost before it is written
+    race.run()
+    this_process().flush(10)
+    assert store.claims == {}
+    assert not this_process()._claiming

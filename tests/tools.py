@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from batchproxy import AsyncBatchingMapProxy, _rings
+from batchproxy import AsyncBatchingMapProxy, _digests, _rings
 
 
 async def settle(ticks: int = 30) -> None:
@@ -63,6 +63,11 @@ class Calls:
         if number in self._errors:
             raise self._errors[number]
         return [self._f(item) for item in items]
+
+    async def wait_begun(self, calls: int = 1) -> None:
+        """Wait until there have been so many calls; for those that worker threads come before."""
+        while len(self.batches) < calls:  # noqa: ASYNC110 - it is asked in a few tests only
+            await anyio.sleep(0.001)
 
     def finish(self, number: int) -> None:
         """Let the call of that number answer."""
@@ -141,3 +146,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 def naive(items: Iterable[Any], f: Callable[[Any], Any] = str) -> list[Any]:
     """What any proxy must be equal to."""
     return [f(item) for item in items]
+
+
+def names(*keys: Hashable) -> list[bytes]:
+    """What `keys` are called in a store."""
+    return _digests.digests(keys)

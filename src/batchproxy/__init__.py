@@ -8,6 +8,8 @@ from ._errors import BatchProxyError as BatchProxyError
 from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
+from ._errors import StoreError as StoreError
+from ._progress import Progress as Progress
 from ._statistics import Statistics as Statistics
 from ._sync import BatchingMapProxy as BatchingMapProxy
 
@@ -21,7 +23,9 @@ __all__ = [
     "CircularWaitError",
     "ClosedError",
     "PortalError",
+    "Progress",
     "Statistics",
+    "StoreError",
 ]
 
 # Tracebacks, documentation and pickles shall name what users import, not the room it lives in.

@@ -8,14 +8,18 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 from weakref import ref
 
+import anyio
+import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from ._cache import Cache
-from ._engine import Caller, Engine, innermost
+from ._caller import Caller, innermost
+from ._engine import Engine
 from ._errors import AnswerTypeError
 from ._flights import Flight
 from ._loops import running_loop
 from ._plan import Answer, Plan
+from ._progress import Progress, reporting
 from ._statistics import Statistics
 
 S = TypeVar("S")
@@ -80,6 +84,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Awaitable[Answer[T]]],
         *,
         return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[T]: ...
 
     @overload
@@ -89,6 +94,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Awaitable[Answer[T]]],
         *,
         return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[T | Exception]: ...
 
     async def map(
@@ -97,6 +103,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Awaitable[Answer[T]]],
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[Any]:
         """Give the result of each of `items`, in their order.
 
@@ -112,6 +119,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 `Exception` instance among the results is the failure of that one item.
             return_exceptions: If true, failed items hold their exception in the list, every batch
                 is called, and nothing is raised for them, as in `asyncio.gather`.
+            progress: True for a bar (it needs the extra ``progress``), or a plain function that is
+                given a `Progress` whenever something has changed, at most a few times per call of
+                `map_func`. If it raises, that is logged, and it is not called again.
 
         Returns:
             A new list as long as `items`.
@@ -126,15 +136,20 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             CircularWaitError: This ``map()`` would wait for itself: it was called, directly or not,
                 by the very call that computes what it asks for.
             ClosedError: The proxy is closed.
+            StoreError: The store of the cache failed. What had been computed stays in memory, and
+                is written when the store works again.
             TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
-                or `map_func` cannot be called.
+                `map_func` cannot be called, `progress` is no bool or plain function, or a key is of
+                a type that a store cannot have.
+            ImportError: `progress` is True, and tqdm is not installed.
 
         Checkpoints: Always one, also for an empty list or if everything is cached; and one before
         every call of `map_func`.
 
         Cancellation: A cancelled caller leaves at once. Its running calls are cancelled and their
         keys released, and others who wait for those keys compute them anew. Finished batches stay
-        cached. Cancelling one who waits for another's call disturbs nobody.
+        cached. Cancelling one who waits for another's call disturbs nobody. Where there is a
+        store, results that are being written are still written.
 
         Threads: May be called in any event loop, also in several at once; from a synchronous thread
         through a portal: ``portal.call(proxy.map, items, map_func)``. `map_func` runs in the
@@ -142,13 +157,14 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         and then uses the slot of its own call.
         """
         engine = self._engine
-        plan = engine.begin(items, map_func, keep_failures=return_exceptions)
+        report = reporting(progress)
+        plan = engine.begin(items, map_func, keep_failures=return_exceptions, reporting=report)
         if not isinstance(plan, Plan):
             await checkpoint()
             engine.count(len(plan))
             return plan
         loop = running_loop()
-        caller = _InTask(map_func, loop, home=loop)
+        caller = _InTask(map_func, loop, home=loop, reporting=report)
         outside = innermost.set(caller.nest)
         try:
             await engine.run(plan, caller)
@@ -157,6 +173,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 innermost.reset(outside)
             except ValueError:
                 pass  # the loop was torn down, and the collector ends this in another context
+            if report is not None:
+                report.end()
         return engine.finish(plan)
 
     async def clear(self) -> None:
@@ -165,11 +183,21 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         When it returns, no later ``map()`` gets a result whose computation began before. Callers
         already waiting for a call under way still get its result.
 
-        Checkpoints: One, after everything is forgotten.
+        Raises:
+            StoreError: The cache has a store, which failed; what it still has is not known.
+
+        Checkpoints: One, after everything is forgotten; with a store, which is cleared in a worker
+        thread, also before.
+
+        Cancellation: With a store, it takes effect when that is cleared.
 
         Threads: May be called from any event loop.
         """
-        self._engine.cache.clear()
+        cache = self._engine.cache
+        if cache._durable is None:
+            cache.clear()
+        else:
+            await anyio.to_thread.run_sync(cache.clear)
         await checkpoint()
 
     async def aclose(self) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
 
+from ._codecs import Codec
+from ._durable import Durable
+from ._store import Store
 from ._table import Table
 from ._values import Bounded, Expiring, Mapped, Unbounded
 
@@ -22,27 +26,60 @@ class Cache(Generic[T]):
     Calls under way never count towards `max_size`, and nothing that the cache forgets is lost to a
     ``map()`` already waiting for it: a bound costs recomputations, never answers.
 
+    With a `store` the results outlive the process. Memory stays in front: what is missing there is
+    looked up in the store, in bulk, and every batch is written before anybody is told of its
+    results. Processes that use the same store and namespace at the same time share the work, if
+    the store is a `SharedStore`, as those of `batchproxy.stores` are. Values in memory are not
+    looked up again: what another process deletes or replaces is not noticed.
+
     Args:
-        max_size: The most values kept, 0 or more; None (the default) for no bound. With 0 nothing
-            is kept and only work under way is shared. A full cache replaces its oldest value that
-            was not used lately. A list larger than the cache, mapped again and again, finds as much
-            of itself as there is room for: mapped whole, or page by page if it is not larger than
-            four times the cache.
+        max_size: The most values kept in memory, 0 or more; None (the default) for no bound. With 0
+            nothing is kept and only work under way is shared. A full cache replaces its oldest
+            value that was not used lately. A list larger than the cache, mapped again and again,
+            finds as much of itself as there is room for: mapped whole, or page by page if it is not
+            larger than four times the cache.
         ttl: Seconds, 0 or more, after which a value is forgotten, counted from the end of the call
-            that gave it, on the monotonic clock; None (the default) for never.
+            that gave it, on the monotonic clock; None (the default) for never. In a store they are
+            counted on its own clock; a value that was read from there is not kept in memory.
+        store: Where results are kept beyond this process: a `SQLiteStore`, a `RedisStore`, or a
+            `Store` of your own.
+        namespace: What the results in the store are the results of. It stands for the function, the
+            model and the version of the prompt: give it another name when one of these changes.
+        codec: How values become bytes; by default bytes, text, JSON and NumPy arrays do, and others
+            are refused. See `batchproxy.codecs`.
+        on_store_error: ``"raise"`` (the default): a store that fails ends the ``map()`` with a
+            `StoreError`; what had been computed stays in memory, and is written with the next batch
+            for which the store works. ``"continue"``: it is logged once, and ``map()`` computes
+            without it.
 
     Raises:
-        TypeError: `max_size` is no integer, or `ttl` no number.
-        ValueError: one of them is negative, or `ttl` is NaN.
+        TypeError: `max_size` is no integer, `ttl` no number, `store` no `Store`, `namespace` no
+            text, or `codec` no `Codec`.
+        ValueError: `max_size` or `ttl` is negative, `ttl` is NaN, a store has no namespace, or
+            there is something for a store and none is given.
 
     Threads: every method may be called from any thread; none is a checkpoint or blocks, except as
-    long as another thread is inside one.
+    long as another thread is inside one. With a store, `prime`, `invalidate`, `clear` and `close`
+    write to it, and block so long: in an event loop, call them in a worker thread.
     """
 
-    def __init__(self, max_size: int | None = None, ttl: float | None = None) -> None:
+    def __init__(
+        self,
+        max_size: int | None = None,
+        ttl: float | None = None,
+        *,
+        store: Store | None = None,
+        namespace: str | None = None,
+        codec: Codec | None = None,
+        on_store_error: Literal["raise", "continue"] = "raise",
+    ) -> None:
         _check_bounds(max_size, ttl)
+        _check_store(store, namespace, codec, on_store_error)
         values = Unbounded({}) if max_size is None else Bounded(max_size)
         self._table = Table(values if ttl is None else Expiring(values, ttl))
+        self._durable: Durable | None = None
+        if store is not None and namespace is not None:
+            self._durable = Durable(store, namespace, codec, ttl, on_store_error)
 
     @classmethod
     def _over(cls, mapping: MutableMapping[Any, T]) -> Cache[T]:
@@ -50,6 +87,7 @@ class Cache(Generic[T]):
         cache = cls.__new__(cls)
         # Only a real dict is known to have no __missing__ and to be readable while others write.
         cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))
+        cache._durable = None
         return cache
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
@@ -64,6 +102,9 @@ class Cache(Generic[T]):
         Raises:
             TypeError: `mapping` is no mapping.
             ValueError: one of its values is an exception; those are never cached.
+            AnswerTypeError: a value is of a type that the store cannot have.
+            AnswerValueError: a value would not come back equal from the store.
+            StoreError: the store failed; it is not known what it has of these keys.
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(
@@ -74,7 +115,16 @@ class Cache(Generic[T]):
         for key, value in answers.items():
             if isinstance(value, Exception):
                 raise ValueError(f"prime() got an exception for {key!r}: exceptions are not cached")
-        self._table.prime(answers)
+        if self._durable is None:
+            self._table.prime(answers)
+            return
+        encoded, refused = self._durable.encoded(answers, {})
+        for failure in refused.values():
+            raise failure.error
+        with self._durable.forgetting():
+            self._table.invalidate(answers)  # no call under way may write its own any more
+            self._durable.replace(encoded)
+            self._table.prime(answers)
 
     def invalidate(self, keys: Iterable[Any]) -> None:
         """Forget the results of `keys`, also those that calls under way are about to give.
@@ -87,30 +137,69 @@ class Cache(Generic[T]):
 
         Raises:
             TypeError: `keys` is a single string or bytes object, or no iterable.
+            StoreError: the store failed; it is not known what it still has.
         """
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
             raise TypeError(
                 f"invalidate() takes an iterable of keys, got the {type(keys).__qualname__} "
                 f"{keys!r}; put a single key into a list: invalidate([{keys!r}])"
             )
-        self._table.invalidate(list(keys))
+        keys = list(keys)
+        if self._durable is None:
+            self._table.invalidate(keys)
+            return
+        with self._durable.forgetting():
+            self._table.invalidate(keys)  # no call under way may write its result any more
+            self._durable.delete(keys)
+            self._table.invalidate(keys)  # what was read in the meantime
 
     def clear(self) -> None:
-        """`invalidate` everything."""
-        self._table.clear()
+        """`invalidate` everything, in a store all that its namespace has.
+
+        Raises:
+            StoreError: the store failed; it is not known what it still has.
+        """
+        if self._durable is None:
+            self._table.clear()
+            return
+        with self._durable.forgetting():
+            self._table.clear()
+            self._durable.delete(None)
+            self._table.clear()
+
+    def close(self) -> None:
+        """Close the store, if there is one; deletes nothing. Closing twice is fine.
+
+        Results that could not be written are written first, if that is possible now, and claims of
+        calls that were given up are released, for which it waits a second at most.
+        """
+        if self._durable is not None:
+            self._durable.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def __len__(self) -> int:
-        """The number of values; calls under way do not count."""
+        """The number of values in memory; calls under way do not count, nor does the store."""
         return len(self._table)
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is a value for `key`; a call under way is none."""
+        """Whether there is a value for `key` in memory; a call under way is none."""
         return key in self._table
 
     def __repr__(self) -> str:
         flights = self._table.flights
         under_way = f"{len(flights)} keys in flight, {flights.waiting()} waiting"
-        return f"<Cache: {len(self)} values, {under_way}>"
+        durable = "" if self._durable is None else f", {self._durable!r}"
+        return f"<Cache: {len(self)} values, {under_way}{durable}>"
 
 
 def _check_bounds(max_size: object, ttl: object) -> None:
@@ -124,3 +213,27 @@ def _check_bounds(max_size: object, ttl: object) -> None:
             raise TypeError(f"ttl must be a number of seconds or None, got {ttl!r}")
         if ttl < 0 or math.isnan(ttl):
             raise ValueError(f"ttl must be 0 seconds or more, or None for no end, got {ttl}")
+
+
+def _check_store(store: object, namespace: object, codec: object, on_store_error: object) -> None:
+    if on_store_error not in ("raise", "continue"):
+        raise ValueError(f"on_store_error must be 'raise' or 'continue', got {on_store_error!r}")
+    if codec is not None and not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a batchproxy.codecs.Codec, got {codec!r}")
+    if store is None:
+        if namespace is not None or codec is not None:
+            raise ValueError("namespace and codec are for a store: give store=, too")
+        return
+    if not isinstance(store, Store):
+        raise TypeError(
+            f"store must be a batchproxy.stores.Store, such as SQLiteStore(path), got {store!r}; "
+            "a mapping can be given to a proxy, as cache="
+        )
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"namespace must be text, got {namespace!r}")
+    if not namespace:
+        raise ValueError(
+            f"a store needs a namespace, got {namespace!r}: a name for what its results are the "
+            "results of, the function, the model and the version of the prompt; for example "
+            "namespace='embed-v3'. Results of another namespace are never found"
+        )

@@ -9,77 +9,24 @@ from __future__ import annotations
 
 import math
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextlib import suppress
-from contextvars import ContextVar
-from typing import Any, ClassVar, TypeAlias
-from weakref import ref
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from . import _rings
 from ._cache import Cache
+from ._caller import Caller
 from ._errors import ClosedError
 from ._flights import Flight
 from ._loops import is_being_cancelled, is_cancellation, post
 from ._plan import Failure, Plan, check_answer, failures_in, listed, unhashable
+from ._progress import Progress, Reporting
 from ._slots import Slots
 from ._statistics import Statistics
-
-Nest: TypeAlias = "tuple[ref[Flight], Nest | None]"
-"""The calls that some code is inside of: the innermost, and the others around it.
-
-Weak: a task that a ``map_func`` left behind must not keep the results of that call alive.
-"""
-
-innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
-
-
-class Caller(ABC):
-    """Who calls ``map()``: from where, and how its `map_func` is called."""
-
-    __slots__ = ("ancestors", "blocked", "home", "loop", "map_func", "nest")
-
-    interruptible: ClassVar[bool] = True
-    """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
-
-    def __init__(
-        self,
-        map_func: Callable[[list[Any]], Any],
-        loop: Any,
-        *,
-        home: object = None,
-        holding: object = None,
-    ) -> None:
-        self.map_func = map_func
-        self.loop = loop  # where the engine runs
-        self.home = home  # where the calls of map_func run, if they are tasks
-        # The calls that this map() is nested in, the innermost first, and the link to that one.
-        self.ancestors: list[Flight] = []
-        self.nest: Nest | None = None
-        # What stands still until this map() returns: the event loop whose thread it holds, and the
-        # call that it is nested in.
-        self.blocked: list[object] = [] if holding is None else [holding]
-        nest = innermost.get()
-        while nest is not None:
-            if (flight := nest[0]()) is not None:
-                self.ancestors.append(flight)
-                self.nest = self.nest or nest
-            nest = nest[1]
-        for flight in self.ancestors:
-            if not flight.done:
-                self.blocked.append(flight)
-                break
-
-    @abstractmethod
-    def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
-        """Call `map_func` with `items`, inside `flight`.
-
-        Gives the answer; what the function raised is raised, or given as a `Failure` (a function of
-        another thread may raise what no coroutine can pass on, such as `StopIteration`).
-        """
+from ._stored import WINDOW, Stored, pause
 
 
 class Engine:
@@ -114,12 +61,15 @@ class Engine:
         self._table = cache._table
         self._key = key
         self._slots = None if max_concurrency is None else Slots(max_concurrency)
+        durable = cache._durable
+        self._stored = None if durable is None else Stored(self._table, durable)
         # Counted under the lock of the cache; a call is in `_running` until it is released, so that
         # those cancelled need no count of their own.
         self._running: set[Flight] = set()
         self._calls = self._completed = self._failed = self._computed = 0
-        self._returned: list[tuple[int, int]] = []  # items and shared keys, to be added up here:
-        self._maps = self._items = self._shared = 0
+        # Items, and keys shared and stored, to be added up here:
+        self._returned: list[tuple[int, int, int]] = []
+        self._maps = self._items = self._shared = self._from_store = 0
 
     def __repr__(self) -> str:
         return (
@@ -144,13 +94,19 @@ class Engine:
                 running=running,
                 computed=self._computed,
                 shared=self._shared,
+                stored=self._from_store,
                 in_flight=len(table.flights),
                 waiting=table.flights.waiting(),
                 cached=len(table),
             )
 
     def begin(
-        self, items: Iterable[Any], map_func: object, *, keep_failures: bool
+        self,
+        items: Iterable[Any],
+        map_func: object,
+        *,
+        keep_failures: bool,
+        reporting: Reporting | None,
     ) -> list[Any] | Plan:
         """The answers if the cache has them all, else the plan that `run` is to carry out.
 
@@ -166,6 +122,10 @@ class Engine:
         try:
             answers = self._table.lookup(keys)
             if answers is not None:
+                if reporting is not None:
+                    total = len(set(keys))
+                    reporting(Progress(total, total, total, 0, 0, 0))
+                    reporting.end()
                 return answers
             plan = Plan(items, keys, keep_failures=keep_failures)
         except TypeError:
@@ -191,15 +151,23 @@ class Engine:
         elif not plan.left:  # somebody was quicker
             await checkpoint()  # the only one here
         try:
+            if self._stored is not None:
+                plan.asking = self._stored.asking()
+                await self._read(plan, caller)
             while True:
+                caller.tell(plan)
                 if plan.left > self._size and self._most_tasks > 1:
                     await self._call_in_tasks(plan, caller)
                 else:
                     await self._call_batches(plan, caller)
-                if plan.over or not plan.awaited:
+                caller.tell(plan)
+                held = plan.asking is not None and plan.asking.held
+                if plan.over or not (plan.awaited or held):
                     break
                 await self._sleep(plan, caller)
                 plan.take_awaited()
+                if held:
+                    await self._read_held(plan, caller)
         finally:
             # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
             # asyncio does the second time. That one is on its way out; no other may stop us.
@@ -249,7 +217,7 @@ class Engine:
     async def _call_batches(self, plan: Plan, caller: Caller) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         table = self._table
-        while plan.left and not plan.over:
+        while (plan.left or (plan.asking is not None and plan.asking.flight)) and not plan.over:
             await checkpoint()
             flight = Flight(caller.home)
             plan.running.add(flight)
@@ -261,13 +229,20 @@ class Engine:
                     except anyio.WouldBlock:
                         # What others compute by now is not worth waiting for a slot; and who meets
                         # a call under way shares its failure instead of repeating it.
-                        if not table.look(plan, self._size):
+                        if plan.left and not table.look(plan, self._size):
                             break
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not self._claim(plan, flight, caller):
+                if plan.over:
                     continue
+                if self._stored is None:
+                    if not self._claim(plan, flight):
+                        continue
+                elif not await self._claim_stored(plan, flight, caller):
+                    continue
+                if caller.blocked:
+                    _rings.block(flight, caller.blocked, (flight,))
                 try:
                     outcome = await caller.call(flight, plan.items_of(flight.keys))
                 except Exception as error:
@@ -276,48 +251,71 @@ class Engine:
                         # To its own map() a failure; to those who wait, a call that was given up.
                         self._fail(plan, flight, outcome)
                         continue
-                self._settle(plan, flight, outcome)
+                if self._accept(plan, flight, outcome):
+                    if self._stored is None:
+                        self._keep(flight)
+                    else:
+                        await self._stored.publish(plan, flight, caller.loop, self._keep)
+                    plan.take(flight, flight.results)
+                    if flight.failures:
+                        plan.fail(next(iter(flight.failures.values())))
             finally:
                 self._release(plan, flight, caller)
+            caller.tell(plan)
 
-    def _claim(self, plan: Plan, flight: Flight, caller: Caller) -> bool:
+    def _claim(self, plan: Plan, flight: Flight) -> bool:
         with self._table.flights.lock:
             if not self._table.claim(plan, self._size, flight):
                 return False
-            self._calls += 1
-            self._running.add(flight)
-        if caller.blocked:
-            _rings.block(flight, caller.blocked, (flight,))
+            plan.claim(flight)
+            self._begin_call(flight)
+            return True
+
+    async def _claim_stored(self, plan: Plan, flight: Flight, caller: Caller) -> bool:
+        assert self._stored is not None
+        try:
+            if not await self._stored.claim(plan, flight, self._size, caller.loop):
+                return False
+        except Exception as error:  # not raised here: calls that cannot be cancelled shall end
+            plan.abort(Failure(error, error.__traceback__))
+            return False
+        with self._table.flights.lock:
+            self._begin_call(flight)
         return True
 
-    def _settle(self, plan: Plan, flight: Flight, outcome: Any) -> None:
-        """Put the outcome of a call into its flight, its results into the cache, all into the plan.
+    def _begin_call(self, flight: Flight) -> None:
+        """Count a call. *Locked.*"""
+        self._calls += 1
+        self._running.add(flight)
+
+    def _accept(self, plan: Plan, flight: Flight, outcome: Any) -> bool:
+        """Put the outcome of a call into its flight; False, and into `plan`, if it failed.
 
         A call that ended with a `BaseException` that is no `Exception` counts as given up.
         """
         if not isinstance(outcome, Failure):
             try:
                 results = check_answer(outcome, flight.keys)
-                failures = failures_in(flight.keys, results)
+                flight.failures = failures_in(flight.keys, results)
+                flight.results = results
+                return True
             except Exception as error:
                 outcome = Failure(error, error.__traceback__)
-            else:
-                flight.failures, flight.results = failures, results
-                with self._table.flights.lock:
-                    self._table.settle(flight)
-                    self._running.discard(flight)
-                    self._completed += 1
-                    self._computed += len(results) - len(failures)
-                plan.take(flight, results)
-                if failures:
-                    plan.fail(next(iter(failures.values())))
-                return
         if isinstance(outcome.error, Exception):
             flight.failures = dict.fromkeys(flight.keys, outcome)
             with self._table.flights.lock:
                 self._running.discard(flight)
                 self._failed += 1
         self._fail(plan, flight, outcome)
+        return False
+
+    def _keep(self, flight: Flight) -> None:
+        """Put the results of a call into the cache, and release its keys. From any thread."""
+        with self._table.flights.lock:
+            self._table.settle(flight)
+            self._running.discard(flight)
+            self._completed += 1
+            self._computed += len(flight.results) - len(flight.failures)
 
     def _fail(self, plan: Plan, flight: Flight, failure: Failure) -> None:
         plan.take(flight, [failure.error] * len(flight.keys))
@@ -326,6 +324,8 @@ class Engine:
     def _release(self, plan: Plan, flight: Flight, caller: Caller) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
         self._table.flights.end(flight)
+        if flight.hold is not None and flight.done:  # else a thread will
+            flight.hold.release()
         if caller.blocked:
             _rings.unblock(flight, caller.blocked)
         if flight.slot is not None:
@@ -333,8 +333,38 @@ class Engine:
         self._running.discard(flight)
         plan.running.discard(flight)
 
+    async def _read(self, plan: Plan, caller: Caller) -> None:
+        """Ask the store for all that `plan` is to compute. Takes no slot."""
+        assert self._stored is not None
+        missing: list[Hashable] = []
+        while plan.left:
+            flight = Flight(caller.home)
+            plan.running.add(flight)
+            try:
+                with self._table.flights.lock:
+                    if not self._table.claim(plan, WINDOW, flight):
+                        break
+                missing += await self._stored.read(plan, flight, caller.loop)
+            finally:
+                self._release(plan, flight, caller)
+            caller.tell(plan)
+        plan.start(plan.distinct if len(missing) == len(plan.distinct) else missing)
+
+    async def _read_held(self, plan: Plan, caller: Caller) -> None:
+        """Look whether other processes have ended their calls; what is left is to be computed."""
+        asking = plan.asking
+        assert asking is not None
+        held, asking.held = asking.held, []
+        plan.again(held)
+        before = plan.left
+        await self._read(plan, caller)
+        asking.polls = 0 if plan.left < before else asking.polls + 1
+
     async def _sleep(self, plan: Plan, caller: Caller) -> None:
-        """Wait until one of the calls that `plan` awaits has ended."""
+        """Wait until one of the calls that `plan` awaits has ended.
+
+        If other processes are computing some of it, then at most until they are to be asked again.
+        """
         flights = tuple(plan.awaited)
         event = anyio.Event()
 
@@ -345,7 +375,11 @@ class Engine:
         try:
             _rings.block_checked(wake, caller.blocked, plan.awaited)
             if self._table.flights.join(flights, wake):
-                await event.wait()
+                if plan.asking is not None and plan.asking.held:
+                    with anyio.move_on_after(pause(plan.asking.polls)):
+                        await event.wait()
+                else:
+                    await event.wait()
             else:  # somebody was quicker
                 await checkpoint()
         finally:
@@ -365,23 +399,24 @@ class Engine:
                 raise error.with_traceback(traceback)
             finally:
                 del error, traceback, plan  # this frame is in the traceback now: a cycle
-        self.count(len(plan.keys), plan.shared)
+        self.count(len(plan.keys), plan.shared, plan.stored)
         return plan.deliver()
 
-    def count(self, items: int, shared: int = 0) -> None:
+    def count(self, items: int, shared: int = 0, stored: int = 0) -> None:
         """Count a ``map()`` that returns its list."""
         # Appending is atomic; to take the lock would cost a quarter of what a hit costs.
-        self._returned.append((items, shared))
+        self._returned.append((items, shared, stored))
         if len(self._returned) > 1000:
             with self._table.flights.lock:
                 self._add_up()
 
     def _add_up(self) -> None:
         while self._returned:
-            items, shared = self._returned.pop()
+            items, shared, stored = self._returned.pop()
             self._maps += 1
             self._items += items
             self._shared += shared
+            self._from_store += stored
 
 
 def _in_clean_up(error: BaseException) -> bool:

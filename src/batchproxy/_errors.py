@@ -32,3 +32,10 @@ class PortalError(BatchProxyError, RuntimeError):
     called in the portal's own thread or while the interpreter shuts down, and for one whose portal
     died.
     """
+
+
+class StoreError(BatchProxyError, RuntimeError):
+    """A store could not be opened, read or written; its ``__cause__`` says more.
+
+    A ``map()`` raises it if its `Cache` has ``on_store_error="raise"``.
+    """

@@ -7,13 +7,14 @@ interrupt in the middle of it loses nothing: who has claimed calls `Flights.end`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ._loops import is_closed
 
 if TYPE_CHECKING:
+    from ._leases import Hold
     from ._plan import Failure
     from ._slots import Slot
 
@@ -26,9 +27,12 @@ class Flight:
         "_values",
         "done",
         "failures",
+        "handed_over",
+        "hold",
         "home",
         "intact",
         "keys",
+        "moved",
         "place",
         "results",
         "slot",
@@ -48,6 +52,12 @@ class Flight:
         self.home = home  # the event loop without which this call cannot go on, if any
         self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
         self.place = 0  # where its results go in the plan that it belongs to
+        # Where there is a store: what is claimed there, ...
+        self.hold: Hold | None = None
+        # ... whether a worker thread is to end this flight, and not the map() that may be gone, ...
+        self.handed_over = False
+        # ... and which of its keys went on into the flight of a call, if it asked for them only.
+        self.moved: tuple[Flight, Collection[Hashable]] | None = None
 
     def __repr__(self) -> str:
         state = "done" if self.done else "under way"
@@ -61,6 +71,20 @@ class Flight:
                 values.pop(key, None)
             self._values = values
         return self._values
+
+    def correct(self, adopted: Mapping[Hashable, Any], refused: Mapping[Hashable, Failure]) -> None:
+        """Take `adopted` values instead of results, and `refused` results for failures."""
+        self.failures = {**self.failures, **refused}
+        errors = {key: failure.error for key, failure in refused.items()}
+        corrections = {**adopted, **errors}
+        self.results = [
+            corrections.get(key, result) for key, result in zip(self.keys, self.results)
+        ]
+        self._values = None
+
+    def answer(self, values: dict[Hashable, Any]) -> None:
+        """Give `values`, those of some of its keys, as its outcome."""
+        self._values = values
 
 
 class Flights:
@@ -108,6 +132,20 @@ class Flights:
         table = self._table
         return [key for key in flight.keys if table.get(key) is flight]
 
+    def move(self, source: Flight, target: Flight, keys: Collection[Hashable]) -> None:
+        """Put `keys` of `source` into `target`, so that they are in flight all the time. *Locked.*
+
+        Those forgotten since their claim are `target`'s too, but not in the table.
+        """
+        target.keys = [*target.keys, *keys]
+        source.moved = (target, frozenset(keys))
+        table = self._table
+        for key in keys:
+            if table.get(key) is source:
+                table[key] = target
+        source.intact = False
+        target.intact = False
+
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let the calls under way for `keys` answer their waiters, but nobody else. *Locked.*"""
         for key in keys:
@@ -135,9 +173,12 @@ class Flights:
         """Release the keys of `flight` and wake all who wait for it; twice is fine.
 
         Its outcome, if it has one, was put into it before: without one its keys were given up.
+        A flight that was handed over is left alone: whoever has it will end it.
         """
         if not flight.done:
             with self.lock:
+                if flight.handed_over:
+                    return
                 self.release(flight)
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.
@@ -145,6 +186,17 @@ class Flights:
             for wake in tuple(flight.waiters):
                 wake()
             flight.waiters.clear()
+
+    def hand_over(self, flight: Flight) -> bool:
+        """Let nobody but who calls this end `flight`; False if it has ended already."""
+        with self.lock:
+            flight.handed_over = not flight.done
+            return flight.handed_over
+
+    def take_back(self, flight: Flight) -> None:
+        """Undo `hand_over`, and end the flight."""
+        flight.handed_over = False
+        self.end(flight)
 
     def join(self, flights: Iterable[Flight], wake: Callable[[], None]) -> bool:
         """Have `wake` called when one of `flights` is done; False if one already is."""

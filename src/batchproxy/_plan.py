@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import (
     Awaitable,
+    Collection,
     Hashable,
     Iterable,
     Mapping,
@@ -55,6 +56,26 @@ class Failure(NamedTuple):
     traceback: TracebackType | None
 
 
+class Asking:
+    """What one ``map()`` knows of a store while it asks there for what it is to compute."""
+
+    __slots__ = ("flight", "held", "lock", "names", "polls", "size", "waited")
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock  # one call at a time asks for its keys: those it does not get come back
+        self.names: dict[Hashable, bytes] = {}  # what keys are called in the store
+        self.flight: Flight | None = None  # that of the keys now being asked for
+        self.size = 0  # how many are asked for at once, if a batch is not larger
+        self.held: list[Hashable] = []  # what other processes are computing now, ...
+        self.waited: set[Hashable] = set()  # ... or were when this map() asked for it
+        self.polls = 0  # how often in a row nothing came of asking for those again
+
+    def hold(self, keys: list[Hashable]) -> None:
+        """Note that other processes are computing `keys`."""
+        self.held += keys
+        self.waited.update(keys)
+
+
 class Plan:
     """What one ``map()`` wants and what it knows so far. Belongs to one caller; takes no lock."""
 
@@ -66,15 +87,21 @@ class Plan:
         "_learned",
         "_next",
         "_todo",
+        "asking",
         "awaited",
+        "calls",
+        "computed",
         "distinct",
+        "failed",
         "failure",
+        "hits",
         "keep_failures",
         "keys",
         "left",
         "over",
         "running",
         "shared",
+        "stored",
     )
 
     def __init__(
@@ -100,7 +127,10 @@ class Plan:
         self.keep_failures = keep_failures
         self.failure: Failure | None = None
         self.over = False  # whether that failure ends this map()
-        self.shared = 0
+        # Keys known from the cache, from a store, from other calls, from its own; keys that failed.
+        self.hits = self.stored = self.shared = self.computed = self.failed = 0
+        self.calls = 0  # of its own
+        self.asking: Asking | None = None  # where there is a store
 
     def start(self, missing: list[Hashable]) -> None:
         """Set the keys to be computed, in the order of first occurrence."""
@@ -129,11 +159,28 @@ class Plan:
     def learn(self, known: Mapping[Hashable, Any], flying: Mapping[Hashable, Flight]) -> None:
         """Note the answers of `known` keys, and who is computing those in flight."""
         self._learned.update(known)
+        self.hits += len(known)
         for key, flight in flying.items():
             self.awaited.setdefault(flight, []).append(key)
 
+    def learn_stored(self, found: Mapping[Hashable, Any]) -> None:
+        """Note the answers that a store had, some of which other processes were computing."""
+        self._learned.update(found)
+        assert self.asking is not None
+        shared = len(self.asking.waited.intersection(found))
+        self.shared += shared
+        self.stored += len(found) - shared
+
+    def again(self, keys: Collection[Hashable]) -> None:
+        """Have `keys`, and what is left, computed in the order of first occurrence."""
+        wanted = set(keys)
+        while self.left:
+            wanted.update(self.draw(self.left))
+        self.start([key for key in self.distinct if key in wanted])
+
     def claim(self, flight: Flight) -> None:
         """Make room for the results of a call of this ``map()`` itself."""
+        self.calls += 1
         flight.place = len(self._claimed)
         self._claimed += flight.keys
         self._computed += [MISSING] * len(flight.keys)
@@ -159,8 +206,15 @@ class Plan:
                     f"another call of the same map() failed too: {failure.error!r}"
                 )
 
+    def abort(self, failure: Failure) -> None:
+        """End this ``map()`` for a reason that is no item's: it has no place in a list."""
+        self.failure = failure
+        self.over = True
+
     def take(self, flight: Flight, results: list[Any]) -> None:
         """Take the results of a call of this ``map()`` itself, exceptions where there is none."""
+        self.failed += len(flight.failures)
+        self.computed += len(results) - len(flight.failures)
         self._computed[flight.place : flight.place + len(results)] = results
 
     def take_awaited(self) -> None:
@@ -169,22 +223,29 @@ class Plan:
         Keys of calls that were given up have no outcome: they are to be computed again.
         """
         lost: set[Hashable] = set()
-        for flight in [flight for flight in self.awaited if flight.done]:
+        ended = [flight for flight in self.awaited if flight.done]
+        for flight in ended:  # which may grow, also by one that it has already
+            if flight not in self.awaited:
+                continue
             values, failures = flight.values(), flight.failures
+            onward, moved = flight.moved or (None, ())
             for key in self.awaited.pop(flight):
                 if key in values:
                     self._learned[key] = values[key]
                     self.shared += 1
                 elif (failure := failures.get(key)) is not None:
                     self._learned[key] = failure.error
+                    self.failed += 1
                     if self.failure is None:
                         self.fail(failure)
+                elif onward is not None and key in moved:
+                    self.awaited.setdefault(onward, []).append(key)
                 else:
                     lost.add(key)
+            if onward is not None and onward.done and onward in self.awaited:
+                ended.append(onward)
         if lost:
-            while self.left:
-                lost.update(self.draw(self.left))
-            self.start([key for key in self.distinct if key in lost])
+            self.again(lost)
 
     def deliver(self) -> list[Any]:
         """The answers, one per item, in the order of the items."""

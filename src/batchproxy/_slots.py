@@ -24,12 +24,17 @@ class Slots:
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
 
-    def slot(self, loop: object, ancestors: Iterable[Flight]) -> Slot:
-        """A slot to acquire: that of the nearest of `ancestors` with one, else of the limiter."""
+    def limiter(self, loop: object) -> CapacityLimiter:
+        """The limiter of `loop`, which is the running one."""
         try:
-            limiter = self._limiters[loop]
+            return self._limiters[loop]
         except KeyError:
             limiter = self._limiters[loop] = CapacityLimiter(self._total)
+            return limiter
+
+    def slot(self, loop: object, ancestors: Iterable[Flight]) -> Slot:
+        """A slot to acquire: that of the nearest of `ancestors` with one, else of the limiter."""
+        limiter = self.limiter(loop)
         for flight in ancestors:
             if flight.slot is not None and flight.slot.limiter is limiter and flight.slot.held:
                 return Slot(limiter, flight.slot)

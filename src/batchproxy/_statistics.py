@@ -27,7 +27,10 @@ class Statistics:
     computed: int
     """Keys whose result came from the calls of this proxy."""
     shared: int
-    """Keys that a ``map()`` got from the call of another one, instead of computing them."""
+    """Keys that a ``map()`` got from the call of another one, instead of computing them, also from
+    one of another process that was under way."""
+    stored: int
+    """Keys whose result the store of the cache had."""
     in_flight: int
     """Keys in flight now, counted over everybody who shares the cache."""
     waiting: int

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 from weakref import ref
@@ -15,11 +16,13 @@ import anyio
 import anyio.to_thread
 
 from ._cache import Cache
-from ._engine import Caller, Engine, innermost
+from ._caller import Caller, innermost
+from ._engine import Engine
 from ._flights import Flight
 from ._loops import running_loop
 from ._plan import Answer, Failure, Plan
 from ._portal import PortalCall, get_portal
+from ._progress import Progress, Reporting, reporting
 from ._statistics import Statistics
 
 S = TypeVar("S")
@@ -88,6 +91,7 @@ class BatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Answer[T]],
         *,
         return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[T]: ...
 
     @overload
@@ -97,6 +101,7 @@ class BatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Answer[T]],
         *,
         return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[T | Exception]: ...
 
     def map(
@@ -105,6 +110,7 @@ class BatchingMapProxy(Generic[S, T]):
         map_func: Callable[[list[S]], Answer[T]],
         *,
         return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
     ) -> list[Any]:
         """Give the result of each of `items`, in their order.
 
@@ -115,6 +121,8 @@ class BatchingMapProxy(Generic[S, T]):
             items: As there.
             map_func: Any callable that is not asynchronous. It is given, and answers, as there.
             return_exceptions: As there.
+            progress: As there. The function is called in the calling thread: while `map_func` runs
+                there, it has to wait.
 
         Returns:
             A new list as long as `items`.
@@ -129,7 +137,9 @@ class BatchingMapProxy(Generic[S, T]):
             ClosedError: As there.
             PortalError: The process was forked inside this very ``map()`` (in the child), it was
                 called in the thread of the portal, or that thread has died.
+            StoreError: As there.
             TypeError: As there; and if `map_func` is asynchronous.
+            ImportError: As there.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and
         leaves the proxy usable. A call in a worker thread then runs on to its end; its answer is
@@ -140,7 +150,8 @@ class BatchingMapProxy(Generic[S, T]):
         loop. Context variables reach `map_func`, also in worker threads.
         """
         engine = self._engine
-        plan = engine.begin(items, map_func, keep_failures=return_exceptions)
+        report = reporting(progress)
+        plan = engine.begin(items, map_func, keep_failures=return_exceptions, reporting=report)
         if not isinstance(plan, Plan):
             engine.count(len(plan))
             return plan
@@ -151,7 +162,11 @@ class BatchingMapProxy(Generic[S, T]):
             )
         portal_call = PortalCall(get_portal(self._backend))
         kind = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
-        portal_call.run(engine.run, plan, kind(map_func, portal_call))
+        try:
+            portal_call.run(engine.run, plan, kind(map_func, portal_call, report))
+        finally:
+            if report is not None:
+                report.end()
         return engine.finish(plan)
 
     def clear(self) -> None:
@@ -159,6 +174,9 @@ class BatchingMapProxy(Generic[S, T]):
 
         When it returns, no later ``map()`` gets a result whose computation began before. Callers
         already waiting for a call under way still get its result.
+
+        Raises:
+            StoreError: The cache has a store, which failed; what it still has is not known.
 
         Threads: May be called from any thread.
         """
@@ -195,9 +213,19 @@ class _InCallingThread(Caller):
 
     __slots__ = ("_portal_call",)
 
-    def __init__(self, map_func: Callable[[list[Any]], Any], portal_call: PortalCall) -> None:
-        super().__init__(map_func, portal_call.portal.loop, holding=running_loop())
+    def __init__(
+        self,
+        map_func: Callable[[list[Any]], Any],
+        portal_call: PortalCall,
+        report: Reporting | None,
+    ) -> None:
+        super().__init__(
+            map_func, portal_call.portal.loop, holding=running_loop(), reporting=report
+        )
         self._portal_call = portal_call
+
+    def report(self, reporting: Reporting, now: Progress) -> None:
+        self._portal_call.ask(partial(reporting, now))
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:
         answered = anyio.Event()
@@ -233,8 +261,13 @@ class _InWorkerThread(_InCallingThread):
 
     interruptible = False
 
-    def __init__(self, map_func: Callable[[list[Any]], Any], portal_call: PortalCall) -> None:
-        super().__init__(map_func, portal_call)
+    def __init__(
+        self,
+        map_func: Callable[[list[Any]], Any],
+        portal_call: PortalCall,
+        report: Reporting | None,
+    ) -> None:
+        super().__init__(map_func, portal_call, report)
         self._context = copy_context()
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:

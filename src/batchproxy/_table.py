@@ -64,7 +64,6 @@ class Table:
         if not batch:
             return False
         self.flights.claim(flight, batch)
-        plan.claim(flight)
         return True
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
@@ -87,13 +86,24 @@ class Table:
 
     def settle(self, flight: Flight) -> None:
         """Keep the results of `flight`, but for keys forgotten since, and release it. *Locked.*"""
+        self.keep(flight)
+        self.flights.release(flight)
+
+    def keep(self, flight: Flight) -> None:
+        """The first half of `settle`. *Locked.*"""
         keys, results = flight.keys, flight.results
         if flight.failures or not flight.intact:
             values = flight.values()
             keys = [key for key in self.flights.current(flight) if key in values]
             results = [values[key] for key in keys]
         self._values.store(keys, results)
-        self.flights.release(flight)
+
+    def found(self, flight: Flight, values: dict[Hashable, Any], *, keep: bool) -> None:
+        """Answer those who wait for `flight` with `values`, which a store had. *Locked.*"""
+        flight.answer(values)
+        if keep:
+            keys = [key for key in self.flights.current(flight) if key in values]
+            self._values.store(keys, [values[key] for key in keys])
 
     def prime(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, which are newer than those of any call under way."""

@@ -1,0 +1,301 @@
+"""A store as one cache uses it: keys become digests, values bytes, and failures follow a policy.
+
+Everything here blocks, and is called in worker threads, or by users in threads of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+from uuid import uuid4
+from weakref import WeakSet
+
+from ._codecs import Codec, Codecs, UnreadableValue
+from ._digests import digests
+from ._errors import AnswerTypeError, AnswerValueError, StoreError
+from ._leases import Hold, this_process
+from ._plan import Failure
+from ._store import Claims, SharedStore, Store
+
+_logger = logging.getLogger("batchproxy")
+
+
+class Claimed(NamedTuple):
+    """What came of asking for keys: `Claims` by key instead of by digest, values decoded."""
+
+    values: dict[Hashable, Any]
+    mine: list[Hashable]
+    held: list[Hashable]
+
+
+class Durable:
+    """A store, and the namespace, codec, lifetime and policy with which a cache uses it."""
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: str,
+        codec: Codec | None,
+        ttl: float | None,
+        on_error: Literal["raise", "continue"],
+    ) -> None:
+        self.store = store
+        self._namespace = namespace
+        self.ttl = ttl
+        self._codecs = Codecs(codec)
+        self._on_error = on_error
+        self._said = False  # that the store fails, and what is done about it
+        # Encoded results that could not be written. Kept until they can be: they were paid for.
+        self._unsaved: dict[bytes, bytes] = {}
+        self._begin_process()
+        _alive.add(self)
+
+    def _begin_process(self) -> None:
+        self._name = uuid4().hex  # in the store, where claims are this cache's in this process
+        self._changed = threading.Condition()
+        self._writing = 0  # calls that publish
+        self._forgetting = 0  # who waits until none does, or is at it
+
+    def __repr__(self) -> str:
+        return f"store={self.store!r} namespace={self._namespace!r}"
+
+    def hold(self) -> Hold | None:
+        """What a call needs to claim in the store, if processes share that."""
+        store = self.store
+        return Hold(store, self._namespace, self._name) if isinstance(store, SharedStore) else None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, results are published. Many may be; `forgetting` waits for them."""
+        with self._changed:
+            while self._forgetting:
+                self._changed.wait()
+            self._writing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Inside, no result is being published: what is deleted stays so."""
+        with self._changed:
+            self._forgetting += 1
+        try:
+            with self._changed:
+                while self._writing:
+                    self._changed.wait()
+            yield
+        finally:
+            with self._changed:
+                self._forgetting -= 1
+                self._changed.notify_all()
+
+    def digests(self, keys: Sequence[Hashable], known: dict[Hashable, bytes]) -> list[bytes]:
+        """What `keys` are called in the store; `known` is looked up first, and added to."""
+        new = [key for key in keys if key not in known]
+        if new:
+            known.update(zip(new, digests(new)))
+        return [known[key] for key in keys]
+
+    def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
+        """Those of `keys` that the store has, with their values."""
+        by_name = dict(zip(self.digests(keys, names), keys))
+        try:
+            with _store_errors("read"):
+                stored = self.store.get_many(self._namespace, list(by_name))
+        except StoreError as error:
+            self._follow_policy(error)
+            stored = {}
+        if self._unsaved:
+            with self._changed:
+                unsaved = self._unsaved.keys() & by_name.keys()
+                stored = {**{name: self._unsaved[name] for name in unsaved}, **stored}
+        return self._decoded(stored, by_name)[0]
+
+    def claim(
+        self, keys: Sequence[Hashable], names: dict[Hashable, bytes], hold: Hold | None, limit: int
+    ) -> Claimed:
+        """Look `keys` up once more, and claim at most `limit` of those that nobody has."""
+        by_name = dict(zip(self.digests(keys, names), keys))
+        try:
+            with _store_errors("asked"):
+                if hold is None:
+                    stored = self.store.get_many(self._namespace, list(by_name))
+                    claims = Claims(stored, list(by_name), [])
+                else:
+                    claims = self._claims(list(by_name), hold, limit)
+                values, unreadable = self._decoded(claims.values, by_name)
+                if unreadable and hold is not None:
+                    # Nobody could ever claim them: what is there is adopted, not replaced.
+                    self.store.delete_many(self._namespace, unreadable)
+                    if left := limit - len(claims.claimed):
+                        more = self._claims(unreadable, hold, left)
+                        claims = Claims({}, claims.claimed + more.claimed, claims.held + more.held)
+        except StoreError as error:
+            self._follow_policy(error)
+            return Claimed({}, list(keys[:limit]), [])
+        mine = set(claims.claimed)
+        return Claimed(
+            values,
+            [key for name, key in by_name.items() if name in mine and key not in values][:limit],
+            [by_name[name] for name in claims.held],
+        )
+
+    def _claims(self, names: list[bytes], hold: Hold, limit: int) -> Claims:
+        claims = hold.store.claim_many(self._namespace, names, hold.begin(), limit)
+        hold.add(claims.claimed)
+        return claims
+
+    def publish(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], hold: Hold | None
+    ) -> tuple[dict[Hashable, Any], dict[Hashable, Failure]]:
+        """Keep `results`: from then on they are never lost.
+
+        Returns:
+            The values that others had published for some of the keys before, which are to be taken
+            instead; and the failures of those that cannot be stored.
+        """
+        encoded, refused = self.encoded(results, names)
+        try:
+            there = self._write(encoded, hold)
+        except StoreError as error:
+            self._follow_policy(error)
+            return {}, refused
+        self._save()
+        adopted = {name: value for name, value in there.items() if value != encoded[name]}
+        if not adopted:
+            return {}, refused
+        return self._decoded(adopted, {names[key]: key for key in results})[0], refused
+
+    def _write(self, encoded: Mapping[bytes, bytes], hold: Hold | None) -> dict[bytes, bytes]:
+        """Write what is not there yet; the values of what is. What fails is kept for later."""
+        if not encoded:
+            return {}
+        try:
+            with _store_errors("written"):
+                if hold is None:
+                    self.store.set_many(self._namespace, encoded, self.ttl)
+                    return {}
+                there = hold.store.publish_many(self._namespace, encoded, hold.begin(), self.ttl)
+        except StoreError:
+            if self._on_error == "raise":
+                with self._changed:
+                    self._unsaved = {**encoded, **self._unsaved}
+            raise
+        hold.remove(encoded)
+        return there
+
+    def encoded(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes]
+    ) -> tuple[dict[bytes, bytes], dict[Hashable, Failure]]:
+        """`results` as they are stored, and the failures of those that cannot be."""
+        encoded, refused = {}, {}
+        dumps = self._codecs.dumps
+        for name, (key, value) in zip(self.digests(list(results), names), results.items()):
+            try:
+                encoded[name] = dumps(value)
+            except Exception as error:  # whatever the codec of a user raises
+                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
+                refusal = kind(f"the result of {key!r} cannot be stored: {error}")
+                refusal.__cause__ = error
+                refused[key] = Failure(refusal, None)
+        return encoded, refused
+
+    def replace(self, encoded: Mapping[bytes, bytes]) -> None:
+        """Keep values, whatever was there.
+
+        Raises:
+            StoreError: whatever the policy: who asked for it must know.
+        """
+        with _store_errors("written"):
+            self.store.set_many(self._namespace, encoded, self.ttl)
+        with self._changed:
+            for name in encoded:
+                self._unsaved.pop(name, None)
+
+    def delete(self, keys: Sequence[Hashable] | None) -> None:
+        """Forget `keys`, or all of the namespace.
+
+        Raises:
+            StoreError: whatever the policy: it is not known what is still there.
+        """
+        names = None if keys is None else digests(keys)
+        with self._changed:
+            for name in list(self._unsaved) if names is None else names:
+                self._unsaved.pop(name, None)
+        with _store_errors("written"):
+            self.store.delete_many(self._namespace, names)
+
+    def close(self) -> None:
+        """Write what could not be written before, give back all claims, and close the store."""
+        with self.writing():
+            self._save()
+        this_process().flush(1.0)
+        self.store.close()
+
+    def _decoded(
+        self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
+    ) -> tuple[dict[Hashable, Any], list[bytes]]:
+        """Values by key, and the names of those that cannot be read."""
+        values, unreadable = {}, []
+        loads = self._codecs.loads
+        for name, data in stored.items():
+            try:
+                values[by_name[name]] = loads(data)
+            except UnreadableValue as error:
+                _logger.warning("the stored value of %r counts as a miss: %s", by_name[name], error)
+                unreadable.append(name)
+        return values, unreadable
+
+    def _follow_policy(self, error: StoreError) -> None:
+        """Raise `error`, or go on without the store."""
+        if self._on_error == "raise":
+            raise error
+        if not self._said:
+            self._said = True
+            _logger.warning("map() goes on without its store (this is said once): %s", error)
+
+    def _save(self) -> None:
+        """Write what could not be written before, if it can be now."""
+        with self._changed:
+            unsaved, self._unsaved = self._unsaved, {}
+        hold = self.hold()
+        try:
+            self._write(unsaved, hold)
+        except StoreError as error:
+            _logger.warning("%d results could still not be written: %s", len(unsaved), error)
+        finally:
+            if hold is not None:
+                hold.release()
+
+
+@contextmanager
+def _store_errors(what: str) -> Iterator[None]:
+    """Inside, whatever a store raises becomes a `StoreError`."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"the store could not be {what}: {type(error).__qualname__}: {error}"
+        ) from error
+
+
+_alive: WeakSet[Durable] = WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for durable in list(_alive):
+        durable._begin_process()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

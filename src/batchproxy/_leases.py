@@ -1,0 +1,209 @@
+"""This process as the owner of claims: its heartbeat, and the claims it gives back.
+
+One thread per process renews the leases, so that no ``map_func``, however long it blocks, loses
+the claim on what it is computing. The same thread releases the claims of calls that failed or were
+cancelled, since nobody may wait for a store in clean-up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+from ._store import Claimant, SharedStore
+
+_logger = logging.getLogger("batchproxy")
+
+BEATS = 4
+"""How often a lease is renewed before it would run out."""
+
+
+class _Release(NamedTuple):
+    store: SharedStore
+    namespace: str
+    keys: Sequence[bytes]
+    claimant: Claimant
+
+
+@dataclass(frozen=True, eq=False)
+class _Lease:
+    """That of one cache in one store. Whether stores are equal is not asked of them."""
+
+    store: SharedStore
+    name: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Lease) and (self.store is other.store and self.name == other.name)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class _Process:
+    """The claims of this process, in all stores."""
+
+    def __init__(self) -> None:
+        self.calls = count(1)
+        self._lock = threading.RLock()  # re-entrant: the collector may end a forgotten call in it
+        # How many calls have claims, by store and name; and when the next heartbeat is due, on the
+        # monotonic clock.
+        self._claiming: dict[_Lease, int] = {}
+        self._beats: dict[_Lease, float] = {}
+        self._work: SimpleQueue[_Release | threading.Event | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def claim(self, store: SharedStore, name: str) -> None:
+        """A call begins to claim: from now on the lease of `name` is renewed."""
+        lease = _Lease(store, name)
+        with self._lock:
+            self._claiming[lease] = self._claiming.get(lease, 0) + 1
+            if lease not in self._beats:
+                self._beats[lease] = time.monotonic() + store.lease / BEATS
+                self._wake(None)
+
+    def end(self, store: SharedStore, name: str) -> None:
+        """A call of `claim` has no claims any more."""
+        lease = _Lease(store, name)
+        with self._lock:
+            self._claiming[lease] -= 1
+            if not self._claiming[lease]:
+                del self._claiming[lease]  # the next beat finds out; often a new call is first
+
+    def release(
+        self, store: SharedStore, namespace: str, keys: Sequence[bytes], claimant: Claimant
+    ) -> None:
+        """Have claims released, soon. Does not wait."""
+        with self._lock:
+            self._wake(_Release(store, namespace, keys, claimant))
+
+    def flush(self, seconds: float) -> None:
+        """Wait until what was to be released is, or until so much time has passed."""
+        with self._lock:
+            if self._thread is None:
+                return
+            done = threading.Event()
+            self._work.put(done)
+        done.wait(seconds)
+
+    def _wake(self, work: _Release | None) -> None:
+        self._work.put(work)
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=Context().run,  # of its own: a thread may inherit that of its starter
+                args=(self._run,),
+                name="batchproxy leases",
+                daemon=True,
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                due = min(self._beats.values(), default=None)
+            try:
+                work = self._work.get(timeout=due and max(0.0, due - time.monotonic()))
+            except Empty:
+                work = None
+            self._beat()
+            if isinstance(work, _Release):
+                try:
+                    work.store.release_many(work.namespace, work.keys, work.claimant)
+                except Exception as error:  # a store that was closed, say
+                    _logger.debug("claims were not released, and end with the lease: %r", error)
+            elif work is not None:
+                work.set()
+            work = None  # keeps no store alive while there is nothing to do
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            due = [lease for lease, beat in self._beats.items() if beat <= now]
+            for lease in due:
+                del self._beats[lease]
+            due = [lease for lease in due if lease in self._claiming]
+            self._beats.update((lease, now + lease.store.lease / BEATS) for lease in due)
+        for lease in due:
+            try:
+                lease.store.heartbeat(lease.name)
+            except Exception as error:
+                _logger.warning("the lease in %r could not be renewed: %r", lease.store, error)
+
+
+class Hold:
+    """What one call has claimed in a store, to be given back whatever becomes of the call.
+
+    It may be given back while a worker thread is still claiming: then that thread does it again.
+    """
+
+    __slots__ = ("_claimant", "_keys", "_lock", "_namespace", "_process", "_renewed", "store")
+
+    def __init__(self, store: SharedStore, namespace: str, name: str) -> None:
+        self.store = store
+        self._namespace = namespace
+        self._process = _this
+        self._claimant = Claimant(name, next(_this.calls))
+        self._keys: set[bytes] = set()
+        self._renewed = False  # whether the lease is, on behalf of this call
+        self._lock = threading.RLock()
+
+    def begin(self) -> Claimant:
+        """Who is to claim; from now on, until `release`, the lease is renewed."""
+        with self._lock:
+            if not self._renewed:
+                self._renewed = True
+                self._process.claim(self.store, self._claimant.process)
+            return self._claimant
+
+    def add(self, keys: Collection[bytes]) -> None:
+        """Note that `keys` are claimed."""
+        with self._lock:
+            self.begin()
+            self._keys.update(keys)
+
+    def remove(self, keys: Collection[bytes]) -> None:
+        """Note that they are not any more."""
+        with self._lock:
+            self._keys.difference_update(keys)
+
+    def release(self) -> None:
+        """Give back what is still claimed. Does not wait; twice is fine."""
+        if self._process is not _this:
+            return  # this is a fork, and the claims are the parent's
+        with self._lock:
+            keys, self._keys = self._keys, set()
+            renewed, self._renewed = self._renewed, False
+        if keys:
+            self._process.release(self.store, self._namespace, list(keys), self._claimant)
+        if renewed:
+            self._process.end(self.store, self._claimant.process)
+
+
+_this = _Process()
+
+
+def this_process() -> _Process:
+    """The process that runs this; after a ``fork`` the child is another one."""
+    return _this
+
+
+def _flush_at_exit() -> None:
+    _this.flush(1.0)
+
+
+def _reset_after_fork() -> None:
+    global _this
+    _this = _Process()
+
+
+atexit.register(_flush_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

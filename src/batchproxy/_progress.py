@@ -1,0 +1,117 @@
+"""How far one map() has come, for a bar or for a function of the user."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from ._plan import Plan
+
+_logger = logging.getLogger("batchproxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A snapshot of how far one ``map()`` has come; all but `calls` count distinct keys."""
+
+    done: int
+    """Keys that have their answer, or have failed. The last snapshot has ``done == total``, unless
+    a failure ended the ``map()``."""
+    total: int
+    """Distinct keys that were asked for."""
+    hits: int
+    """Keys whose result was in the cache, or in its store."""
+    shared: int
+    """Keys whose result came from a call of another ``map()``, also one of another process that was
+    under way. (What another process had finished before is a hit.)"""
+    calls: int
+    """Calls of ``map_func`` that this ``map()`` began."""
+    failures: int
+    """Keys that failed."""
+
+
+Report: TypeAlias = Callable[[Progress], object]
+
+
+def reporting(progress: object) -> Reporting | None:
+    """What is told of each snapshot, if that is wanted.
+
+    Raises:
+        TypeError: `progress` is neither a bool nor a plain function.
+        ImportError: a bar is wanted, and tqdm is not installed.
+    """
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        return Reporting(_Bar())
+    if not callable(progress) or inspect.iscoroutinefunction(progress):
+        raise TypeError(
+            "progress must be True for a bar, or a function that is not asynchronous and takes a "
+            f"Progress, got {progress!r}"
+        )
+    return Reporting(progress)
+
+
+def snapshot(plan: Plan) -> Progress:
+    """How far `plan` has come."""
+    hits = plan.hits + plan.stored
+    return Progress(
+        done=hits + plan.shared + plan.computed + plan.failed,
+        total=len(plan.distinct),
+        hits=hits,
+        shared=plan.shared,
+        calls=plan.calls,
+        failures=plan.failed,
+    )
+
+
+class Reporting:
+    """Passes snapshots on, until the function that takes them raises."""
+
+    __slots__ = ("_last", "_report")
+
+    def __init__(self, report: Report) -> None:
+        self._report: Report | None = report
+        self._last: Progress | None = None
+
+    def __call__(self, now: Progress) -> None:
+        """Pass a snapshot on, if it says anything new."""
+        if self._report is None or now == self._last:
+            return
+        self._last = now
+        try:
+            self._report(now)
+        except Exception:
+            _logger.exception("the progress function failed, and is not called again")
+            self._report = None
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if isinstance(self._report, _Bar):
+            self._report.close()
+
+
+class _Bar:
+    def __init__(self) -> None:
+        try:
+            from tqdm.auto import tqdm  # it knows whether this is a notebook
+        except ImportError as error:
+            raise ImportError(
+                "progress=True needs tqdm: pip install 'batchproxy[progress]'; or give a function "
+                "that takes a batchproxy.Progress"
+            ) from error
+        self._bar = tqdm()
+
+    def __call__(self, now: Progress) -> None:
+        self._bar.total = now.total
+        self._bar.set_postfix(
+            hits=now.hits, shared=now.shared, calls=now.calls, failures=now.failures, refresh=False
+        )
+        self._bar.update(now.done - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()

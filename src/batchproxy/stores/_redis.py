@@ -1,0 +1,468 @@
+"""RedisStore: values and claims on a Redis or Valkey server."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, unquote
+
+from .._errors import StoreError
+from .._store import Claimant, Claims, SharedStore, Usage
+
+if TYPE_CHECKING:
+    import redis
+
+    _Client: TypeAlias = redis.Redis | redis.RedisCluster
+
+# How much one command or script is given, as the server does nothing else meanwhile.
+_PAGE = 1_000  # keys, where nothing is promised of all of them together
+_CLAIMS = 10_000  # keys, to claim or release
+_STEP_KEYS = 100_000  # values that are written in one step, of the million or so that Redis takes
+_STEP_BYTES = 2**28  # and their bytes; Redis takes 2**30
+
+_FOREVER = 10**15  # milliseconds; more than any clock has left, and less than Redis takes
+
+
+class _Script:
+    def __init__(self, *parts: str) -> None:
+        self.text = "".join(parts)
+        self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+# What a namespace has on the server. `namespace` is percent-encoded, so that it has no braces and
+# is the hash tag: all of it lies in one slot of a cluster, where scripts may use it together.
+#
+#   prefix:{namespace}:v:KEY    a value, with an expiry if it has a ttl
+#   prefix:{namespace}:leases   a sorted set: process -> when its lease runs out, by the server's
+#                               clock in milliseconds. There is one per namespace since a script
+#                               must see it; so a process has a lease in each that it claims in
+#   prefix:{namespace}:claims   a hash: name of a value -> "process call"
+#
+# A claim has no expiry: it lasts as long as its owner renews the lease, which costs the same
+# however many claims there are. Those of the dead go when the next process claims. The last ones
+# to die leave nothing either, as the hash and the sorted set end with the longest lease in them.
+
+_RENEW = """
+local leases, claims, process, lease = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', leases, now + lease, process)
+local function last()
+    for _, key in ipairs({leases, claims}) do
+        if redis.call('PTTL', key) < lease then redis.call('PEXPIRE', key, lease) end
+    end
+end
+"""
+
+_heartbeat = _Script(_RENEW, "last()")
+
+# Answers with a letter for each key (value, claimed, held, free) and the values. unpack() takes
+# no more than some thousands, hence the pages.
+_claim = _Script(
+    _RENEW,
+    """
+local who, limit = process .. ' ' .. ARGV[3], tonumber(ARGV[4])
+local alive = {[process] = false}  -- who claims may have what its own process has claimed
+local function holds(claim)
+    local owner = string.match(claim, '^%S+')
+    if alive[owner] == nil then alive[owner] = redis.call('ZSCORE', leases, owner) end
+    return alive[owner]
+end
+if redis.call('ZREMRANGEBYSCORE', leases, '-inf', now) > 0 then
+    local all = redis.call('HGETALL', claims)
+    for i = 1, #all, 2 do
+        local owner = string.match(all[i + 1], '^%S+')
+        if owner ~= process and not holds(all[i + 1]) then redis.call('HDEL', claims, all[i]) end
+    end
+end
+local letters, answer = {}, {''}
+for first = 3, #KEYS, 1000 do
+    local final = math.min(first + 999, #KEYS)
+    local values = redis.call('MGET', unpack(KEYS, first, final))
+    local claimed = redis.call('HMGET', claims, unpack(KEYS, first, final))
+    local taken = {}
+    for i = first, final do
+        local value, claim, letter = values[i - first + 1], claimed[i - first + 1], 'f'
+        if value then
+            letter = 'v'
+            answer[#answer + 1] = value
+        elseif claim and holds(claim) then
+            letter = 'h'
+        elseif limit > 0 then
+            letter = 'c'
+            limit = limit - 1
+            taken[#taken + 1] = KEYS[i]
+            taken[#taken + 1] = who
+        end
+        letters[#letters + 1] = letter
+    end
+    if #taken > 0 then redis.call('HSET', claims, unpack(taken)) end
+end
+last()
+answer[1] = table.concat(letters)
+return answer
+""",
+)
+
+_RELEASE = """
+local claims, who = KEYS[1], ARGV[1]
+for first = 2, #KEYS, 1000 do
+    local final = math.min(first + 999, #KEYS)
+    local ended = {}
+    for i, claim in ipairs(redis.call('HMGET', claims, unpack(KEYS, first, final))) do
+        if claim == who then ended[#ended + 1] = KEYS[first + i - 1] end
+    end
+    if #ended > 0 then redis.call('HDEL', claims, unpack(ended)) end
+end
+"""
+
+_release = _Script(_RELEASE)
+
+_WRITE = """
+local function write(key, value, ttl, ...)
+    if ttl == '' then return redis.call('SET', key, value, ...) end
+    return redis.call('SET', key, value, 'PX', ttl, ...)
+end
+"""
+
+_set = _Script(_WRITE, "for i, key in ipairs(KEYS) do write(key, ARGV[i + 1], ARGV[1]) end")
+
+# Answers with the positions, from 0, of those that had a value, each followed by that value.
+_publish = _Script(
+    _WRITE,
+    """
+local answer = {}
+for i = 2, #KEYS do
+    if not write(KEYS[i], ARGV[i + 1], ARGV[2], 'NX') then
+        answer[#answer + 1] = i - 2
+        answer[#answer + 1] = redis.call('GET', KEYS[i])
+    end
+end
+""",
+    _RELEASE,  # after the first write: that is the one which fails if memory is full
+    "return answer",
+)
+
+
+class RedisStore(SharedStore):
+    """Values and claims on a Redis or Valkey server, for processes on any number of machines.
+
+    What it writes begins with ``prefix:{namespace}:``, so that a namespace lies in one slot of a
+    cluster. Leases and expiry follow the server's clock; those of the machines may differ.
+
+    Whether values outlive the server is up to its configuration: ``appendonly yes`` keeps them, but
+    for those of the last second, and ``appendfsync always`` those, too.
+    With a ``maxmemory-policy`` that evicts, values that are evicted are computed again, and where
+    claims or leases are evicted two processes may compute the same key; no answer is ever wrong.
+    Without one, a server whose memory is full refuses to write, which is an error.
+
+    A batch is written in one step if it has at most 100,000 values and 256 MiB; a larger one in
+    several, each of them whole.
+
+    Connections that `timeout` is for are tried once more when they fail, so a server that was
+    restarted is found again, and one that is gone is an error after a few times `timeout`.
+
+    Args:
+        server: A URL (``redis://``, ``rediss://``, ``unix://``; options of redis-py may follow a
+            question mark), or a client of redis-py: `redis.Redis`, `redis.RedisCluster`. A client
+            stays yours: `close` leaves it open.
+        prefix: What keeps these values apart from others on the server; ASCII letters, digits,
+            and ``_.:-``.
+        lease: Seconds for which a process is believed to be alive after it was last heard of.
+        timeout: Seconds to wait for a connection and for an answer. A client has its own.
+
+    Raises:
+        ImportError: redis-py is not installed.
+        TypeError: `server` is neither.
+        ValueError: One of the arguments is not as it should be.
+        StoreError: The server cannot be reached, or refuses the connection.
+
+    Threads: every method may be called from any thread. After a ``fork`` the child connects anew;
+    but it is on the client, where that is yours, to be usable then.
+    """
+
+    def __init__(
+        self,
+        server: str | redis.Redis | redis.RedisCluster,
+        *,
+        prefix: str = "batchproxy",
+        lease: float = 10.0,
+        timeout: float = 5.0,
+    ) -> None:
+        try:
+            from redis import Redis, RedisCluster, RedisError
+        except ImportError as error:
+            raise ImportError(
+                "RedisStore needs redis-py: pip install 'batchproxy[redis]'"
+            ) from error
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]+", prefix):
+            raise ValueError(
+                f"prefix must be ASCII letters, digits, and any of '_.:-', got {prefix!r}"
+            )
+        for name, seconds in (("lease", lease), ("timeout", timeout)):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise TypeError(f"{name} must be a number of seconds, got {seconds!r}")
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"{name} must be more than 0 seconds, and finite, got {seconds}")
+        self._own: _Connections | None = None
+        self._client: _Client
+        if isinstance(server, str):
+            self._own = _Connections(server, timeout)
+            self._client = self._own.client
+        elif isinstance(server, Redis | RedisCluster):
+            if server.get_encoder().decode_responses:
+                raise ValueError(
+                    "RedisStore needs a client that answers in bytes, got one with "
+                    "decode_responses=True; make another one without it"
+                )
+            self._client = server
+        else:
+            raise TypeError(
+                "RedisStore takes a URL such as 'redis://localhost:6379/0', a redis.Redis or a "
+                f"redis.RedisCluster, got {type(server).__module__}.{type(server).__qualname__}"
+            )
+        self.lease = lease
+        self._prefix = prefix
+        self._closed = False
+        # Where each process has a lease. Sets and dicts guard themselves.
+        self._namespaces: dict[str, set[str]] = {}
+        try:
+            self._client.ping()
+        except RedisError as error:
+            self.close()
+            raise StoreError(f"RedisStore could not connect: {error}") from error
+
+    def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        return dict(self._values(namespace, keys))
+
+    def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
+        expiry = _milliseconds(ttl)
+        for step in _steps(values):
+            self._run(_set, self._names(namespace, step), [expiry, *step.values()])
+
+    def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            pages = self._scan(quote(namespace, safe=""))
+        else:
+            pages = map(list, _pages(self._names(namespace, keys), _PAGE))
+        client = self._open()
+        for page in pages:
+            client.unlink(*page)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._own is not None:
+            self._own.close()
+
+    def claim_many(
+        self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
+    ) -> Claims:
+        self._namespaces.setdefault(claimant.process, set()).add(namespace)
+        claims = Claims({}, [], [])
+        for page in _pages(keys, _CLAIMS):
+            letters, *values = self._run(
+                _claim,
+                [*self._shared(namespace), *self._names(namespace, page)],
+                [*self._lease(claimant.process), claimant.call, limit - len(claims.claimed)],
+            )
+            found = iter(values)
+            for key, letter in zip(page, letters.decode()):
+                if letter == "v":
+                    claims.values[key] = next(found)
+                elif letter == "c":
+                    claims.claimed.append(key)
+                elif letter == "h":
+                    claims.held.append(key)
+        return claims
+
+    def publish_many(
+        self,
+        namespace: str,
+        values: Mapping[bytes, bytes],
+        claimant: Claimant,
+        ttl: float | None,
+    ) -> dict[bytes, bytes]:
+        expiry = _milliseconds(ttl)
+        earlier: dict[bytes, bytes] = {}
+        for step in _steps(values):
+            keys = list(step)
+            answer = self._run(
+                _publish,
+                [self._shared(namespace)[1], *self._names(namespace, keys)],
+                [_text(claimant), expiry, *step.values()],
+            )
+            earlier |= zip((keys[at] for at in answer[::2]), answer[1::2])
+        return earlier
+
+    def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
+        for page in _pages(keys, _CLAIMS):
+            self._run(
+                _release,
+                [self._shared(namespace)[1], *self._names(namespace, page)],
+                [_text(claimant)],
+            )
+
+    def heartbeat(self, process: str) -> None:
+        """Renew the lease of `process` where it has claimed through this very store.
+
+        Args:
+            process: As in `Claimant`.
+        """
+        self._open()
+        for namespace in tuple(self._namespaces.get(process, ())):
+            self._run(_heartbeat, self._shared(namespace), self._lease(process))
+
+    def usage(self) -> dict[str, Usage]:
+        """What is stored under the prefix, by namespace.
+
+        Looks at the name of everything that the server has.
+        """
+        usage: dict[str, Usage] = {}
+        client = self._open()
+        for page in self._scan("*"):
+            with client.pipeline(transaction=False) as pipeline:
+                for name in page:
+                    pipeline.strlen(name)
+                sizes = pipeline.execute()
+            for name, size in zip(page, sizes):
+                encoded = name[len(self._prefix) + 2 : name.index(b"}")]
+                namespace = unquote(encoded.decode())
+                values, total = usage.get(namespace, (0, 0))
+                usage[namespace] = Usage(values + 1, total + size)
+        return usage
+
+    def scan(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """The keys of `namespace` and their values, in no order.
+
+        Those that are written or deleted meanwhile may be among them, or not. Looks at the name of
+        everything that the server has.
+
+        Args:
+            namespace: Where to look.
+        """
+        start = len(self._name(namespace, b"v:"))
+        for page in self._scan(quote(namespace, safe="")):
+            yield from self._values(namespace, [name[start:] for name in page])
+
+    def __repr__(self) -> str:
+        return f"<RedisStore: prefix {self._prefix!r}, {self._client!r}>"
+
+    def _open(self) -> _Client:
+        if self._closed:
+            raise StoreError("this RedisStore is closed; make another one")
+        if self._own is not None and self._own.process != os.getpid():
+            self._own = self._own.again()
+            self._client = self._own.client
+        return self._client
+
+    def _run(self, script: _Script, keys: list[bytes], arguments: list[Any]) -> Any:
+        from redis.exceptions import NoScriptError
+
+        client = self._open()
+        try:
+            return client.evalsha(script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:  # not seen before, or by a server that has restarted since
+            return client.eval(script.text, len(keys), *keys, *arguments)
+
+    def _name(self, namespace: str, what: bytes) -> bytes:
+        return f"{self._prefix}:{{{quote(namespace, safe='')}}}:".encode() + what
+
+    def _names(self, namespace: str, keys: Iterable[bytes]) -> list[bytes]:
+        start = self._name(namespace, b"v:")
+        return [start + key for key in keys]
+
+    def _shared(self, namespace: str) -> list[bytes]:
+        return [self._name(namespace, b"leases"), self._name(namespace, b"claims")]
+
+    def _lease(self, process: str) -> list[str | int]:
+        return [process, math.ceil(self.lease * 1000)]
+
+    def _values(self, namespace: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        client = self._open()
+        for page in _pages(keys, _PAGE):
+            values: list[Any] = client.mget(self._names(namespace, page))
+            for key, value in zip(page, values):
+                if value is not None:
+                    yield key, value
+
+    def _scan(self, encoded: str) -> Iterator[list[bytes]]:
+        """Names of values, page by page. The server may repeat some; here each comes once."""
+        seen: set[bytes] = set()
+        pattern = f"{self._prefix}:{{{encoded}}}:v:*"
+        names = iter(self._open().scan_iter(pattern, _PAGE))
+        while page := list(islice(names, _PAGE)):
+            new = set(page) - seen
+            seen |= new
+            if new:
+                yield list(new)
+
+
+class _Connections:
+    """What a store has of its own, to a URL."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        from redis import ConnectionPool, Redis, exceptions
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.process = os.getpid()
+        self._arguments = url, timeout
+        try:
+            self._pool = ConnectionPool.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                # All that a store does comes to the same when it is done twice.
+                retry=Retry(NoBackoff(), 1),
+                retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
+            )
+            self._pool.make_connection()  # connects to nothing, but looks at the options
+        except (TypeError, ValueError) as error:  # the URL is not repeated, it may have a password
+            raise ValueError(
+                "RedisStore takes a URL such as 'redis://localhost:6379/0', 'rediss://...' or "
+                f"'unix:///run/redis.sock', with options of redis-py; it says: {error}"
+            ) from error
+        # A client that was given its pool leaves it alone when it is collected. In a forked child
+        # that may happen to one which it inherited.
+        self.client = Redis(connection_pool=self._pool)
+
+    def again(self) -> _Connections:
+        """The same for a forked child.
+
+        redis-py looks for a fork, too, but hangs if a thread of the parent was in its pool.
+        """
+        return _Connections(*self._arguments)
+
+    def close(self) -> None:
+        if self.process == os.getpid():
+            self._pool.disconnect()
+
+
+def _text(claimant: Claimant) -> str:
+    return f"{claimant.process} {claimant.call}"
+
+
+def _milliseconds(ttl: float | None) -> str | int:
+    return "" if ttl is None else max(1, math.ceil(min(ttl * 1000, _FOREVER)))
+
+
+def _pages(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))
+
+
+def _steps(values: Mapping[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:
+    step: dict[bytes, bytes] = {}
+    size = 0
+    for key, value in values.items():
+        if step and (len(step) == _STEP_KEYS or size + len(value) > _STEP_BYTES):
+            yield step
+            step, size = {}, 0
+        step[key] = value
+        size += len(value)
+    if step:
+        yield step

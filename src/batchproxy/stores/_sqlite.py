@@ -1,0 +1,366 @@
+"""SQLiteStore: values and claims in one file, for the processes of one machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice, repeat
+
+from .._store import Claimant, Claims, SharedStore, Usage
+from ._sqlite_file import File
+from ._sqlite_pool import Pool
+
+_CHUNK = 250  # keys in a statement: from 50 to 1000 take the same time, and every SQLite takes 999
+_PAGE = 250  # rows that `scan` has in memory
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+_LIVE = "(expires IS NULL OR expires > ?)"
+_ALIVE = "(boot = ? AND expires > ? AND expires <= ? + 2 * seconds)"
+
+
+class SQLiteStore(SharedStore):
+    """Values and claims in an SQLite file, for any number of threads and processes of one machine.
+
+    The file is made if it is not there. It has a write-ahead log (the files ``-wal`` and ``-shm``
+    beside it, which belong to it while it is in use), so reading never waits for writing, and one
+    process writes at a time, which takes as long as a batch does. The directory must be on a disk
+    of this machine: network file systems are refused.
+
+    A crash of the process, or of all, loses nothing that was written. One of the machine may lose
+    the last seconds, though never a part of a batch, unless the store is `durable`.
+
+    Leases follow the machine's monotonic clock, and end when it is booted; setting the clock does
+    not touch them. Where the system does not tell one boot from another (all but Linux), claims of
+    before may stand for up to three times `lease` once more. A `ttl` follows the clock of the wall.
+
+    What has expired is never found, and is removed by later writes, up to twice as many values as
+    they write. Removed values leave room for new ones in the file, which does not become smaller.
+
+    Args:
+        path: The file. Its directory must exist.
+        durable: Whether a write is on the disk when it ends, which costs time with every batch.
+        timeout: Seconds to wait while another process writes, 0 or more.
+        lease: Seconds for which a process is believed to be alive after it was last heard of.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: One of the arguments is not as it should be.
+        StoreError: The file cannot be opened for writing, or it is not one of this library, or one
+            of a newer version, or where SQLite has no write-ahead log.
+
+    Threads: every method may be called from any thread, and after a ``fork``, which waits until no
+        thread is inside one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durable: bool = False,
+        timeout: float = 5.0,
+        lease: float = 10.0,
+    ) -> None:
+        name = os.fspath(path)
+        if not isinstance(name, str):
+            raise TypeError(f"path must be text or a pathlib.Path, got {path!r}")
+        if name in ("", ":memory:"):
+            raise ValueError(
+                f"path must name a file, got {name!r}: a database in memory belongs to one "
+                "connection, and every thread has its own. Cache() without a store is in memory"
+            )
+        if not 0 <= timeout <= 1e6:
+            raise ValueError(f"timeout must be from 0 to 1,000,000 seconds, got {timeout!r}")
+        if not 0 < lease < math.inf:
+            raise ValueError(f"lease must be a number of seconds above 0, got {lease!r}")
+        self.lease = lease
+        self._path = os.path.abspath(name)
+        self._boot = _boot_id()
+        self._pool = Pool(File(self._path, durable, timeout))
+
+    def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """As in `Store.get_many`; waits for nobody."""
+        with self._pool.connection() as connection:
+            return _values(connection, _find(connection, namespace), keys)
+
+    def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
+        """As in `Store.set_many`."""
+        with self._writing() as connection:
+            _write(connection, _find_or_add(connection, namespace), values, ttl)
+
+    def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
+        """As in `Store.delete_many`. Claims stay: who has them is still computing."""
+        with self._writing() as connection:
+            number = _find(connection, namespace)
+            if keys is None:
+                connection.execute("DELETE FROM results WHERE namespace = ?", (number,))
+            for marks, chunk in _chunks(connection, keys or ()):
+                connection.execute(
+                    f"DELETE FROM results WHERE namespace = ? AND key IN ({marks})",
+                    (number, *chunk),
+                )
+
+    def claim_many(
+        self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
+    ) -> Claims:
+        """As in `SharedStore.claim_many`.
+
+        If no key is free it writes nothing, not even to renew the lease, and waits for nobody.
+        """
+        with self._pool.connection() as connection:
+            number = _find(connection, namespace)
+            values = _values(connection, number, keys)
+            missing = _without(keys, values)
+            held = self._held(connection, number, missing, claimant)
+            if len(held) == len(missing):
+                return Claims(values, [], missing)
+        with self._writing() as connection:  # look again: now nobody else writes
+            number = _find_or_add(connection, namespace)
+            lease = self._renew(connection, claimant.process)
+            self._bury(connection)
+            values.update(_values(connection, number, missing))
+            missing = _without(keys, values)
+            held = self._held(connection, number, missing, claimant)
+            claimed = list(islice(_without(missing, held), limit))
+            for _, chunk in _chunks(connection, claimed):
+                rows = ", ".join(["(?)"] * len(chunk))
+                connection.execute(
+                    f"WITH mine (key) AS (VALUES {rows}) "
+                    "INSERT OR REPLACE INTO claims SELECT ?, key, ?, ? FROM mine",
+                    (*chunk, number, lease, claimant.call),
+                )
+        return Claims(values, claimed, [key for key in missing if key in held])
+
+    def publish_many(
+        self,
+        namespace: str,
+        values: Mapping[bytes, bytes],
+        claimant: Claimant,
+        ttl: float | None,
+    ) -> dict[bytes, bytes]:
+        """As in `SharedStore.publish_many`."""
+        with self._writing() as connection:
+            number = _find_or_add(connection, namespace)
+            first = _values(connection, number, list(values))
+            new = {key: values[key] for key in _without(values, first)} if first else values
+            _write(connection, number, new, ttl)
+            _release(connection, number, list(values), claimant)
+        return first
+
+    def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
+        """As in `SharedStore.release_many`."""
+        with self._writing() as connection:
+            _release(connection, _find(connection, namespace), keys, claimant)
+
+    def heartbeat(self, process: str) -> None:
+        """As in `SharedStore.heartbeat`."""
+        with self._writing() as connection:
+            self._renew(connection, process)
+
+    def usage(self) -> dict[str, Usage]:
+        """What each namespace has, those left out that have nothing. Reads the whole file.
+
+        Returns:
+            By namespace: the number of values, and their bytes.
+        """
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT name, count(*), sum(length(value)) FROM results "
+                f"JOIN namespaces ON namespaces.id = namespace WHERE {_LIVE} GROUP BY namespace",
+                (time.time(),),
+            ).fetchall()
+        return {_decoded(name): Usage(count, size) for name, count, size in rows}
+
+    def scan(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a namespace, in no order, a page at a time.
+
+        Nobody waits for it, however long the caller takes. What is written or deleted meanwhile may
+        be among them or not; what is there throughout is there once.
+
+        Args:
+            namespace: Where to look.
+
+        Returns:
+            An iterator of keys with their values.
+        """
+        last = 0
+        while True:
+            with self._pool.connection() as connection:
+                rows = connection.execute(
+                    # By the number of the row: in the order of the keys every row is a random read.
+                    f"SELECT id, key, value FROM results WHERE id > ? AND +namespace = ? "
+                    f"AND {_LIVE} ORDER BY id LIMIT {_PAGE}",
+                    (last, _find(connection, namespace), time.time()),
+                ).fetchall()
+            for _, key, value in rows:
+                yield key, value
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def close(self) -> None:
+        """As in `Store.close`; what other threads are doing ends as usual."""
+        self._pool.close()
+
+    def __repr__(self) -> str:
+        return f"<SQLiteStore {self._path!r}>"
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction, and none but it that writes."""
+        with self._pool.connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    def _held(
+        self,
+        connection: sqlite3.Connection,
+        namespace: int | None,
+        keys: Sequence[bytes],
+        claimant: Claimant,
+    ) -> set[bytes]:
+        """Those of `keys` that a living process has claimed, and not the claimant's."""
+        found: set[bytes] = set()
+        for marks, chunk in _chunks(connection, keys):
+            rows = connection.execute(
+                "SELECT key FROM claims JOIN leases ON leases.id = lease "
+                f"WHERE namespace = ? AND key IN ({marks}) AND process <> ? AND {_ALIVE}",
+                (namespace, *chunk, claimant.process, *self._now()),
+            )
+            found.update(key for (key,) in rows)
+        return found
+
+    def _renew(self, connection: sqlite3.Connection, process: str) -> int:
+        connection.execute(
+            "INSERT INTO leases (process, boot, expires, seconds) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (process) DO UPDATE "
+            "SET boot = excluded.boot, expires = excluded.expires, seconds = excluded.seconds",
+            (process, self._boot, time.monotonic() + self.lease, self.lease),
+        )
+        (number,) = connection.execute(
+            "SELECT id FROM leases WHERE process = ?", (process,)
+        ).fetchone()
+        return int(number)
+
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        """Remove the leases that have run out, and their claims."""
+        dead = connection.execute(
+            f"SELECT id FROM leases WHERE NOT {_ALIVE}", self._now()
+        ).fetchall()
+        connection.executemany("DELETE FROM claims WHERE lease = ?", dead)
+        connection.executemany("DELETE FROM leases WHERE id = ?", dead)
+
+    def _now(self) -> tuple[str, float, float]:
+        """The parameters of `_ALIVE`.
+
+        A lease that ends later than it may is of an earlier boot, where there is no name for that.
+        Twice its length is left since it may have been renewed after this clock was read.
+        """
+        now = time.monotonic()
+        return self._boot, now, now
+
+
+def _boot_id() -> str:
+    """What is different after the machine was booted, where the system has such a thing."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _encoded(namespace: str) -> bytes:
+    return namespace.encode("utf-8", "surrogatepass")  # text of any kind, and SQLite's is not
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+def _find(connection: sqlite3.Connection, namespace: str) -> int | None:
+    """The number of a namespace; None, which equals nothing in SQL, if it has never had a value."""
+    row = connection.execute(
+        "SELECT id FROM namespaces WHERE name = ?", (_encoded(namespace),)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _find_or_add(connection: sqlite3.Connection, namespace: str) -> int:
+    connection.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (_encoded(namespace),))
+    number = _find(connection, namespace)
+    assert number is not None
+    return number
+
+
+def _chunks(
+    connection: sqlite3.Connection, keys: Collection[bytes]
+) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    """As many of `keys` as a statement takes, besides eight parameters, with a ? for each."""
+    size = min(_CHUNK, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - 8)
+    rest = iter(keys)
+    while chunk := tuple(islice(rest, size)):
+        yield ", ".join("?" * len(chunk)), chunk
+
+
+def _without(keys: Iterable[bytes], found: Collection[bytes]) -> list[bytes]:
+    return [key for key in keys if key not in found]
+
+
+def _values(
+    connection: sqlite3.Connection, namespace: int | None, keys: Collection[bytes]
+) -> dict[bytes, bytes]:
+    now = time.time()
+    found: dict[bytes, bytes] = {}
+    for marks, chunk in _chunks(connection, keys):
+        found.update(
+            connection.execute(
+                "SELECT key, value FROM results "
+                f"WHERE namespace = ? AND key IN ({marks}) AND {_LIVE}",
+                (namespace, *chunk, now),
+            )
+        )
+    return found
+
+
+def _write(
+    connection: sqlite3.Connection,
+    namespace: int,
+    values: Mapping[bytes, bytes],
+    ttl: float | None,
+) -> None:
+    now = time.time()
+    connection.execute(
+        "DELETE FROM results WHERE id IN (SELECT id FROM results WHERE expires <= ? LIMIT ?)",
+        (now, 2 * len(values)),
+    )
+    connection.executemany(
+        # Not REPLACE: a row keeps its number, so that a scan does not meet it again.
+        "INSERT INTO results (namespace, key, value, expires) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (namespace, key) DO UPDATE "
+        "SET value = excluded.value, expires = excluded.expires",
+        zip(
+            repeat(namespace),
+            values.keys(),
+            values.values(),
+            repeat(None if ttl is None else now + ttl),
+        ),
+    )
+
+
+def _release(
+    connection: sqlite3.Connection,
+    namespace: int | None,
+    keys: Collection[bytes],
+    claimant: Claimant,
+) -> None:
+    for marks, chunk in _chunks(connection, keys):
+        connection.execute(
+            f"DELETE FROM claims WHERE namespace = ? AND key IN ({marks}) AND call = ? "
+            "AND lease = (SELECT id FROM leases WHERE process = ?)",
+            (namespace, *chunk, claimant.call, claimant.process),
+        )

@@ -1,0 +1,155 @@
+"""Connections to one SQLite file, used by any thread, one at a time; none is open in a fork."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from weakref import WeakSet, finalize
+
+from .._errors import StoreError
+from ._sqlite_file import File
+
+_PATIENCE = 60.0
+"""Seconds for which a fork waits for other threads; so that one that is stuck is no deadlock."""
+
+
+class Pool:
+    """Idle connections, the last used first: so no more are open than were in use at a time.
+
+    A pool that is forgotten, and at exit every pool, closes the idle ones.
+    """
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._idle = [file.create()]
+        self._closed = False
+        self._finalizer = finalize(self, _close_all, self._idle)
+        with _gate:
+            _pools.add(self)
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses; closed if anything is raised meanwhile.
+
+        Closing it rolls back what it had begun. Errors of SQLite become a `StoreError`.
+        """
+        with _gate:
+            if self._closed:
+                raise StoreError(
+                    f"the store {self._file.path!r} was closed; make a new SQLiteStore to go on"
+                )
+            try:
+                connection = self._take()
+                try:
+                    yield connection
+                except BaseException:
+                    connection.close()
+                    raise
+            except sqlite3.ProgrammingError:
+                raise  # a key that is no bytes, say
+            except sqlite3.Error as error:
+                raise self._file.explain(error) from error
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Close all connections, those in use as soon as they come back."""
+        with _gate:
+            self._closed = True
+            self._finalizer()
+
+    def _take(self) -> sqlite3.Connection:
+        self._file.check_still_there()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._file.open()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        self._idle.append(connection)
+        # Asked last: whoever closes at the same time finds it in the list, or is noticed here.
+        if not self._finalizer.alive:
+            _close_all(self._idle)
+
+    def before_fork(self) -> None:
+        _close_all(self._idle)
+
+    def reset_after_fork(self) -> None:
+        _inherited.extend(self._idle)
+        self._idle.clear()
+
+
+def _close_all(idle: list[sqlite3.Connection]) -> None:
+    while idle:
+        try:
+            connection = idle.pop()
+        except IndexError:  # pragma: no cover - another thread closes them, too
+            return
+        connection.close()
+
+
+class _Gate:
+    """Nobody is inside SQLite while the process forks.
+
+    SQLite keeps lists of its own of the locks that a process has. A child that inherits them takes
+    them for its locks, and gets none: when the parent closes the file, the journal is deleted under
+    the child, and what the child writes is lost. So before a fork all connections are closed, and
+    for that their users are waited for.
+
+    The locks are re-entrant since the collector may run a finalizer, which uses a store, in the
+    middle of anything.
+    """
+
+    def __init__(self) -> None:
+        self._door = threading.RLock()
+        self._left = threading.Condition()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._door, self._left:
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._left:
+            self._inside -= 1
+            self._left.notify_all()
+
+    def before_fork(self) -> None:
+        self._door.acquire()
+        self._left.acquire()
+        self._left.wait_for(lambda: not self._inside, _PATIENCE)
+        for pool in list(_pools):
+            pool.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self._left.release()
+        self._door.release()
+
+
+_gate = _Gate()
+_pools: WeakSet[Pool] = WeakSet()
+_inherited: list[sqlite3.Connection] = []
+"""Connections of the parent, if it forked in a way that asks nobody before: never to be closed."""
+
+
+def _reset_after_fork() -> None:
+    global _gate
+    _gate = _Gate()
+    for pool in list(_pools):
+        pool.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(
+        before=lambda: _gate.before_fork(),
+        after_in_parent=lambda: _gate.after_fork_in_parent(),
+        after_in_child=_reset_after_fork,
+    )

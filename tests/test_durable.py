@@ -1,0 +1,713 @@
+"""Points 16 and 18 of the contract: results that outlive the process, and stores that fail."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from memory_store import MemoryStore, PlainStore
+from tools import Calls, Outcomes, assert_idle, naive, names, settle
+
+from batchproxy import (
+    AnswerTypeError,
+    AnswerValueError,
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    StoreError,
+)
+from batchproxy._leases import this_process
+from batchproxy.codecs import PickleCodec
+from batchproxy.stores import Claimant, Store
+
+pytestmark = pytest.mark.anyio
+
+OTHER = Claimant("other", 1)
+
+
+@pytest.fixture(params=[PlainStore, MemoryStore], ids=["plain", "shared"])
+def store(request: pytest.FixtureRequest) -> Any:
+    """A store of either kind."""
+    return request.param()
+
+
+def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
+    """A proxy with a memory of its own, as another process would have it."""
+    return AsyncBatchingMapProxy(*sizes, cache=Cache(store=store, namespace="n", **options))
+
+
+async def released(store: MemoryStore) -> None:
+    """Wait until claims that were given up are released."""
+    await anyio.to_thread.run_sync(this_process().flush, 10.0)
+
+
+def nothing_left(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """`assert_idle`; and no claim is left in a store, nor a call that has one."""
+    assert_idle(*proxies)
+    for proxy in proxies:
+        durable = proxy._engine.cache._durable
+        assert durable is not None
+        if isinstance(durable.store, MemoryStore):
+            assert not {claim for claim in durable.store.claims.values() if claim != OTHER}
+    assert not this_process()._claiming
+
+
+async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
+    """What one cache computed, another one with the same store and namespace finds."""
+    calls = Calls()
+    proxy = proxy_of(store, 3)
+    assert await proxy.map([1, 2, 2, 3, 4], calls) == naive([1, 2, 2, 3, 4])
+    again = proxy_of(store, 3)
+    assert await again.map([4, 3, 2, 1], calls) == naive([4, 3, 2, 1])
+    assert calls.batches == [[1, 2, 3], [4]]
+    assert again.statistics().stored == 4
+    assert again.statistics().calls == 0
+    nothing_left(proxy, again)
+
+
+async def test_memory_stays_in_front(store: PlainStore) -> None:
+    """What is in memory is not looked up; what was read once is in memory."""
+    proxy = proxy_of(store)
+    await proxy.map([1, 2], Calls())
+    again = proxy_of(store)
+    await again.map([1, 2], Calls())
+    store.asked.clear()
+    assert await again.map([2, 1], Calls()) == ["2", "1"]
+    assert await proxy.map([1], Calls()) == ["1"]
+    assert store.asked == []
+
+
+async def test_look_ups_are_in_bulk(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is read in windows, and then asked for once more, batch by batch, before each call."""
+    monkeypatch.setattr("batchproxy._engine.WINDOW", 4)
+    await proxy_of(store).map([2, 3], Calls())
+    store.asked.clear()
+    calls = Calls()
+    await proxy_of(store, 3, 1).map(range(9), calls)
+    assert calls.batches == [[0, 1, 4], [5, 6, 7], [8]]
+    reads = [("get_many", 4), ("get_many", 4), ("get_many", 1)]
+    if isinstance(store, MemoryStore):
+        calling = [("claim_many", 3), ("publish_many", 3)]
+        last = [("claim_many", 1), ("publish_many", 1)]
+    else:
+        calling = [("get_many", 3), ("set_many", 3)]
+        last = [("get_many", 1), ("set_many", 1)]
+    assert store.asked == reads + calling * 2 + last
+
+
+async def test_namespaces_are_apart(store: PlainStore) -> None:
+    """The results of one are never found in another."""
+    calls = Calls()
+    for namespace in ("a", "b", "a"):
+        cache = Cache[str](store=store, namespace=namespace)
+        await AsyncBatchingMapProxy[int, str](cache=cache).map([1], calls)
+    assert calls.batches == [[1], [1]]
+
+
+async def test_equal_keys_of_different_types_are_different_in_a_store(store: PlainStore) -> None:
+    """In memory Python's equality decides, as ever; in a store the type does, too."""
+    calls = Calls(repr)
+    for key in (1, True, 1.0, "1", (1, 2), "(1, 2)", (1, 2)):
+        assert await proxy_of(store).map([key], calls) == [repr(key)]
+    assert calls.keys == [1, True, 1.0, "1", (1, 2), "(1, 2)"]
+
+
+@pytest.mark.parametrize("method", ["set_many", "publish_many"])
+async def test_results_are_written_before_anybody_is_told(method: str) -> None:
+    """Neither the caller nor who waits for it gets a result that could still be lost."""
+    store = PlainStore() if method == "set_many" else MemoryStore()
+    proxy = proxy_of(store)
+    gate = store.gate(method)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], Calls())
+        await gate.wait_entered()
+        callers.start("waiting", proxy.map, [2], Calls())
+        await settle()
+        assert callers.results == {}
+        assert proxy.statistics().in_flight == 2
+        assert len(proxy._engine.cache) == 0
+        gate.open()
+    assert callers.results == {"own": ["1", "2"], "waiting": ["2"]}
+    assert len(store.values) == 2
+    nothing_left(proxy)
+
+
+async def test_callers_share_the_reading(store: PlainStore) -> None:
+    """What somebody is looking up is waited for, not looked up again."""
+    await proxy_of(store).map([1, 2], Calls())
+    proxy = proxy_of(store)
+    store.asked.clear()
+    gate = store.gate("get_many")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [1, 2], Calls())
+        await gate.wait_entered()
+        callers.start("second", proxy.map, [2, 1], Calls())
+        await settle()
+        gate.open()
+    assert callers.results == {"first": ["1", "2"], "second": ["2", "1"]}
+    assert store.asked == [("get_many", 2)]
+    assert proxy.statistics().shared == proxy.statistics().stored == 2
+    nothing_left(proxy)
+
+
+@pytest.mark.parametrize("reached", ["get_many", "claim_many", "call"])
+async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str) -> None:
+    """Whether it was reading, claiming, or calling already: one call, and its failure, too."""
+    for fails in (False, True):
+        store = MemoryStore()
+        proxy = proxy_of(store)
+        calls = Calls(gated=reached == "call")
+        error = OSError("no")
+        if fails:
+            calls.fail_at(0, error)
+        gate = store.gate(reached)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            callers.start("first", proxy.map, [1, 2], calls)
+            if reached == "call":
+                await calls.wait_begun()
+            else:
+                await gate.wait_entered()
+            callers.start("second", proxy.map, [2], calls)
+            await settle()
+            calls.open()
+            gate.open()
+        if reached != "get_many":  # else the two share what is left, in either order
+            assert calls.batches == [[1, 2]]
+            wanted: Any = error if fails else ["1", "2"]
+            assert callers.results == {"first": wanted, "second": error if fails else ["2"]}
+        else:
+            assert sorted(calls.keys) == [1, 2] or fails
+        await released(store)
+        nothing_left(proxy)
+
+
+async def test_a_cache_that_keeps_nothing_still_pays_once(store: PlainStore) -> None:
+    """Without any room in memory the store answers, also for what came in since it was read."""
+    proxy = proxy_of(store, 1, 1, max_size=0)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("up", proxy.map, range(6), calls)
+        callers.start("down", proxy.map, range(5, -1, -1), calls)
+    assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
+    assert sorted(calls.keys) == list(range(6))
+    assert len(proxy._engine.cache) == 0
+    nothing_left(proxy)
+
+
+async def test_failed_items_are_not_written(store: PlainStore) -> None:
+    """Their neighbours are; and their claims end."""
+    error = ValueError("odd")
+
+    def f(item: int) -> Any:
+        return error if item % 2 else item
+
+    proxy = proxy_of(store)
+    assert await proxy.map(range(4), Calls(f), return_exceptions=True) == [0, error, 2, error]
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+    calls = Calls(f)
+    assert await proxy_of(store).map([0, 2], calls) == [0, 2]
+    assert calls.batches == []
+    assert len(store.values) == 2
+
+
+async def test_a_failing_call_ends_its_claims() -> None:
+    """Another process can have the keys at once."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = Calls()
+    calls.fail_at(0, OSError("no"))
+    with pytest.raises(OSError, match="no"):
+        await proxy.map([1, 2], calls)
+    await released(store)
+    assert store.claims == {}
+    nothing_left(proxy)
+    assert await proxy.map([1, 2], calls) == ["1", "2"]
+
+
+async def test_leaving_while_results_are_written_loses_nothing(store: PlainStore) -> None:
+    """The caller leaves at once, the results are written, and who waits for them gets them."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    proxy = proxy_of(store)
+    calls = Calls()
+    gate = store.gate(method)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await gate.wait_entered()
+        callers.start("waiting", proxy.map, [2], calls)
+        await settle()
+        callers.scopes["own"].cancel()
+        await settle()
+        assert callers.results == {"own": "cancelled"}
+        assert proxy.statistics().in_flight == 2
+        callers.start("late", proxy.map, [1, 2], calls)
+        await settle()
+        gate.open()
+    assert callers.results == {"own": "cancelled", "waiting": ["2"], "late": ["1", "2"]}
+    assert calls.batches == [[1, 2]]
+    assert proxy.statistics().completed == 1
+    assert len(store.values) == 2
+    nothing_left(proxy)
+
+
+async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
+    """What the store still grants is released; until then nobody here asks for it."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = Calls()
+    gate = store.gate("claim_many")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, [1, 2], calls)
+        await gate.wait_entered()
+        callers.scopes["gone"].cancel()
+        await settle()
+        assert callers.results == {"gone": "cancelled"}
+        callers.start("next", proxy.map, [2, 1], calls)
+        await settle()
+        assert calls.batches == []
+        gate.open()
+    assert callers.results["next"] == ["2", "1"]
+    assert calls.batches == [[2, 1]]
+    await released(store)
+    nothing_left(proxy)
+
+
+async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
+    """Also those that are granted after everybody has left."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    gate = store.gate("claim_many")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, [1, 2], Calls())
+        await gate.wait_entered()
+        callers.scopes["gone"].cancel()
+    gate.open()
+    while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
+        await anyio.sleep(0.001)
+    await released(store)
+    assert store.claims == {}
+    nothing_left(proxy)
+
+
+async def test_a_cancelled_call_gives_its_claims_back() -> None:
+    """Those who wait for it take over, here and in other processes."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    slow, quick = Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, [1, 2], slow)
+        await slow.wait_begun()
+        assert len(store.claims) == 2
+        callers.start("heir", proxy.map, [2], quick)
+        await settle()
+        callers.scopes["gone"].cancel()
+    assert callers.results == {"gone": "cancelled", "heir": ["2"]}
+    await released(store)
+    assert store.claims == {}
+    nothing_left(proxy)
+
+
+async def test_an_unreadable_value_is_a_miss(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, computed anew, and replaced."""
+    [name, other] = names(1, 2)
+    store.values["n", name] = b"jnonsense"
+    store.values["n", other] = b"t2"
+    calls = Calls()
+    assert await proxy_of(store, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
+    assert calls.batches == [[1], [3]]
+    assert "the stored value of 1 counts as a miss" in caplog.text
+    assert store.values["n", name] == b"t1"
+    assert await proxy_of(store).map([1], calls) == ["1"]
+    assert calls.batches == [[1], [3]]
+
+
+async def test_a_pickle_is_not_read_unless_that_was_asked_for(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A codec that is not named reads nothing; named, it reads what it wrote."""
+    calls = Calls(lambda item: {item})
+    assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
+    assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
+    assert calls.batches == [[1]]
+    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert "counts as a miss" in caplog.text
+
+
+async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainStore) -> None:
+    """It is the failure of its item, with the remedy; its neighbours are kept."""
+    values = {1: "one", 2: (1, 2), 3: float("nan"), 4: "four"}
+    proxy = proxy_of(store)
+    outcome = await proxy.map(values, Calls(values.get), return_exceptions=True)
+    assert [outcome[0], outcome[3]] == ["one", "four"]
+    assert isinstance(outcome[1], AnswerTypeError)
+    assert isinstance(outcome[2], AnswerValueError)
+    assert "the result of 2 cannot be stored" in str(outcome[1])
+    assert "list" in str(outcome[1])
+    assert len(store.values) == len(proxy._engine.cache) == 2
+    with pytest.raises(AnswerTypeError):
+        await proxy.map([4, 2], Calls(values.get))
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: PlainStore) -> None:
+    """The error names it, and suggests `key=`."""
+    calls = Calls()
+    proxy = proxy_of(store, 1)
+    with pytest.raises(TypeError, match="key="):
+        await proxy.map([1, 2, frozenset([3])], calls)
+    assert calls.batches == []
+    nothing_left(proxy)
+
+
+async def test_time_to_live(store: PlainStore) -> None:
+    """It is passed on; and what was read is not kept, since only the store knows when it ends."""
+    await proxy_of(store, ttl=60).map([1], Calls())
+    assert set(store.ttls.values()) == {60}
+    again = proxy_of(store, ttl=60)
+    assert await again.map([1], Calls()) == ["1"]
+    assert len(again._engine.cache) == 0
+    store.values.clear()
+    calls = Calls()
+    await again.map([1], calls)
+    assert calls.batches == [[1]]
+    assert len(again._engine.cache) == 1
+
+
+FAILING = {
+    "plain": ["get_many", "set_many"],
+    "shared": ["get_many", "claim_many", "publish_many"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(kind, method) for kind in FAILING for method in FAILING[kind]]
+)
+async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
+    """With a StoreError whose cause says why; and when it works again, so does the proxy."""
+    store = PlainStore() if kind == "plain" else MemoryStore()
+    proxy = proxy_of(store, 2)
+    store.fail[method] = OSError("unplugged")
+    for start in (0, 4):
+        with pytest.raises(StoreError, match="OSError: unplugged") as raised:
+            await proxy.map(range(start, start + 4), Calls())
+        assert isinstance(raised.value.__cause__, OSError)
+    del store.fail[method]
+    calls = Calls()
+    assert await proxy.map(range(4), calls) == naive(range(4))
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+def test_calls_that_cannot_be_cancelled_end_when_the_store_fails() -> None:
+    """Their results are kept, as after any failure; and the error is raised, in no list."""
+    store = MemoryStore()
+    cache = Cache[str](store=store, namespace="n")
+    proxy = BatchingMapProxy[int, str](1, 2, cache=cache)
+    begun, failed = threading.Event(), threading.Event()
+
+    def compute(items: list[int]) -> list[str]:
+        if items == [0]:
+            begun.set()
+            assert failed.wait(10)
+        else:
+            assert begun.wait(10)
+            store.fail["claim_many"] = OSError("unplugged")
+        return naive(items)
+
+    claim_many = store.claim_many
+
+    def claim(*arguments: Any) -> Any:
+        try:
+            return claim_many(*arguments)
+        except OSError:
+            failed.set()
+            raise
+
+    store.claim_many = claim  # type: ignore[assignment] # to know when
+    with pytest.raises(StoreError, match="unplugged"):
+        proxy.map(range(3), compute, return_exceptions=True)
+    assert 0 in cache
+    assert len(store.values) == 2
+
+
+async def test_results_that_cannot_be_written_are_kept_and_written_later(
+    store: PlainStore,
+) -> None:
+    """They stay in memory, nobody is told that they are safe, and the next write brings them."""
+    proxy = proxy_of(store, max_size=0)
+    for method in ("set_many", "publish_many"):
+        store.fail[method] = OSError("full")
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await calls.wait_begun()
+        callers.start("waiting", proxy.map, [2], calls)
+        await settle()
+        calls.open()
+    assert isinstance(callers.results["own"], StoreError)
+    assert callers.results["waiting"] is callers.results["own"]
+    assert await proxy.map([2, 1], calls) == ["2", "1"]
+    assert calls.batches == [[1, 2]]
+    assert store.values == {}
+    store.fail.clear()
+    await proxy.map([3], calls)
+    assert len(store.values) == 3
+    assert await proxy_of(store).map([1, 2], calls) == ["1", "2"]
+    assert calls.batches == [[1, 2], [3]]
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If it can be by then; and if not, that is logged."""
+    proxy = proxy_of(store)
+    for method in ("set_many", "publish_many"):
+        store.fail[method] = OSError("full")
+    with pytest.raises(StoreError):
+        await proxy.map([1, 2], Calls())
+    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    assert "2 results could still not be written" in caplog.text
+    store.fail.clear()
+    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    assert len(store.values) == 2
+    assert store.closed
+
+
+@pytest.mark.parametrize("kind", FAILING)
+async def test_going_on_without_a_store(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With on_store_error="continue" everything is computed, and the failure is logged once."""
+    store = PlainStore() if kind == "plain" else MemoryStore()
+    for method in FAILING[kind]:
+        store.fail[method] = OSError("unplugged")
+    proxy = proxy_of(store, 2, on_store_error="continue")
+    calls = Calls()
+    assert await proxy.map(range(5), calls) == naive(range(5))
+    assert calls.batches == [[0, 1], [2, 3], [4]]
+    assert await proxy.map(range(6), calls) == naive(range(6))
+    assert calls.batches[3:] == [[5]]
+    assert caplog.text.count("map() goes on without its store") == 1
+    assert "OSError: unplugged" in caplog.text
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
+    """It is computed, though nobody else is kept from it."""
+    store = MemoryStore()
+    for name in names(1, 2, 3):
+        store.values["n", name] = b"jnonsense"
+    store.fail["delete_many"] = OSError("read only")
+    calls = Calls()
+    proxy = proxy_of(store, 2, on_store_error="continue")
+    assert await proxy.map(range(5), calls) == naive(range(5))
+    assert sorted(calls.keys) == list(range(5))
+    assert [len(batch) for batch in calls.batches] == [2, 2, 1]
+
+
+async def test_clear_deletes_from_the_store(store: PlainStore) -> None:
+    """Of its own namespace only; and closing deletes nothing."""
+    await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map([1], Calls())
+    proxy = proxy_of(store)
+    await proxy.map([1, 2], Calls())
+    await proxy.aclose()
+    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    assert len(store.values) == 3
+    await proxy.clear()
+    assert {namespace for namespace, _ in store.values} == {"o"}
+    assert len(proxy._engine.cache) == 0
+
+
+async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
+    """What they were told, later runs see."""
+    proxy = proxy_of(store)
+    cache = proxy._engine.cache
+    await proxy.map([1, 2, 3], Calls())
+    cache.invalidate([1, 2, 9])
+    cache.prime({2: "two", 4: "four"})
+    calls = Calls()
+    assert await proxy_of(store).map([1, 2, 3, 4], calls) == ["1", "two", "3", "four"]
+    assert calls.batches == [[1]]
+    with pytest.raises(AnswerTypeError):
+        cache.prime({5: "five", 6: (6,)})
+    assert 5 not in cache
+
+
+@pytest.mark.parametrize("how", ["clear", "invalidate", "prime"])
+async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
+    store: PlainStore, how: str
+) -> None:
+    """Its own caller gets its result; the store and later callers do not."""
+    proxy = proxy_of(store)
+    cache = proxy._engine.cache
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await calls.wait_begun()
+        if how == "clear":
+            await proxy.clear()
+        elif how == "invalidate":
+            cache.invalidate([1])
+        else:
+            cache.prime({1: "one"})
+        calls.open()
+    assert callers.results == {"own": ["1", "2"]}
+    stored = {key for _, key in store.values}
+    [first, second] = names(1, 2)
+    assert (first in stored) == (how == "prime")
+    assert (second in stored) == (how != "clear")
+    again = Calls(lambda item: "new")
+    assert await proxy.map([1], again) == ["one" if how == "prime" else "new"]
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> None:
+    """When clear() returns, results that were on their way into the store are gone, too."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    proxy = proxy_of(store)
+    gate = store.gate(method)
+    cleared = threading.Event()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1], Calls())
+        await gate.wait_entered()
+
+        async def clear() -> None:
+            await proxy.clear()
+            cleared.set()
+
+        group.start_soon(clear)
+        durable = proxy._engine.cache._durable
+        assert durable is not None
+        while not durable._forgetting:  # noqa: ASYNC110 - only the thread that waits knows
+            await anyio.sleep(0.001)
+        await settle()
+        assert not cleared.is_set()
+        gate.open()
+    assert callers.results == {"own": ["1"]}
+    assert store.values == {}
+    assert len(proxy._engine.cache) == 0
+    nothing_left(proxy)
+
+
+async def test_what_is_read_while_something_is_forgotten_is_not_kept(store: PlainStore) -> None:
+    """Of a map() that read the store before it was cleared, memory keeps nothing."""
+    await proxy_of(store).map([1], Calls())
+    proxy = proxy_of(store)
+    gate = store.gate("delete_many")
+    async with anyio.create_task_group() as group:
+        group.start_soon(proxy.clear)
+        await gate.wait_entered()
+        assert await proxy.map([1], Calls()) == ["1"]
+        assert len(proxy._engine.cache) == 1
+        gate.open()
+    assert len(proxy._engine.cache) == 0
+    calls = Calls()
+    await proxy.map([1], calls)
+    assert calls.batches == [[1]]
+
+
+async def test_a_store_that_cannot_forget_says_so(store: PlainStore) -> None:
+    """Whatever the policy: nobody may believe that it is done."""
+    proxy = proxy_of(store, on_store_error="continue")
+    store.fail["delete_many"] = store.fail["set_many"] = OSError("read only")
+    with pytest.raises(StoreError, match="read only"):
+        await proxy.clear()
+    with pytest.raises(StoreError, match="read only"):
+        proxy._engine.cache.invalidate([1])
+    with pytest.raises(StoreError, match="read only"):
+        proxy._engine.cache.prime({1: "one"})
+
+
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_the_synchronous_proxy(
+    store: PlainStore, max_concurrency: int | None, sync_backend: Any
+) -> None:
+    """It has stores just as the other one does, and in the same order."""
+    batches: list[list[int]] = []
+
+    def compute(items: list[int]) -> list[str]:
+        batches.append(items)
+        return naive(items)
+
+    def proxy() -> BatchingMapProxy[int, str]:
+        cache = Cache[str](store=store, namespace="n")
+        return BatchingMapProxy(3, max_concurrency, cache=cache, backend=sync_backend)
+
+    assert proxy().map([1, 2, 2, 3, 4], compute) == naive([1, 2, 2, 3, 4])
+    assert proxy().map([4, 5, 1], compute) == naive([4, 5, 1])
+    assert sorted(batches) == [[1, 2, 3], [4], [5]]
+    one = proxy()
+    one.clear()
+    assert store.values == {}
+    store.fail["get_many"] = OSError("unplugged")
+    with pytest.raises(StoreError, match="unplugged"):
+        one.map([7], compute)
+
+
+def test_bad_arguments(store: PlainStore) -> None:
+    """Each is named, with what would do, before anything is opened or written."""
+    for namespace in (None, ""):
+        with pytest.raises(ValueError, match="the version of the prompt"):
+            Cache(store=store, namespace=namespace)
+    with pytest.raises(TypeError, match="namespace must be text, got 3"):
+        Cache(store=store, namespace=3)  # type: ignore[arg-type] # that is what is tested
+    with pytest.raises(TypeError, match=r"SQLiteStore\(path\)"):
+        Cache(store={}, namespace="n")  # type: ignore[arg-type] # that is what is tested
+    with pytest.raises(ValueError, match="give store="):
+        Cache(namespace="n")
+    with pytest.raises(TypeError, match="codec must be"):
+        Cache(store=store, namespace="n", codec="json")  # type: ignore[arg-type] # that is tested
+    with pytest.raises(ValueError, match="'raise' or 'continue'"):
+        Cache(store=store, namespace="n", on_store_error="ignore")  # type: ignore[arg-type] # that, too
+    assert store.asked == []
+
+
+def test_a_cache_without_a_store_can_be_closed() -> None:
+    """It is nothing to it; and it can be a context manager."""
+    with Cache[str]() as cache:
+        cache.prime({1: "one"})
+    assert 1 in cache
+
+
+def test_the_cache_shows_its_store(store: PlainStore) -> None:
+    """So does a proxy that has it."""
+    cache = Cache[str](store=store, namespace="embed-v3")
+    assert "namespace='embed-v3'" in repr(cache)
+    assert "namespace='embed-v3'" in repr(AsyncBatchingMapProxy[int, str](cache=cache))
+
+
+def test_an_unused_store_is_not_touched(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is asked of it until something is missing."""
+    caplog.set_level(logging.DEBUG)
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    assert proxy.map([], naive) == []
+    assert store.asked == []
+    assert caplog.text == ""

@@ -1,0 +1,194 @@
+"""Progress: what map() tells of how far it has come, on both proxies."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import threading
+from contextlib import redirect_stderr
+from typing import Any
+
+import anyio
+import pytest
+from memory_store import MemoryStore
+from tools import Calls, Outcomes, assert_idle, naive, settle
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress
+
+anyio_matrix = pytest.mark.anyio
+
+
+@anyio_matrix
+async def test_snapshots_count_up_to_the_total() -> None:
+    """One per change: what was known at once, then call after call, hits and failures apart."""
+    proxy = AsyncBatchingMapProxy[int, Any](2, 1)
+    await proxy.map([1, 2], Calls())
+    seen: list[Progress] = []
+    error = ValueError("odd")
+    calls = Calls(lambda item: error if item == 5 else item)
+    await proxy.map([1, 2, 3, 4, 4, 5], calls, progress=seen.append, return_exceptions=True)
+    assert seen == [
+        Progress(done=2, total=5, hits=2, shared=0, calls=0, failures=0),
+        Progress(done=4, total=5, hits=2, shared=0, calls=1, failures=0),
+        Progress(done=5, total=5, hits=2, shared=0, calls=2, failures=1),
+    ]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
+    """Also when it ends the map()."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    seen: list[Progress] = []
+    calls = Calls()
+    calls.fail_at(1, OSError("no"))
+    with pytest.raises(OSError, match="no"):
+        await proxy.map(range(6), calls, progress=seen.append)
+    assert seen[-1] == Progress(done=4, total=6, hits=0, shared=0, calls=2, failures=2)
+
+
+@anyio_matrix
+async def test_what_others_compute_is_shared() -> None:
+    """It counts when it comes."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = Calls(gated=True)
+    seen: list[Progress] = []
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await settle()
+
+        async def other() -> None:
+            assert await proxy.map([2, 1, 3], Calls(), progress=seen.append) == ["2", "1", "3"]
+
+        group.start_soon(other)
+        await settle()
+        calls.open()
+    assert [now.shared for now in seen] == [0, 0, 2]
+    assert seen[-1] == Progress(done=3, total=3, hits=0, shared=2, calls=1, failures=0)
+
+
+@anyio_matrix
+async def test_everything_known_is_one_snapshot() -> None:
+    """Also of an empty list."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    seen: list[Progress] = []
+    await proxy.map([], Calls(), progress=seen.append)
+    await proxy.map([1], Calls())
+    await proxy.map([1, 1], Calls(), progress=seen.append)
+    assert seen == [Progress(0, 0, 0, 0, 0, 0), Progress(1, 1, 1, 0, 0, 0)]
+
+
+@anyio_matrix
+async def test_what_a_store_has_is_a_hit() -> None:
+    """But what another process was computing when it was asked for is shared."""
+    store = MemoryStore()
+    calls = Calls()
+
+    def proxy() -> AsyncBatchingMapProxy[int, str]:
+        return AsyncBatchingMapProxy(cache=Cache(store=store, namespace="n"))
+
+    await proxy().map([1, 2], calls)
+    seen: list[Progress] = []
+    await proxy().map([1, 2, 3], calls, progress=seen.append)
+    assert seen[0] == Progress(done=2, total=3, hits=2, shared=0, calls=0, failures=0)
+    slow = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        Outcomes(group).start("slow", proxy().map, [4], slow)
+        await slow.wait_begun()
+
+        async def other() -> None:
+            await proxy().map([4, 1], calls, progress=seen.append)
+
+        group.start_soon(other)
+        while store.uses["claim_many"] < 5:  # noqa: ASYNC110 - it was told who has it by then
+            await anyio.sleep(0.001)
+        slow.open()
+    assert seen[-1] == Progress(done=2, total=2, hits=1, shared=1, calls=0, failures=0)
+
+
+@anyio_matrix
+async def test_a_function_that_raises_is_reported_and_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once; the map() goes on."""
+    proxy = AsyncBatchingMapProxy[int, str](1)
+    seen: list[Progress] = []
+
+    def failing(now: Progress) -> None:
+        seen.append(now)
+        raise ValueError("my own fault")
+
+    assert await proxy.map(range(3), Calls(), progress=failing) == naive(range(3))
+    assert len(seen) == 1
+    assert caplog.text.count("the progress function failed") == 1
+    assert "my own fault" in caplog.text
+
+
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_a_synchronous_caller_is_told_in_its_own_thread(
+    max_concurrency: int | None, sync_backend: Any
+) -> None:
+    """All of it, before map() returns."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=sync_backend)
+    seen: list[Progress] = []
+    threads: set[threading.Thread] = set()
+
+    def report(now: Progress) -> None:
+        seen.append(now)
+        threads.add(threading.current_thread())
+
+    assert proxy.map(range(5), naive, progress=report) == naive(range(5))
+    assert seen[0] == Progress(0, 5, 0, 0, 0, 0)
+    assert seen[-1] == Progress(5, 5, 0, 0, 3, 0)
+    assert [now.done for now in seen] == sorted({now.done for now in seen})
+    assert proxy.map(range(5), naive, progress=report) == naive(range(5))
+    assert seen[-1] == Progress(5, 5, 5, 0, 0, 0)
+    assert threads == {threading.current_thread()}
+
+
+def test_a_bar() -> None:
+    """True draws one on standard error, with the numbers behind it, and closes it."""
+    pytest.importorskip("tqdm")
+    proxy = BatchingMapProxy[int, str](2)
+    with redirect_stderr(io.StringIO()) as drawn:
+        assert proxy.map(range(5), naive, progress=True) == naive(range(5))
+        assert proxy.map([], naive, progress=True) == []
+    assert "5/5" in drawn.getvalue()
+    assert "calls=3" in drawn.getvalue()
+    assert drawn.getvalue().endswith("\n")
+
+
+@anyio_matrix
+async def test_a_bar_of_a_map_that_fails_is_closed() -> None:
+    """It stays where it was."""
+    pytest.importorskip("tqdm")
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls = Calls()
+    calls.fail_at(1, OSError("no"))
+    with redirect_stderr(io.StringIO()) as drawn, pytest.raises(OSError, match="no"):
+        await proxy.map(range(6), calls, progress=True)
+    assert "4/6" in drawn.getvalue()
+    assert drawn.getvalue().endswith("\n")
+
+
+def test_a_bar_needs_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed, the error says how to get it, before anything is computed."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("tqdm"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"batchproxy\[progress\]"):
+        BatchingMapProxy[int, str]().map([1], naive, progress=True)
+
+
+@pytest.mark.parametrize("progress", [3, "bar", Calls().__call__])
+def test_what_is_no_progress_function(progress: Any) -> None:
+    """It is named, before anything is computed."""
+    with pytest.raises(TypeError, match="progress must be True for a bar"):
+        BatchingMapProxy[int, str]().map([1], naive, progress=progress)
+    assert BatchingMapProxy[int, str]().map([1], naive, progress=False) == ["1"]

@@ -1,0 +1,550 @@
+"""`RedisStore` where it is more than a store: a server that fails, restarts, forgets; a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis_server import RedisServer, free_ports, needs_redis
+
+from batchproxy import StoreError
+from batchproxy.stores import Claimant, Claims, RedisStore, Usage, _redis
+from batchproxy.testing import SharedStoreContract
+
+redis = pytest.importorskip("redis")
+pytestmark = needs_redis
+
+P, Q = Claimant("p", 1), Claimant("q", 1)
+A, B, C = (bytes([number]) * 20 for number in range(3))
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Keeps tests that share a server apart."""
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def store(redis_url: str, prefix: str) -> Iterator[RedisStore]:
+    with RedisStore(redis_url, prefix=prefix) as store:
+        yield store
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of one's own, which keeps its data when it is killed."""
+    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+# The server fails
+
+
+def test_a_restarted_server(server: RedisServer) -> None:
+    """The same store goes on, with values, claims and leases as they were, and its scripts."""
+    with RedisStore(server.url, lease=3600) as store:
+        store.set_many("n", {A: b"1"}, None)
+        store.claim_many("n", [B], P, 1)
+        server.kill()
+        server.start()
+        assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
+        store.heartbeat("p")
+        assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
+
+
+def test_a_server_that_is_gone(server: RedisServer) -> None:
+    """Every method raises, soon; none of them afterwards, when the server is back."""
+    with RedisStore(server.url, timeout=30) as store:
+        store.claim_many("n", [A], P, 1)
+        server.kill()
+        calls: list[Callable[[], object]] = [
+            lambda: store.get_many("n", [A]),
+            lambda: store.set_many("n", {B: b"1"}, 60),
+            lambda: store.delete_many("n", [A]),
+            lambda: store.delete_many("n", None),
+            lambda: store.claim_many("n", [A], P, 1),
+            lambda: store.publish_many("n", {A: b"1"}, P, None),
+            lambda: store.release_many("n", [A], P),
+            lambda: store.heartbeat("p"),
+            lambda: store.usage(),
+            lambda: list(store.scan("n")),
+        ]
+        for call in calls:
+            with pytest.raises(redis.ConnectionError):
+                call()
+        server.start()
+        for call in calls:
+            call()
+
+
+def test_a_server_that_does_not_answer(server: RedisServer) -> None:
+    """A call ends after the timeout; once the server answers again, so does the store."""
+    with redis.Redis.from_url(server.url) as client, RedisStore(server.url, timeout=0.3) as store:
+        store.claim_many("n", [A], P, 1)
+        process = client.info("server")["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        with pytest.raises(redis.TimeoutError):
+            store.get_many("n", [A])
+        with pytest.raises(redis.TimeoutError):
+            store.publish_many("n", {A: b"1"}, P, None)
+        os.kill(process, signal.SIGCONT)
+        client.ping()
+        assert store.publish_many("n", {A: b"1"}, P, None) in ({}, {A: b"1"})
+        assert store.get_many("n", [A]) == {A: b"1"}
+
+
+def test_nobody_there_at_first(tmp_path: Path) -> None:
+    """A store cannot be made where no server is, and says where it looked."""
+    with pytest.raises(StoreError, match=r"nobody\.sock") as caught:
+        RedisStore(f"unix://{tmp_path}/nobody.sock")
+    assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+def test_a_server_that_wants_a_password(server: RedisServer) -> None:
+    """A store cannot be made with a wrong password, nor is that repeated."""
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", "right")
+    with pytest.raises(StoreError) as caught:
+        RedisStore(f"{server.url}?password=sesame")
+    assert "sesame" not in str(caught.value)
+    RedisStore(f"{server.url}?password=right").close()
+
+
+def test_a_server_whose_memory_is_full(server: RedisServer) -> None:
+    """Nothing is written then, not even a part, no claim ends; what is there can be read."""
+    with redis.Redis.from_url(server.url) as client, RedisStore(server.url) as store:
+        store.set_many("n", {A: b"1"}, None)
+        store.claim_many("n", [B], P, 1)
+        client.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            store.publish_many("n", {B: b"2", C: b"2"}, P, None)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            store.set_many("n", {B: b"2", C: b"2"}, None)
+        assert store.get_many("n", [A, B, C]) == {A: b"1"}
+        client.config_set("maxmemory", 0)
+        assert store.claim_many("n", [B], Q, 1) == Claims({}, [], [B])
+
+
+def test_evicted_leases(store: RedisStore, client: Any, prefix: str) -> None:
+    """Where a server evicted the leases, their claims are free, rather than held for ever."""
+    store.claim_many("n", [A], P, 1)
+    client.delete(f"{prefix}:{{n}}:leases")
+    assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [A, B], [])
+
+
+def test_forgotten_scripts(store: RedisStore, client: Any) -> None:
+    """Scripts that the server has forgotten are sent again."""
+    for _ in range(2):
+        client.script_flush()
+        store.claim_many("n", [A], P, 1)
+        client.script_flush()
+        store.release_many("n", [A], P)
+        client.script_flush()
+        store.set_many("n", {A: b"1"}, None)
+        client.script_flush()
+        assert store.publish_many("n", {A: b"2"}, P, None) == {A: b"1"}
+        client.script_flush()
+        store.heartbeat("p")
+        store.delete_many("n", None)
+
+
+# What it leaves on the server
+
+
+def test_names(store: RedisStore, client: Any, prefix: str) -> None:
+    """All that a namespace has is under its prefix and in one slot, however it is called."""
+    for namespace, encoded in {
+        "embed-v3": "embed-v3",
+        "{a}}b{": "%7Ba%7D%7Db%7B",
+        "é: *?[x]\n%": "%C3%A9%3A%20%2A%3F%5Bx%5D%0A%25",
+    }.items():
+        store.set_many(namespace, {A: b"1"}, None)
+        store.claim_many(namespace, [B], P, 1)
+        start = f"{prefix}:{{{encoded}}}:".encode()
+        names = {start + b"v:" + A, start + b"leases", start + b"claims"}
+        assert {name for name in client.keys(f"{prefix}*") if name.startswith(start)} == names
+        assert len({redis.crc.key_slot(name) for name in names}) == 1
+    assert len(client.keys(f"{prefix}*")) == 9
+
+
+def test_claims_end_with_the_last_lease(redis_url: str, client: Any, prefix: str) -> None:
+    """When all processes are dead, what is left of their claims goes, by the longest lease."""
+    names = [f"{prefix}:{{n}}:leases", f"{prefix}:{{n}}:claims"]
+    with RedisStore(redis_url, prefix=prefix, lease=1000) as store:
+        store.claim_many("n", [A], P, 1)
+    with RedisStore(redis_url, prefix=prefix, lease=10) as store:
+        store.claim_many("n", [B], Q, 1)
+        store.heartbeat("q")
+        for name in names:
+            assert 990_000 < client.pttl(name) <= 1_000_000
+            client.pexpire(name, 5000)
+        store.heartbeat("q")
+        for name in names:
+            assert 5000 < client.pttl(name) <= 10_000
+
+
+def test_claims_of_the_dead_are_cleared(store: RedisStore, client: Any, prefix: str) -> None:
+    """When a lease has run out, the next to claim removes all claims of its process."""
+    leases, claims = f"{prefix}:{{n}}:leases", f"{prefix}:{{n}}:claims"
+    store.claim_many("n", [A, B], P, 2)
+    store.claim_many("n", [C], Q, 1)
+    client.zadd(leases, {"p": 1})
+    store.claim_many("n", [], Q, 1)
+    store.claim_many("n", [bytes(20)[:19] + b"x"], Q, 1)
+    assert client.zrange(leases, 0, -1) == [b"q"]
+    assert client.hvals(claims) == [b"q 1", b"q 1"]
+
+
+def test_a_late_claimant_keeps_its_own(store: RedisStore, client: Any, prefix: str) -> None:
+    """A process whose lease ran out and that nobody noticed has its claims again."""
+    store.claim_many("n", [A], P, 1)
+    client.zadd(f"{prefix}:{{n}}:leases", {"p": 1})
+    store.claim_many("n", [B], P, 1)
+    assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [], [A, B])
+
+
+def test_a_heartbeat_reaches_what_was_claimed(store: RedisStore, client: Any, prefix: str) -> None:
+    """A heartbeat writes only where its process has claimed."""
+    store.heartbeat("p")
+    store.claim_many("n", [A], Q, 1)
+    store.heartbeat("p")
+    assert client.zrange(f"{prefix}:{{n}}:leases", 0, -1) == [b"q"]
+    assert len(client.keys(f"{prefix}*")) == 2
+
+
+# Large batches
+
+
+def test_batches_in_several_steps(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches above the sizes of one step are cut; the result is the same."""
+    monkeypatch.setattr(_redis, "_PAGE", 3)
+    monkeypatch.setattr(_redis, "_CLAIMS", 3)
+    monkeypatch.setattr(_redis, "_STEP_KEYS", 3)
+    monkeypatch.setattr(_redis, "_STEP_BYTES", 10)
+    keys = [bytes([number]) * 20 for number in range(10)]
+    assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
+    assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
+    store.release_many("n", keys, P)
+    values = {key: key[:1] * 4 for key in keys}
+    store.set_many("n", {key: values[key] for key in keys[::2]}, None)
+    earlier = store.publish_many("n", dict.fromkeys(keys, b"a value of more than 10"), P, None)
+    assert earlier == {key: values[key] for key in keys[::2]}
+    expected = {**dict.fromkeys(keys, b"a value of more than 10"), **earlier}
+    assert store.get_many("n", keys) == expected
+    assert dict(store.scan("n")) == expected
+    assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
+    store.delete_many("n", keys[1:])
+    assert dict(store.scan("n")) == {keys[0]: values[keys[0]]}
+    store.set_many("n", values, None)
+    store.delete_many("n", None)
+    assert store.usage() == {}
+
+
+def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step has as many values as are allowed, and bytes; but one value at least."""
+    monkeypatch.setattr(_redis, "_STEP_KEYS", 3)
+    monkeypatch.setattr(_redis, "_STEP_BYTES", 10)
+
+    def steps(*sizes: int) -> list[list[int]]:
+        values = {bytes([number]): bytes(size) for number, size in enumerate(sizes)}
+        return [list(map(len, step.values())) for step in _redis._steps(values)]
+
+    assert steps() == []
+    assert steps(1, 1, 1, 1) == [[1, 1, 1], [1]]
+    assert steps(11, 5, 5, 1, 20) == [[11], [5, 5], [1], [20]]
+
+
+# usage() and scan()
+
+
+def test_usage(store: RedisStore) -> None:
+    """Values are counted and measured by namespace; claims and what has expired are not."""
+    store.set_many("a", {A: b"123", B: b""}, None)
+    store.set_many("é {b}", {A: b"12345"}, 3600)
+    store.claim_many("c", [A], P, 1)
+    assert store.usage() == {"a": Usage(2, 3), "é {b}": Usage(1, 5)}
+
+
+def test_scan(store: RedisStore) -> None:
+    """All values of one namespace come once each, without those of others."""
+    values = {os.urandom(20): os.urandom(5) for _ in range(5000)}
+    store.set_many("a*", values, None)
+    store.set_many("ab", {A: b"1"}, None)
+    store.claim_many("a*", [B], P, 1)
+    found = list(store.scan("a*"))
+    assert len(found) == 5000
+    assert dict(found) == values
+    assert list(store.scan("nothing here")) == []
+
+
+def test_names_that_the_server_repeats(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SCAN may give a name twice; it is counted once."""
+    store.set_many("n", {A: b"1", B: b"23"}, None)
+    scan = store._client.scan_iter
+    monkeypatch.setattr(store._client, "scan_iter", lambda *args: [*scan(*args)] * 2)
+    monkeypatch.setattr(_redis, "_PAGE", 2)
+    assert store.usage() == {"n": Usage(2, 3)}
+    assert sorted(store.scan("n")) == [(A, b"1"), (B, b"23")]
+
+
+def test_prefixes_are_apart(redis_url: str, store: RedisStore, prefix: str) -> None:
+    """Stores of other prefixes share nothing, also when one begins with the other."""
+    with RedisStore(redis_url, prefix=prefix + ":x") as other:
+        store.set_many("n", {A: b"1"}, None)
+        assert other.get_many("n", [A]) == {}
+        assert other.usage() == {}
+        other.set_many("n", {A: b"22"}, None)
+        store.delete_many("n", None)
+        assert store.usage() == {}
+        assert other.usage() == {"n": Usage(1, 2)}
+
+
+# What it is made from
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_client_of_ones_own(redis_url: str, prefix: str, protocol: int) -> None:
+    """A client can be used, and stays open when the store is closed."""
+    with redis.Redis.from_url(redis_url, protocol=protocol) as client:
+        with RedisStore(client, prefix=prefix) as store:
+            store.claim_many("n", [A, B], P, 1)
+            store.publish_many("n", {A: b"\xff"}, P, 60)
+            assert store.claim_many("n", [A, B], Q, 1) == Claims({A: b"\xff"}, [B], [])
+            assert list(store.scan("n")) == [(A, b"\xff")]
+            assert store.usage() == {"n": Usage(1, 1)}
+        assert client.ping()
+
+
+def test_closed(redis_url: str) -> None:
+    """A closed store refuses everything but to be closed, and has no connections left."""
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisStore(f"{redis_url}?client_name=closed")
+        assert [each for each in client.client_list() if each["name"] == "closed"]
+        store.close()
+        store.close()
+        for call in (
+            lambda: store.get_many("n", [A]),
+            lambda: store.set_many("n", {A: b"1"}, None),
+            lambda: store.delete_many("n", None),
+            lambda: store.delete_many("n", []),
+            lambda: store.claim_many("n", [A], P, 1),
+            lambda: store.publish_many("n", {A: b"1"}, P, None),
+            lambda: store.release_many("n", [A], P),
+            lambda: store.heartbeat("p"),
+            lambda: store.usage(),
+            lambda: list(store.scan("n")),
+        ):
+            with pytest.raises(StoreError, match="closed; make another one"):
+                call()
+        # The server notices in its own time, but before it answers whoever connects afterwards.
+        with redis.Redis.from_url(redis_url) as later:
+            assert not [each for each in later.client_list() if each["name"] == "closed"]
+
+
+def test_repr(store: RedisStore, prefix: str) -> None:
+    """It says which server and prefix it is for."""
+    assert prefix in repr(store)
+    assert "redis.sock" in repr(store)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "valkey://localhost",
+        "redis://:secret@localhost:port",
+        "redis://:secret@localhost?socket_timeout=soon",
+        "redis://:secret@localhost?tiemout=5",
+        "",
+    ],
+)
+def test_wrong_urls(url: str) -> None:
+    """They are refused with an example of a right one; a password is not repeated."""
+    with pytest.raises(ValueError, match="such as 'redis://localhost:6379/0'") as caught:
+        RedisStore(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_server_at_all() -> None:
+    """What is neither a URL nor a client of the right kind is refused."""
+    with pytest.raises(TypeError, match=r"or a redis\.RedisCluster, got redis\.asyncio\.client\.R"):
+        RedisStore(redis.asyncio.Redis())
+
+
+def test_a_client_that_decodes(redis_url: str) -> None:
+    """Values are bytes, so a client that makes text of them is refused."""
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    with client, pytest.raises(ValueError, match="decode_responses=True; make another one"):
+        RedisStore(client)
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "{a}", "a*", "é"])
+def test_wrong_prefixes(redis_url: str, prefix: str) -> None:
+    """What would mix up slots or patterns is refused as a prefix."""
+    with pytest.raises(ValueError, match="ASCII letters, digits"):
+        RedisStore(redis_url, prefix=prefix)
+
+
+@pytest.mark.parametrize("name", ["lease", "timeout"])
+def test_wrong_seconds(redis_url: str, name: str) -> None:
+    """A lease and a timeout are numbers of seconds, above 0 and finite."""
+    for wrong in ("1", None, True):
+        with pytest.raises(TypeError, match=f"{name} must be a number of seconds"):
+            RedisStore(redis_url, **{name: wrong})  # type: ignore[arg-type] # that is what is wrong
+    for number in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"{name} must be more than 0 seconds"):
+            RedisStore(redis_url, **{name: number})  # type: ignore[arg-type] # as above
+
+
+def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r"pip install 'batchproxy\[redis\]'"):
+        RedisStore("redis://localhost")
+
+
+def test_redis_is_not_loaded() -> None:
+    """Nobody pays for redis-py but who makes a `RedisStore`."""
+    program = "import sys, batchproxy.stores; sys.exit('redis' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# Processes and threads
+
+
+# Python 3.12 says that forking with threads is dangerous; that is what is tested.
+_IGNORED = "ignore:This process:DeprecationWarning"
+
+_FORK = """
+import os, signal, sys, threading
+from batchproxy.stores import Claimant, RedisStore
+
+store = RedisStore(sys.argv[1], prefix=sys.argv[2])
+keys = [bytes([number]) * 20 for number in range(100)]
+values = {key: key * 50 for key in keys}
+store.set_many("n", values, None)
+stop = threading.Event()
+
+def read():
+    while not stop.is_set():
+        assert store.get_many("n", keys) == values
+
+readers = [threading.Thread(target=read) for _ in range(4)]
+for reader in readers:
+    reader.start()
+children = []
+for number in range(10):
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        try:
+            if number == 9:  # uses nothing, and closes nothing that is the parent's
+                store.close()
+                os._exit(0)
+            assert store.get_many("n", keys) == values
+            store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
+            store.heartbeat(f"child-{number}")
+            if number % 2:
+                store.close()
+            else:
+                del store
+            os._exit(0)
+        finally:
+            os._exit(1)
+    children.append(child)
+assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+stop.set()
+for reader in readers:
+    reader.join()
+assert store.get_many("n", keys) == values
+claims = store.claim_many("c", keys, Claimant("parent", 1), 100)
+assert len(claims.held) == 9, claims
+store.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forked_children(redis_url: str, prefix: str) -> None:
+    """Children forked while threads read get answers of their own, and so do the threads."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", f"-W{_IGNORED}", "-c", _FORK, redis_url, prefix],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_closing_under_way(redis_url: str, prefix: str) -> None:
+    """A store that is closed while threads use it ends their calls with an error, not for ever."""
+    store = RedisStore(redis_url, prefix=prefix)
+    started = threading.Barrier(5)
+    ended: list[type[Exception]] = []
+
+    def use() -> None:
+        started.wait()
+        try:
+            while True:
+                store.set_many("n", {A: bytes(1000)}, None)
+        except Exception as error:
+            ended.append(type(error))
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    store.close()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 4
+
+
+# A cluster
+
+
+@pytest.fixture(scope="module")
+def cluster_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A cluster of one node. It refuses what crosses slots, as any other does."""
+    port, bus = free_ports(2)
+    directory = tmp_path_factory.mktemp("cluster")
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    with RedisServer(directory, *options, port=port) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                time.sleep(0.01)
+        yield port
+
+
+class TestCluster(SharedStoreContract):
+    """The contract holds on a cluster."""
+
+    @pytest.fixture(autouse=True)
+    def _use_cluster(self, cluster_port: int) -> Iterator[None]:
+        with redis.RedisCluster(host="127.0.0.1", port=cluster_port) as self.client:
+            yield
+
+    def make_store(self, lease: float = 60.0) -> RedisStore:
+        return RedisStore(self.client, lease=lease)
+
+    def test_usage_and_scan(self) -> None:
+        """They work across slots."""
+        with RedisStore(self.client, prefix="usage") as store:
+            for namespace in "abc":
+                store.set_many(namespace, {A: b"1", B: b"22"}, None)
+            assert store.usage() == dict.fromkeys("abc", Usage(2, 3))
+            assert sorted(store.scan("b")) == [(A, b"1"), (B, b"22")]

@@ -1,0 +1,445 @@
+"""Point 17 of the contract: processes that use the same store share the work under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+import pytest
+from memory_store import MemoryStore
+from test_durable import OTHER, nothing_left, proxy_of, released
+from tools import Calls, Outcomes, naive, names, settle
+
+from batchproxy import BatchingMapProxy, Cache, _leases
+from batchproxy._stored import pause
+
+anyio_matrix = pytest.mark.anyio
+
+
+def held_by_another(store: MemoryStore, *keys: Any) -> None:
+    """Another process, which is alive, is computing `keys`."""
+    claims = store.claim_many("n", names(*keys), OTHER, len(keys))
+    assert len(claims.claimed) == len(keys)
+
+
+def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
+    """It has computed them."""
+    encoded = {names(key)[0]: b"t" + value.encode() for key, value in values.items()}
+    store.publish_many("n", encoded, OTHER, None)
+
+
+@anyio_matrix
+async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
+    """They are passed over, in bulk, and waited for at the end."""
+    store = MemoryStore()
+    held_by_another(store, *range(2, 40))
+    proxy = proxy_of(store, 3, 1)
+    calls = Calls()
+    store.asked.clear()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(45), calls)
+        await calls.wait_begun(3)
+        assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
+        assert store.uses["claim_many"] < 12
+        assert callers.results == {}
+        published_by_another(store, {key: f"other {key}" for key in range(2, 40)})
+    expected = naive(range(45))
+    expected[2:40] = [f"other {key}" for key in range(2, 40)]
+    assert callers.results == {"own": expected}
+    assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
+    now = proxy.statistics()
+    assert (now.computed, now.shared, now.stored) == (7, 38, 0)
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
+    """However many of its calls run at a time, and whatever others hold between."""
+    store = MemoryStore()
+    held_by_another(store, *range(5, 25))
+    published_by_another(store, dict.fromkeys(range(12, 20), "there"))
+    proxy = proxy_of(store, 4, 3)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(38), calls)
+        await calls.wait_begun(5)
+        published_by_another(store, dict.fromkeys(range(5, 25), "late"))
+    assert sorted(calls.batches) == [
+        [0, 1, 2, 3],
+        [4, 25, 26, 27],
+        [28, 29, 30, 31],
+        [32, 33, 34, 35],
+        [36, 37],
+    ]
+    expected = naive(range(38))
+    expected[5:25] = ["late"] * 7 + ["there"] * 8 + ["late"] * 5
+    assert callers.results == {"own": expected}
+    nothing_left(proxy)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("how", ["released", "died"])
+async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> None:
+    """As soon as it released them, or its lease has run out."""
+    store = MemoryStore()
+    held_by_another(store, 1, 2)
+    proxy = proxy_of(store)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2, 3], calls)
+        await calls.wait_begun()
+        assert calls.batches == [[3]]
+        if how == "released":
+            store.release_many("n", names(1, 2), OTHER)
+        else:
+            store.now += store.lease + 1
+    assert callers.results == {"own": ["1", "2", "3"]}
+    assert calls.batches == [[3], [1, 2]]
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_waiting_for_another_process_takes_no_slot() -> None:
+    """Others of this process can use it meanwhile, and may wait for the same keys."""
+    store = MemoryStore()
+    held_by_another(store, 1)
+    proxy = proxy_of(store, None, 1)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("waiting", proxy.map, [1], calls)
+        callers.start("too", proxy.map, [1], calls)
+        await settle()
+        assert await proxy.map([2], calls) == ["2"]
+        assert callers.results == {}
+        published_by_another(store, {1: "other"})
+    assert callers.results == {"waiting": ["other"], "too": ["other"]}
+    assert calls.batches == [[2]]
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_who_waits_for_another_process_can_leave() -> None:
+    """At once, and nothing is left behind."""
+    store = MemoryStore()
+    held_by_another(store, 1)
+    proxy = proxy_of(store)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await calls.wait_begun()
+        while not store.uses["claim_many"] > 2:  # noqa: ASYNC110 - it is asking again by now
+            await anyio.sleep(0.001)
+        callers.scopes["own"].cancel()
+    assert callers.results == {"own": "cancelled"}
+    assert calls.batches == [[2]]
+    await released(store)
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_a_late_writer_takes_what_was_published_first() -> None:
+    """After a stall beyond its lease, say: everybody has the same answer."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2, 3], calls)
+        await calls.wait_begun()
+        callers.start("waiting", proxy.map, [2], calls)
+        await settle()
+        store.now += store.lease + 1
+        held_by_another(store, 2)
+        published_by_another(store, {2: "first"})
+        calls.open()
+    assert callers.results == {"own": ["1", "first", "3"], "waiting": ["first"]}
+    assert await proxy.map([2], calls) == ["first"]
+    assert calls.batches == [[1, 2, 3]]
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
+    """Then the own result is taken."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1], calls)
+        await calls.wait_begun()
+        store.publish_many("n", {names(1)[0]: b"jnonsense"}, OTHER, None)
+        calls.open()
+    assert callers.results == {"own": ["1"]}
+    assert "counts as a miss" in caplog.text
+    nothing_left(proxy)
+
+
+@anyio_matrix
+async def test_two_caches_of_one_process_share_too() -> None:
+    """In the store they are like two processes."""
+    store = MemoryStore()
+    one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("one", one.map, range(10), calls)
+        callers.start("other", other.map, range(10), calls)
+    assert callers.results == {"one": naive(range(10)), "other": naive(range(10))}
+    assert sorted(calls.keys) == list(range(10))
+    await released(store)
+    nothing_left(one, other)
+
+
+@anyio_matrix
+async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None:
+    """A store that neither grants a key nor says who has it is asked again, later."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = Calls()
+    claim_many, answers = store.claim_many, iter([False, False, True])
+
+    def claim(namespace: str, keys: Any, *rest: Any) -> Any:
+        return claim_many(namespace, keys if next(answers) else [], *rest)
+
+    store.claim_many = claim  # type: ignore[assignment] # it is broken on purpose
+    assert await proxy.map([1, 2], calls) == ["1", "2"]
+    assert calls.batches == [[1, 2]]
+    nothing_left(proxy)
+
+
+def test_the_lease_is_renewed_while_a_function_blocks() -> None:
+    """By a thread of its own: however long the call takes, nobody takes its keys."""
+    store = MemoryStore()
+    store.lease = 0.04
+    beats = threading.Semaphore(0)
+    heartbeat = store.heartbeat
+
+    def counted(process: str) -> None:
+        heartbeat(process)
+        beats.release()
+
+    store.heartbeat = counted  # type: ignore[method-assign] # to know when
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+
+    def blocking(items: list[int]) -> list[str]:
+        for _ in range(3):
+            assert beats.acquire(timeout=10)
+        [claimant] = store.claims.values()
+        assert store.leases[claimant.process] == store.now + store.lease
+        return naive(items)
+
+    assert proxy.map([1], blocking) == ["1"]
+    assert not _leases.this_process()._claiming
+
+
+def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """And the next one is tried."""
+    store = MemoryStore()
+    store.lease = 0.04
+    logged = threading.Event()
+    store.fail["heartbeat"] = OSError("unplugged")
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+
+    def blocking(items: list[int]) -> list[str]:
+        while store.uses["heartbeat"] < 3:
+            logged.wait(0.001)
+        return naive(items)
+
+    assert proxy.map([1], blocking) == ["1"]
+    assert "could not be renewed: OSError('unplugged')" in caplog.text
+
+
+def test_a_release_that_fails_does_no_harm() -> None:
+    """The lease runs out; the thread that releases goes on."""
+    store = MemoryStore()
+    store.fail["release_many"] = OSError("unplugged")
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+
+    def failing(items: list[int]) -> list[str]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        proxy.map([1], failing)
+    _leases.this_process().flush(10)
+    assert store.uses["release_many"] == 1
+    assert len(store.claims) == 1
+    assert proxy.map([1], naive) == ["1"]  # what is one's own can be claimed again
+    assert store.claims == {}
+
+
+def test_pauses_grow_and_are_random() -> None:
+    """From a few milliseconds to less than a second."""
+    assert 0.005 <= pause(0) <= 0.015
+    assert 0.25 <= pause(100) <= 0.75
+    assert len({pause(3) for _ in range(20)}) == 20
+
+
+# Real processes from here on.
+
+WORKER = """
+import json, sys, time
+from batchproxy import BatchingMapProxy, Cache
+from batchproxy.stores import RedisStore, SQLiteStore
+
+url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
+kind = RedisStore if "://" in url else SQLiteStore
+calls = []
+
+def compute(items):
+    if not calls:
+        print("calling", flush=True)
+    calls.append(items)
+    time.sleep(seconds)
+    return [item * item for item in items]
+
+with Cache(store=kind(url, lease=lease), namespace=namespace) as cache:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    out = BatchingMapProxy(batch, cache=cache).map(range(rows), compute)
+assert out == [item * item for item in range(rows)]
+print(json.dumps(calls), flush=True)
+"""
+
+
+class Worker:
+    """A process that maps the same list as the others."""
+
+    def __init__(self, place: tuple[str, str], lease: float, *work: float) -> None:
+        arguments = json.dumps([*place, lease, *work])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        self.wait_for("ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def start(self) -> None:
+        """Let it begin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it says that."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == f"{line}\n"
+
+    def calls(self) -> list[list[int]]:
+        """The batches that it computed, when it has ended."""
+        output, _ = self.process.communicate(timeout=50)
+        assert self.process.returncode == 0
+        calls: list[list[int]] = json.loads(output.removeprefix("calling\n"))
+        return calls
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Where real processes share their work: a store, and a namespace of its own."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
+    return str(url), str(tmp_path)
+
+
+def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
+    """Four map the same one at the same time: each key is computed once among them."""
+    with (
+        Worker(place, 10, 400, 10, 0.01) as one,
+        Worker(place, 10, 400, 10, 0.01) as two,
+        Worker(place, 10, 400, 10, 0.01) as three,
+        Worker(place, 10, 400, 10, 0.01) as four,
+    ):
+        workers = [one, two, three, four]
+        for worker in workers:
+            worker.start()
+        shares = [worker.calls() for worker in workers]
+    computed = Counter(key for share in shares for batch in share for key in batch)
+    assert computed == dict.fromkeys(range(400), 1)
+    assert all(shares)
+    assert sum(map(len, shares)) <= 43  # full batches, but for the last of each
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], how: str) -> None:
+    """Killed, or stopped beyond its lease: nothing but what it had open is computed twice."""
+    with (
+        Worker(place, 1, 120, 10, 0.02) as one,
+        Worker(place, 1, 120, 10, 0.02) as two,
+        Worker(place, 1, 120, 10, 0.5) as lost,
+    ):
+        lost.start()
+        lost.wait_for("calling")  # it holds ten keys now, which the others will wait for
+        lost.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        one.start()
+        two.start()
+        shares = [one.calls(), two.calls()]
+        if how == "stopped":
+            lost.process.send_signal(signal.SIGCONT)
+            shares.append(lost.calls())
+    computed = Counter(key for share in shares for batch in share for key in batch)
+    assert computed.keys() == set(range(120))
+    assert sum(computed.values()) <= 130
+    assert max(computed.values()) <= 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_after_a_fork_the_child_claims_for_itself() -> None:
+    """It is another process in the store, with a heartbeat of its own."""
+    script = """
+import os, sys, threading
+sys.path.insert(0, sys.argv[1])
+from memory_store import MemoryStore
+from batchproxy import BatchingMapProxy, Cache
+
+store = MemoryStore()
+proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n"))
+seen = []
+
+def compute(items):
+    seen.append({claimant.process for claimant in store.claims.values()})
+    if items == [1] and (child := os.fork()) == 0:
+        sys.exit()  # inside the parent's call: its claims are not the child's to give back
+    if items == [1]:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 1)
+    return items
+
+proxy.map([1], compute)
+assert not store.claims
+child = os.fork()
+if child == 0:
+    proxy.map([2], compute)
+    names = {thread.name for thread in threading.enumerate()}
+    os._exit(0 if seen[0].isdisjoint(seen[1]) and "batchproxy leases" in names else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("done")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert run.stdout.endswith("done\n"), run.stderr
