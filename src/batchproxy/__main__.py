@@ -1,0 +1,5 @@
+"""`python -m batchproxy` is the command `batchproxy`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,863 @@
+"""The command: what it prints, what it computes and keeps, how it ends.
+
+Where it matters that it is a process, it is one: signals, exit statuses, pipes. Functions that hang
+do so for ever, after they have said so; nothing waits for a length of time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("click", reason="the command needs the extra cli")
+pytest.importorskip("tqdm", reason="the command needs the extra cli")
+
+from click.testing import CliRunner, Result
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy._progress import Progress
+from batchproxy.cli import _cache, _distinct, _interrupts, _options, _report, _rows
+from batchproxy.cli._main import command
+from batchproxy.codecs import PickleCodec
+from batchproxy.stores import SQLiteStore
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+
+class Functions(ModuleType):
+    """A module with functions to be mapped through."""
+
+    def __init__(self) -> None:
+        super().__init__("functions")
+        self.batches: list[list[Any]] = []
+        self.plain_value = 3
+
+    def upper(self, items: list[str]) -> list[str]:
+        self.batches.append(items)
+        return [item.upper() for item in items]
+
+    async def upper_async(self, items: list[str]) -> dict[str, str]:
+        return dict(zip(items, self.upper(items)))
+
+    def dump(self, items: list[Any]) -> list[str]:
+        self.batches.append(items)
+        return [json.dumps(item) for item in items]
+
+    def by_item(self, items: list[Any]) -> dict[Any, str]:
+        return {item: f"{item!r}" for item in items}
+
+    async def by_item_async(self, items: list[Any]) -> dict[Any, str]:
+        return self.by_item(items)
+
+    def refuse(self, items: list[str]) -> list[Any]:
+        """Single items fail, or all of them."""
+        self.batches.append(items)
+        if "all" in items:
+            raise ValueError("not this batch")
+        return [KeyError(item) if item.startswith("x") else item for item in items]
+
+    def nan(self, items: list[str]) -> list[Any]:
+        return [{1, 2} if item == "b" else item for item in items]
+
+    def talk(self, items: list[str]) -> list[str]:
+        print("by the way")
+        return items
+
+    def several_lines(self, items: list[str]) -> list[str]:
+        return [f"{item}\n" for item in items]
+
+    def leave(self, items: list[str]) -> list[str]:
+        raise SystemExit(7)
+
+
+@pytest.fixture
+def functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Functions:
+    """`functions:NAME`, in a directory of its own."""
+    module = Functions()
+    monkeypatch.setitem(sys.modules, "functions", module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    return module
+
+
+def call(*arguments: object, data: bytes | None = None, status: int = 0) -> Result:
+    """The command, in this process; it must end with `status`."""
+    result = CliRunner().invoke(command, [str(each) for each in arguments], data)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return result
+
+
+def batchproxy(*arguments: object, data: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The command, in a process of its own, in the current directory."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "batchproxy", *map(str, arguments)],
+        input=data,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+STORE = ("--store", "results.db", "--namespace", "n")
+
+
+# --- What it computes, and keeps ---
+
+
+def test_each_item_once(functions: Functions) -> None:
+    """Distinct items go out in full batches; every row has its result; the summary adds up."""
+    done = call("map", "functions:upper", "-", "--batch-size", 2, data=b"a\nb\na\nc\na\n")
+    assert done.stdout == "A\nB\nA\nC\nA\n"
+    assert functions.batches == [["a", "b"], ["c"]]
+    first, computed, saved, kept = done.stderr.splitlines()
+    assert first.startswith("batchproxy: 5 rows, 3 distinct, in ")
+    assert computed == "batchproxy: 3 computed in 2 calls"
+    assert saved == "batchproxy: 3 calls saved, compared with one per row"
+    assert kept.startswith("batchproxy: results were not kept")
+
+
+@pytest.mark.parametrize("function", ["upper", "upper_async"])
+@pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio)])
+def test_the_second_run_computes_nothing(functions: Functions, function: str, backend: str) -> None:
+    """Results are in the store; the summary says so. (Both kinds of functions, both backends.)"""
+    Path("in.txt").write_text("a\nb\na\n")
+    line = ("map", f"functions:{function}", "in.txt", "-o", "out.txt", *STORE, "--backend", backend)
+    assert "2 computed in 1 call, 0 hits in results.db" in call(*line).stderr
+    assert Path("out.txt").read_text() == "A\nB\nA\n"
+    Path("out.txt").unlink()
+    done = call(*line)
+    assert "0 computed in 0 calls, 2 hits in results.db" in done.stderr
+    assert "3 calls saved" in done.stderr
+    assert "not kept" not in done.stderr
+    assert Path("out.txt").read_text() == "A\nB\nA\n"
+    assert functions.batches == [["a", "b"]]
+
+
+def test_worker_threads(functions: Functions) -> None:
+    """With a --max-concurrency a synchronous function runs in these."""
+    done = call("map", "functions:upper", "-", "--max-concurrency", 2, "-q", data=b"a\nb")
+    assert (done.stdout, done.stderr) == ("A\nB", "")
+
+
+def test_the_store_is_that_of_the_library(functions: Functions) -> None:
+    """What the command computed a proxy finds, and the other way round, if items are texts."""
+    call("map", "functions:upper", "-", *STORE, data=b"a\n")
+    with SQLiteStore("results.db") as store:
+        proxy = BatchingMapProxy[str, str](cache=Cache(store=store, namespace="n"))
+        assert proxy.map(["a", "b"], functions.upper) == ["A", "B"]
+    assert call("map", "functions:upper", "-", *STORE, data=b"b\n").stdout == "B\n"
+    assert functions.batches == [["a"], ["b"]]
+
+
+def test_windows_share_what_was_computed(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a window has computed a later one does not, also without a --store."""
+    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    done = call("map", "functions:upper", "-", data=b"a\nb\na\nc\nb\n")
+    assert done.stdout == "A\nB\nA\nC\nB\n"
+    assert functions.batches == [["a", "b"], ["c"]]
+
+
+def test_types_are_told_apart(functions: Functions) -> None:
+    """In JSON `1`, `1.0`, `true` and "1" are four items, and equal objects are one."""
+    data = b'1\n1.0\ntrue\n"1"\n{"a": 1, "b": 2}\n{"b": 2, "a": 1}\n1\n'
+    done = call("map", "functions:dump", "-", "--input-format", "jsonl", data=data)
+    assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == [
+        *("1", "1.0", "true", '"1"', '{"a": 1, "b": 2}', '{"a": 1, "b": 2}', "1")
+    ]
+    assert functions.batches == [[1, 1.0, True, "1", {"a": 1, "b": 2}]]
+
+
+def test_answers_by_item(functions: Functions) -> None:
+    """A mapping is by item, of whatever type; one that lacks an item is a failure that names it."""
+    for name in ("functions:by_item", "functions:by_item_async"):
+        done = call("map", name, "-", "--input-format", "jsonl", data=b"1\n2\n")
+        assert done.stdout == '{"item": 1, "result": "1"}\n{"item": 2, "result": "2"}\n'
+    functions.by_item = lambda items: {}  # type: ignore[method-assign] # for this once
+    failed = call("map", "functions:by_item", "-", "--input-format", "jsonl", data=b"1\n", status=1)
+    assert "AnswerValueError: map_func answered with a mapping that lacks 1 of" in failed.stderr
+
+
+def test_limit(functions: Functions) -> None:
+    """Only so many rows are read, mapped and written."""
+    assert call("map", "functions:upper", "-", "--limit", 2, data=b"a\nb\nc\n").stdout == "A\nB\n"
+    assert call("map", "functions:upper", "-", "--limit", 0, data=b"a\n").stdout == ""
+
+
+def test_fields_and_formats(functions: Functions) -> None:
+    """Endings and options say what is read, where results go, and what is written."""
+    Path("in.csv.gz").write_bytes(gzip.compress(b"id,t\r\n1,a\r\n"))
+    call("map", "functions:upper", "in.csv.gz", "--field", "t", "--into", "T", "-o", "out.csv")
+    assert Path("out.csv").read_bytes() == b"id,t,T\r\n1,a,A\r\n"
+    call("map", "functions:upper", "in.csv.gz", "--field", "t", "-o", "out.jsonl")
+    assert Path("out.jsonl").read_text() == '{"id": "1", "t": "a", "result": "A"}\n'
+    options = ("--field", "t", "--output-format", "lines")
+    assert call("map", "functions:upper", "in.csv.gz", *options).stdout == "A\n"
+
+
+def test_parquet(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read and written, a row group for every window."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    call("map", "functions:upper", "-", "-o", "out.parquet", data=b"a\nb\nc\n")
+    rows = [{"item": item, "result": item.upper()} for item in "abc"]
+    assert pq.read_table("out.parquet").to_pylist() == rows
+    assert pq.ParquetFile("out.parquet").num_row_groups == 2
+    done = call("map", "functions:upper", "out.parquet", "--field", "item", "-o", "again.jsonl")
+    assert "3 computed in 2 calls" in done.stderr
+    assert [json.loads(line) for line in Path("again.jsonl").read_text().splitlines()] == rows
+
+
+def test_what_the_function_prints(functions: Functions) -> None:
+    """It is no part of an output on standard output, and stays where it was otherwise."""
+    done = call("map", "functions:talk", "-", data=b"a\n")
+    assert done.stdout == "a\n"
+    assert done.stderr.startswith("by the way\n")
+    assert call("map", "functions:talk", "-", "-o", "o", data=b"a\n").stdout == "by the way\n"
+
+
+# --- Dry runs ---
+
+
+def test_dry_run(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what would be computed, computes nothing, and makes no file."""
+    dry = ("map", "functions:upper", "-", *STORE, "--batch-size", 2, "--dry-run")
+    data = b"a\nb\na\nc\nd\ne\na\n"
+    assert call(*dry, data=data).stdout == (
+        "7 rows, 5 distinct\n0 are in results.db, 5 would be computed in 3 calls\n"
+    )
+    assert list(Path().iterdir()) == []
+    call("map", "functions:upper", "-", *STORE, data=b"b\nc\n")
+    assert call(*dry, data=data).stdout == (
+        "7 rows, 5 distinct\n2 are in results.db, 3 would be computed in 2 calls\n"
+    )
+    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    assert call("map", "functions:upper", "-", "--dry-run", data=data).stdout == (
+        "7 rows, 5 distinct\n5 would be computed in 3 calls\n"
+    )
+    assert functions.batches == [["b", "c"]]
+
+
+def test_dry_run_of_malformed_rows(functions: Functions) -> None:
+    """They end it or are counted, as they would in a run."""
+    dry = ("map", "functions:upper", "-", "--dry-run", "--input-format", "jsonl")
+    data = b'"a"\n{\n'
+    stopped = call(*dry, data=data, status=1)
+    assert stopped.stderr.startswith("batchproxy: <stdin>:2: no JSON: ")
+    assert stopped.stdout == ""
+    skipped = call(*dry, "--on-error", "skip", data=data, status=3)
+    assert skipped.stdout.endswith("1 would be computed in 1 calls\n1 rows are malformed\n")
+
+
+# --- Errors ---
+
+
+def test_a_batch_that_fails(functions: Functions) -> None:
+    """The run ends, says why and how to resume, and leaves no output; what was done is kept."""
+    Path("in.txt").write_text("a\nall\nb\n")
+    line = ("map", "functions:refuse", "in.txt", "-o", "out.txt", *STORE, "--batch-size", 1)
+    failed = call(*line, status=1)
+    assert failed.stderr == (
+        "batchproxy: ValueError: not this batch\n"
+        "batchproxy: finished batches are in results.db; to resume, run the same command again\n"
+    )
+    assert not Path("out.txt").exists()
+    assert not Path("out.txt.part").exists()
+    functions.refuse = functions.upper  # type: ignore[method-assign] # it was repaired
+    call(*line)
+    assert Path("out.txt").read_text() == "a\nALL\nB\n"
+    assert functions.batches == [["a"], ["all"], ["all"], ["b"]]
+
+
+def test_a_batch_that_fails_without_a_store(functions: Functions) -> None:
+    """It is said that nothing was kept; where it failed is shown on demand."""
+    failed = call("map", "functions:refuse", "-", "--traceback", data=b"all\n", status=1)
+    assert failed.stderr.startswith("Traceback (most recent call last):\n")
+    assert 'raise ValueError("not this batch")' in failed.stderr
+    assert failed.stderr.endswith(
+        "batchproxy: nothing was kept; with --store FILE --namespace TEXT the same command, run "
+        "again, goes on where it ended\n"
+    )
+
+
+def test_rows_that_are_skipped(functions: Functions) -> None:
+    """They are not in the output; they are counted, and the exit status tells."""
+    data = b"a\nx1\nb\nall\n"
+    line = ("map", "functions:refuse", "-", "--batch-size", 2, "--on-error", "skip")
+    done = call(*line, data=data, status=3)
+    assert done.stdout == "a\n"
+    assert "batchproxy: 3 rows failed\n" in done.stderr
+
+
+def test_rows_that_are_recorded(functions: Functions) -> None:
+    """Every row is in the output, failed ones with their error, malformed ones with their line."""
+    Path("in.csv").write_text("id,t\n1,a\n2,x\n3\n")
+    line = ("map", "functions:refuse", "in.csv", "--field", "t", "--on-error", "record")
+    assert call(*line, "--error-field", "e", status=3).stdout == (
+        "id,t,result,e\n1,a,a,\n2,x,,KeyError: 'x'\n,,,\"in.csv:4: 1 columns, expected 2\"\n"
+    )
+    assert call(*line, "-o", "out.jsonl", status=3).stdout == ""
+    lines = Path("out.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("error") for line in lines] == [
+        None,
+        "KeyError: 'x'",
+        "in.csv:4: 1 columns, expected 2",
+    ]
+
+
+def test_a_malformed_row(functions: Functions) -> None:
+    """It is reported with file and line, before anything of its window is computed."""
+    Path("in.jsonl").write_text('{"t": "a"}\n{"u": "b"}\n')
+    failed = call("map", "functions:upper", "in.jsonl", "--field", "t", status=1)
+    assert failed.stderr.startswith("batchproxy: in.jsonl:2: no member 't'; there are 'u'\n")
+    assert functions.batches == []
+
+
+def test_results_without_a_place(functions: Functions) -> None:
+    """They end the run with file and line, or count as failed rows."""
+    line = ("map", "functions:several_lines", "-")
+    failed = call(*line, data=b"a\n", status=1)
+    assert failed.stderr.startswith("batchproxy: <stdin>:1: the result has several lines")
+    assert call(*line, "--on-error", "skip", data=b"a\n", status=3).stdout == ""
+    rows = b'{"t": "a"}\n{"t": "b", "u": 1}\n'
+    upper = ("map", "functions:upper", "-", "--field", "t", "--input-format", "jsonl")
+    done = call(
+        *upper, "--output-format", "csv", "--on-error", "record", data=rows, status=3
+    ).stdout.splitlines()
+    assert done[:2] == ["t,result,error", "a,A,"]
+    assert done[2].startswith(",,no column for 'u'")
+
+
+def test_results_that_a_store_refuses(functions: Functions) -> None:
+    """A result that would not come back equal is the failure of its row."""
+    done = call("map", "functions:nan", "-", "--on-error", "skip", data=b"a\nb\n", status=3)
+    assert done.stdout == "a\n"
+    assert "AnswerTypeError" in call("map", "functions:nan", "-", data=b"b\n", status=1).stderr
+
+
+def test_a_function_that_exits(functions: Functions) -> None:
+    """Its exit status is that of the command; no output is left."""
+    Path("in.txt").write_text("a\n")
+    call("map", "functions:leave", "in.txt", "-o", "out.txt", status=7)
+    assert [path.name for path in Path().iterdir()] == ["in.txt"]
+
+
+def test_an_input_that_cannot_be_read(functions: Functions) -> None:
+    """It is an error, and not the end of the input."""
+    Path("in.txt.gz").write_bytes(gzip.compress(b"a\n" * 1000)[:-9])
+    failed = call("map", "functions:upper", "in.txt.gz", "-o", "out.txt", status=1)
+    assert failed.stderr.startswith("batchproxy: in.txt.gz cannot be read any further")
+    assert not Path("out.txt").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+def test_an_output_that_cannot_be_written(functions: Functions) -> None:
+    """A full disk ends the run; results are in the store."""
+    failed = call("map", "functions:upper", "-", "-o", "/dev/full", *STORE, data=b"a\n", status=1)
+    assert "batchproxy: /dev/full cannot be written: " in failed.stderr
+    assert "finished batches are in results.db" in failed.stderr
+
+
+# --- Arguments ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["upper", "-"], "must be PACKAGE.MODULE:FUNCTION, such as geo.places:locate, got 'upper'"),
+        (["functions:", "-"], "must be PACKAGE.MODULE:FUNCTION"),
+        (["functionz:upper", "-"], "there is no module 'functionz', neither in"),
+        (["functions.deeper:upper", "-"], "there is no module 'functions.deeper'"),
+        (["functions:plain_walue", "-"], "has no 'plain_walue'; did you mean plain_value?"),
+        (["functions:qqqqqq", "-"], "'functions' has no 'qqqqqq'\n"),
+        (["functions:upper.name", "-"], "'functions:upper' has no 'name'"),
+        (["functions:plain_value", "-"], "is of type 'int', expected a function from a list of"),
+        (["broken:f", "-"], "importing 'broken' failed: ZeroDivisionError: division by zero"),
+        (["lacking:f", "-"], "importing 'lacking' failed: ModuleNotFoundError: No module named"),
+        (["functions:upper", "nowhere"], "the input cannot be opened"),
+        (["functions:upper", "nowhere", "--dry-run"], "the input cannot be opened"),
+        (["functions:upper", "-", "-o", "no/where"], "the output cannot be written"),
+        (["functions:upper", "-", "--store", "s"], "the function, the model and the version of"),
+        (["functions:upper", "-", "--store", "s", "--namespace", ""], "--store needs --namespace"),
+        (["functions:upper", "-", "--namespace", "n"], "give --store FILE as well"),
+        (["functions:upper", "-", "--store", "x://y", "--namespace", "n"], "or a URL of redis://"),
+        (["functions:upper", "-", "--store", "no/s", "--namespace", "n"], "cannot be opened"),
+        (["functions:upper", "-", "--field", "t"], "plain lines have no fields"),
+        (["functions:upper", "-", "--on-error", "record"], "no place for errors"),
+        (["functions:upper", "-", "--input-format", "parquet"], "from standard input"),
+        (["functions:upper", "-", "--output-format", "parquet"], "to standard output"),
+        (["functions:upper", "in.zst"], "zstd -dc in.zst | batchproxy map ... -"),
+        (["functions:upper", "-", "--batch-size", "0"], "--batch-size"),
+        (
+            ["functions:upper", "a.csv", "--on-error", "record", "--into", "error"],
+            "--error-field and --into are both 'error'",
+        ),
+    ],
+)
+def test_wrong_arguments(functions: Functions, arguments: list[str], said: str) -> None:
+    """What is wrong is said, with the remedy; the status is 2, and no file is made."""
+    Path("broken.py").write_text("1 / 0\n")
+    Path("lacking.py").write_text("import what_nobody_has\n")
+    failed = call("map", *arguments, data=b"a\n", status=2)
+    assert said in " ".join(failed.stderr.split()) + "\n"
+    assert {path.name for path in Path().iterdir()} - {"__pycache__"} == {"broken.py", "lacking.py"}
+
+
+def test_a_backend_that_is_not_there(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said how to install it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    failed = call("map", "functions:upper", "-", "--backend", "trio", data=b"", status=2)
+    assert "pip install 'batchproxy[trio]'" in failed.stderr
+
+
+def test_parquet_that_is_not_there(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said how to install it."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "batchproxy.cli._parquet", raising=False)
+    Path("in.parquet").write_bytes(b"")
+    failed = call("map", "functions:upper", "in.parquet", "-o", "out.parquet", status=2)
+    assert "pip install 'batchproxy[parquet]'" in failed.stderr
+
+
+def test_methods_and_the_current_directory(
+    functions: Functions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FUNCTION is found in the current directory, also as an attribute of something."""
+    Path("here.py").write_text(
+        "class Model:\n    def run(self, items): return items\nm = Model()\n"
+    )
+    monkeypatch.delitem(sys.modules, "here", raising=False)
+    assert call("map", "here:m.run", "-", data=b"a\n").stdout == "a\n"
+    monkeypatch.delitem(sys.modules, "here")
+
+
+@pytest.mark.parametrize("missing", ["click", "tqdm"])
+def test_without_the_extra(missing: str) -> None:
+    """It is said how to install it, and the status is 2; another error stays one."""
+    script = f"import sys; sys.modules[{missing!r}] = None; from batchproxy.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"batchproxy: the command needs {missing}: pip install 'batchproxy[cli]'\n"
+    )
+    other = script.replace(repr(missing), "'difflib'")
+    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+
+
+# --- Progress ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def report(total: int | None, *, stream: io.StringIO, quiet: bool = False) -> _report.Report:
+    proxy = BatchingMapProxy[str, str]()
+    proxy.map(["a"], lambda items: items)
+    return _report.Report(proxy.statistics, total, quiet=quiet, stream=stream)
+
+
+def rows(*items: str) -> list[_rows.Row]:
+    return [_rows.Row(line, 2, item=item) for line, item in enumerate(items, 1)]
+
+
+HALF = Progress(done=1, total=2, hits=0, shared=0, calls=1, failures=0)
+
+
+@pytest.mark.parametrize("total", [100, None, 0])
+def test_progress_lines(total: int | None) -> None:
+    """Where nobody watches, a line says how far it is; how long it takes, if that can be known."""
+    stream = io.StringIO()
+    shown = report(total, stream=stream)
+    shown.show()
+    shown.begin_window(rows("a", "b", "a", "b"), 40)
+    shown.progress(HALF)
+    shown.show()
+    shown.end_window(failed=1)
+    shown.show()
+    start, middle, end = stream.getvalue().splitlines()
+    assert start.startswith("batchproxy: 0 rows, 0 distinct, 0 hits, 1 call, 0 failed, ")
+    assert middle.startswith("batchproxy: 2 rows, 2 distinct, 0 hits, 1 call, 0 failed, ")
+    assert end.startswith("batchproxy: 4 rows, 2 distinct, 0 hits, 1 call, 1 failed, ")
+    assert ("/s, 20 %, " in middle) == ("/s, 40 %, " in end) == bool(total)
+    assert (" left" in end) == bool(total)
+
+
+@pytest.mark.parametrize("total", [100, None])
+def test_progress_bar(total: int | None) -> None:
+    """In a terminal there is a bar, with the same; of an unknown size it is none."""
+    stream = Terminal()
+    shown = report(total, stream=stream)
+    shown.begin_window(rows("a", "b"), 100)
+    shown.progress(HALF)
+    shown.show()
+    shown.close()
+    last = stream.getvalue().split("\r")
+    assert any("1 rows, 2 distinct, 0 hits, 1 call, 0 failed" in each for each in last)
+    assert any(" 50%|" in each for each in last) == bool(total)
+
+
+def test_quiet() -> None:
+    """Nothing is shown."""
+    stream = Terminal()
+    with report(100, stream=stream, quiet=True) as shown:
+        shown.show()
+        shown.summary(None)
+    assert stream.getvalue() == ""
+
+
+def test_progress_moves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a function takes its time, a thread shows how far it is."""
+    monkeypatch.setattr(_report, "_LINE_EVERY", 0)
+    shows: list[bool] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str, /) -> int:
+            shows.append(True)
+            shown._stop.set()
+            return len(text)
+
+    shown = report(None, stream=Stream())
+    with shown:
+        shown._thread.join()
+    assert shows
+
+
+def test_summary_of_work_that_others_did() -> None:
+    """What other processes computed is named."""
+    proxy = AsyncBatchingMapProxy[str, str]()
+    done = dataclasses.replace(proxy.statistics(), shared=2, stored=1)
+    stream = io.StringIO()
+    _report.Report(lambda: done, None, stream=stream).summary("s.db")
+    assert "0 computed in 0 calls, 1 hit in s.db, 2 from other processes" in stream.getvalue()
+
+
+def test_distinct_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many keys it only says that there are more."""
+    monkeypatch.setattr(_distinct, "_MOST", 2)
+    distinct = _distinct.Distinct()
+    distinct.add(["a", "b", "a"])
+    assert str(distinct) == "2"
+    distinct.add(["c", "d"])
+    distinct.add(["e"])
+    assert str(distinct) == "more than 2"
+    assert len(distinct._seen) == 4
+
+
+# --- Interrupts that tests cannot time ---
+
+
+def test_a_second_signal() -> None:
+    """It changes nothing: the first one is being obeyed, and the last words are said once."""
+    said: list[str] = []
+    interrupts = _interrupts.Interrupts(lambda: said.append("bye"))
+    with pytest.raises(KeyboardInterrupt):
+        interrupts._handle(signal.SIGINT, None)
+    interrupts._handle(signal.SIGTERM, None)
+    assert interrupts.status == 130
+    interrupts.end()
+    interrupts.end()
+    assert said == ["bye"]
+
+
+# --- The store ---
+
+
+def test_cache_info(functions: Functions) -> None:
+    """Namespaces with the number and size of their values, and the size of the file."""
+    call("map", "functions:upper", "-", *STORE, data=b"a\nb\n")
+    call("map", "functions:upper", "-", *STORE[:3], "other", data=b"a\n")
+    head, first, second, size = call("cache", "info", *STORE[:2]).stdout.splitlines()
+    assert head.split() == ["namespace", "values", "bytes"]
+    assert first.split()[:2] == ["n", "2"]
+    assert second.split()[:2] == ["other", "1"]
+    assert size.startswith("results.db: ")
+
+
+def test_cache_info_of_a_server(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no file whose size could be told."""
+    monkeypatch.setattr(_cache, "open_store", lambda path, create: SQLiteStore("results.db"))
+    assert len(call("cache", "info", "--store", "redis://there").stdout.splitlines()) == 1
+
+
+def test_cache_export(functions: Functions) -> None:
+    """A line for each value; those of codecs that were named, as they are."""
+    call("map", "functions:upper", "-", *STORE, data=b"a\n")
+    with SQLiteStore("results.db") as store:
+        proxy = BatchingMapProxy[str, Any](
+            cache=Cache(store=store, namespace="p", codec=PickleCodec())
+        )
+        proxy.map(["a"], lambda items: [{1}])
+    plain, pickled = map(json.loads, call("cache", "export", *STORE[:2]).stdout.splitlines())
+    assert (plain["namespace"], plain["value"], len(plain["key"])) == ("n", "A", 40)
+    assert (pickled["namespace"], pickled["codec"]) == ("p", "k")
+    assert pickled["key"] == plain["key"]
+    call("cache", "export", *STORE, "-o", "out.jsonl")
+    assert json.loads(Path("out.jsonl").read_text()) == plain
+
+
+def test_cache_clear(functions: Functions) -> None:
+    """It asks, deletes a namespace or all, and says how many."""
+    call("map", "functions:upper", "-", *STORE, data=b"a\nb\n")
+    call("map", "functions:upper", "-", *STORE[:3], "other", data=b"a\n")
+    line = ("cache", "clear", *STORE)
+    refused = call(*line, status=2)
+    assert "2 values of namespace 'n' would be deleted, and there is nobody to ask" in (
+        " ".join(refused.stderr.split())
+    )
+    assert call(*line, "--yes").stdout == "2 values deleted\n"
+    assert call(*line, "--yes").stdout == "0 values deleted\n"
+    assert call("cache", "clear", *STORE[:2], "--all", "--yes").stdout == "1 values deleted\n"
+    for both in ([], ["--all", "--namespace", "n"]):
+        failed = call("cache", "clear", *STORE[:2], *both, status=2)
+        assert "give either --namespace TEXT or --all" in failed.stderr
+
+
+def test_cache_clear_asks(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal it goes by the answer."""
+    call("map", "functions:upper", "-", *STORE, data=b"a\n")
+    monkeypatch.setattr(
+        "click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False
+    )
+    line = ("cache", "clear", *STORE[:2], "--all")
+    assert "Delete 1 values of all namespaces in results.db?" in (
+        call(*line, data=b"n\n", status=1).stdout
+    )
+    assert call(*line, data=b"y\n").stdout.endswith("1 values deleted\n")
+
+
+@pytest.mark.parametrize("verb", ["info", "export", "clear"])
+def test_a_store_that_is_not_there(functions: Functions, verb: str) -> None:
+    """It is an error, and none is made."""
+    more = ["--all", "--yes"] if verb == "clear" else []
+    failed = call("cache", verb, "--store", "nowhere.db", *more, status=2)
+    assert "there is no store 'nowhere.db'" in failed.stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_a_server_that_is_not_there(functions: Functions) -> None:
+    """It is an error with a reason."""
+    failed = call("cache", "info", "--store", "redis://127.0.0.1:1/0", status=2)
+    assert "the store 'redis://127.0.0.1:1/0' cannot be opened" in failed.stderr
+
+
+# --- Processes ---
+
+_MODULE = """
+import os, signal, sys, threading, time
+
+def log(items):
+    with open("log.txt", "a") as file:
+        print(*items, file=file)
+
+def upper(items):
+    log(items)
+    return [item.upper() for item in items]
+
+def say(items):
+    log(items)
+    if "hang" in items and not os.path.exists("repaired"):
+        print("hanging", file=sys.stderr, flush=True)
+        return True
+
+def hang(items):
+    if say(items):
+        threading.Event().wait()
+    return [item.upper() for item in items]
+
+def hang_and_catch(items):
+    hangs = say(items)
+    while hangs:
+        try:
+            threading.Event().wait()
+        except BaseException:
+            pass
+    return [item.upper() for item in items]
+
+async def block(items):
+    if say(items):
+        threading.Event().wait()
+    return [item.upper() for item in items]
+
+async def wait(items):
+    import anyio
+    if say(items):
+        await anyio.sleep_forever()
+    return [item.upper() for item in items]
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with functions in it; temporary files go there, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    if path := os.environ.get("PYTHONPATH"):
+        root = Path(__file__).parent.parent
+        monkeypatch.setenv(
+            "PYTHONPATH", os.pathsep.join(str(root / each) for each in path.split(":"))
+        )
+    (tmp_path / "functions_here.py").write_text(_MODULE)
+    return tmp_path
+
+
+def interrupted(number: int, *arguments: object) -> tuple[int, str]:
+    """Send the command a signal once its function hangs: its exit status, and what it said."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchproxy", "map", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "hanging\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=40)
+    return process.returncode, said
+
+
+@posix
+@pytest.mark.parametrize(
+    ("function", "more"),
+    [
+        ("hang", []),
+        ("hang", ["--max-concurrency", "1"]),
+        ("hang_and_catch", []),
+        ("wait", []),
+        ("block", []),
+        pytest.param("wait", ["--backend", "trio"], marks=pytest.mark.needs_trio),
+    ],
+)
+def test_interrupt(directory: Path, function: str, more: list[str]) -> None:
+    """Ctrl-C ends it whatever the function does; another run computes only what is missing."""
+    Path("in.txt").write_text("a\nhang\nb\n")
+    line = ["in.txt", "-o", "out.txt", *STORE, "--batch-size", "1", *more]
+    if function in ("wait", "block"):
+        line += ["--max-concurrency", "1"]
+    status, said = interrupted(signal.SIGINT, f"functions_here:{function}", *line)
+    assert status == 130
+    assert said == (
+        "batchproxy: interrupted; finished batches are in results.db; to resume, run the same "
+        "command again\n"
+    )
+    assert not list(Path().glob("out.txt*"))
+    assert Path("log.txt").read_text() == "a\nhang\n"
+    if function not in ("hang_and_catch", "block"):  # the claims of these stand for ten seconds
+        Path("repaired").touch()
+        done = batchproxy("map", f"functions_here:{function}", *line)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "2 computed in 2 calls, 1 hit in results.db" in done.stderr
+        assert Path("log.txt").read_text() == "a\nhang\nhang\nb\n"
+        assert Path("out.txt").read_text() == "A\nHANG\nB\n"
+
+
+@posix
+@pytest.mark.parametrize("function", ["hang", "block"])
+def test_terminate(directory: Path, function: str) -> None:
+    """SIGTERM likewise; without a store nothing is left of the run, and that is said."""
+    Path("in.txt").write_text("hang\n")
+    status, said = interrupted(signal.SIGTERM, f"functions_here:{function}", "in.txt", "-o", "out")
+    assert status == 143
+    assert said.startswith("batchproxy: interrupted; nothing was kept; with --store FILE")
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "functions_here.py",
+        "in.txt",
+        "log.txt",
+    ]
+
+
+@posix
+def test_a_signal_that_is_ignored(directory: Path) -> None:
+    """A child of nohup does not mind Ctrl-C."""
+    script = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.argv[1:] = ["map", "functions_here:send", "-", "-q"]
+from batchproxy.cli import main
+main()
+"""
+    with open("functions_here.py", "a") as file:
+        file.write("\ndef send(items):\n    signal.raise_signal(signal.SIGINT)\n    return items\n")
+    done = subprocess.run(
+        [sys.executable, "-c", script], input="a\n", capture_output=True, text=True, timeout=40
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("a\n", "", 0)
+
+
+@posix
+def test_killed(directory: Path) -> None:
+    """After a kill the next run replaces what was left of the output, and has what was stored."""
+    Path("in.txt").write_text("a\nhang\n")
+    line = ["functions_here:hang", "in.txt", "-o", "out.txt", *STORE, "--batch-size", "1"]
+    status, _ = interrupted(signal.SIGKILL, *line)
+    assert status == -signal.SIGKILL
+    assert Path("out.txt.part").exists()
+    with SQLiteStore("results.db") as store:
+        assert store.usage()["n"].values == 1
+
+
+@posix
+@pytest.mark.parametrize("rows", [1, 100_000])
+def test_nobody_reads(directory: Path, rows: int) -> None:
+    """When the reader of the output has gone, the command ends without a word."""
+    Path("in.txt").write_text("a\n" * rows)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "batchproxy", "map", "functions_here:upper", "in.txt"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=40,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_standard_input_and_output(directory: Path) -> None:
+    """It is a filter; the bar is for terminals only."""
+    done = batchproxy("map", "functions_here:upper", "-", "-q", data="a\nb\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("A\nB\n", "", 0)
+
+
+@posix
+def test_memory_is_bounded(directory: Path) -> None:
+    """A file five times as long needs no more memory, but for what counts the distinct rows."""
+    script = """
+import resource, sys
+sys.argv[1:] = "map functions_here:same in.txt -o out.txt -q --batch-size 1000".split()
+from batchproxy.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    with open("functions_here.py", "a") as file:
+        file.write("\ndef same(items):\n    return items\n")
+    used = []
+    for count in (20_000, 100_000):
+        with open("in.txt", "w") as file:
+            file.writelines(f"{number:0300}\n" for number in range(count))
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True
+        )
+        used.append(int(done.stdout) // (2**20 if sys.platform == "darwin" else 2**10))
+    assert used[1] - used[0] < 40, used  # MiB; as objects, the 80,000 more rows have twice that
