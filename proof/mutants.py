@@ -38,8 +38,14 @@ ORDER = (
     "gaps loops properties sync surface processes"
 )
 FIRST = {
+    "_cache.py": ["cache", "durable"],
+    "_caller.py": ["concurrency"],
+    "_durable.py": ["durable", "sharing"],
+    "_leases.py": ["sharing", "durable"],
     "_portal.py": ["sync", "gaps", "processes"],
+    "_progress.py": ["progress"],
     "_slots.py": ["concurrency", "sync"],
+    "_stored.py": ["durable", "sharing", "races"],
     "_sync.py": ["sync", "gaps", "processes"],
     "_values.py": ["cache", "plan"],
 }
@@ -1229,6 +1235,272 @@ MUTANTS = [
         "_portal.py",
         "                self._error = None  # the traceback",
         "                pass  # the traceback",
+    ),
+    # --- Stores: the steps of a map() ---
+    Mutant(
+        "keys are free while their results are being written",
+        "_flights.py",
+        """\
+                if flight.handed_over:
+                    return
+""",
+        "",
+    ),
+    Mutant(
+        "values that expire are kept in memory",
+        "_stored.py",
+        "self._keep = durable.ttl is None",
+        "self._keep = True",
+    ),
+    Mutant(
+        "claims that nobody waits for stay",
+        "_stored.py",
+        """\
+        if flight.hold is not None:
+            flight.hold.release()  # whoever asked has left
+""",
+        "",
+    ),
+    Mutant(
+        "claims of failed items stay",
+        "_stored.py",
+        """\
+                if flight.hold is not None:
+                    flight.hold.release()
+""",
+        "",
+    ),
+    Mutant(
+        "keys of other processes thin a batch",
+        "_stored.py",
+        "while (wanted := size - len(flight.keys)) and not plan.over:",
+        "while (wanted := size - len(flight.keys)) == size and not plan.over:",
+    ),
+    Mutant(
+        "no more keys are asked for at once, however many others hold",
+        "_stored.py",
+        "asking.size = 0 if full else min(2 * len(asked.keys), WINDOW)",
+        "asking.size = 0",
+    ),
+    Mutant(
+        "keys that were asked for in vain are lost",
+        "_stored.py",
+        "plan.draw_back([key for key in asked.keys if got and key not in got])",
+        "pass",
+    ),
+    Mutant(
+        "a store that answers nothing is asked without pause",
+        "_stored.py",
+        "asking.hold(claimed.held if got else asked.keys)",
+        "asking.hold(claimed.held)",
+    ),
+    Mutant(
+        "what was forgotten during its call is written",
+        "_stored.py",
+        "                    current = flights.current(flight)\n",
+        "                    current = flight.keys\n",
+    ),
+    Mutant(
+        "what cannot be written is lost",
+        "_stored.py",
+        "                self._table.keep(flight)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "who waits is told what could not be written",
+        "_stored.py",
+        "flight.correct({}, dict.fromkeys(flight.keys, failure))",
+        "pass",
+    ),
+    Mutant(
+        "the results of others are not adopted",
+        "_stored.py",
+        "            if adopted or refused:\n                flight.correct(adopted, refused)\n",
+        "            if refused:\n                flight.correct({}, refused)\n",
+    ),
+    Mutant(
+        "tasks of a map() ask for their keys all at once",
+        "_stored.py",
+        "        async with asking.lock:\n",
+        "        if True:\n",
+    ),
+    Mutant(
+        "who met keys that are asked for does not follow them into the call",
+        "_flights.py",
+        "source.moved = (target, frozenset(keys))",
+        "source.moved = None",
+    ),
+    Mutant(
+        "keys are free between asking and calling",
+        "_flights.py",
+        """\
+            if table.get(key) is source:
+                table[key] = target
+        source.intact = False
+""",
+        """\
+            pass
+        source.intact = False
+""",
+    ),
+    Mutant(
+        "a map() is not told of a store's values found before its call",
+        "_stored.py",
+        "                plan.learn_stored(claimed.values)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "nothing is looked up before the first call",
+        "_engine.py",
+        "                await self._read(plan, caller)\n            while True:",
+        "            while True:",
+    ),
+    Mutant(
+        "what other processes compute is not waited for",
+        "_engine.py",
+        "if plan.over or not (plan.awaited or held):",
+        "if plan.over or not plan.awaited:",
+    ),
+    Mutant(
+        "other processes are asked again without pause",
+        "_engine.py",
+        "anyio.move_on_after(pause(plan.asking.polls))",
+        "anyio.move_on_after(0)",
+        "it only costs processor time",
+    ),
+    Mutant(
+        "a store that fails while others call raises at once",
+        "_engine.py",
+        "            plan.abort(Failure(error, error.__traceback__))\n            return False\n",
+        "            raise\n",
+    ),
+    Mutant(
+        "the last snapshot is missing",
+        "_engine.py",
+        "                caller.tell(plan)\n                held =",
+        "                held =",
+    ),
+    # --- Stores: names, bytes, policy ---
+    Mutant(
+        "forgetting does not wait for what is being written",
+        "_durable.py",
+        "                while self._writing:\n                    self._changed.wait()\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "writing does not wait for what is being forgotten",
+        "_durable.py",
+        "            while self._forgetting:\n                self._changed.wait()\n",
+        "",
+    ),
+    Mutant(
+        "an unreadable value is never replaced",
+        "_durable.py",
+        "                    self.store.delete_many(self._namespace, unreadable)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "unsaved results are not found",
+        "_durable.py",
+        "        if self._unsaved:\n            with",
+        "        if False:\n            with",
+    ),
+    Mutant(
+        "unsaved results are never written",
+        "_durable.py",
+        "        self._save()\n        adopted",
+        "        adopted",
+    ),
+    Mutant(
+        "every failure of a store is logged",
+        "_durable.py",
+        "            self._said = True\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "forgetting follows the policy",
+        "_durable.py",
+        """\
+        with _store_errors("written"):
+            self.store.delete_many(self._namespace, names)
+""",
+        """\
+        try:
+            with _store_errors("written"):
+                self.store.delete_many(self._namespace, names)
+        except StoreError as error:
+            self._follow_policy(error)
+""",
+    ),
+    Mutant(
+        "a child process claims in the name of its parent",
+        "_durable.py",
+        "        self._name = uuid4().hex  #",
+        "        self._name = getattr(self, '_name', uuid4().hex)  #",
+    ),
+    Mutant(
+        "a lease is never renewed",
+        "_leases.py",
+        "                lease.store.heartbeat(lease.name)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a lease is renewed once only",
+        "_leases.py",
+        "self._beats.update((lease, now + lease.store.lease / BEATS) for lease in due)",
+        "pass",
+    ),
+    Mutant(
+        "claims are never given back",
+        "_leases.py",
+        "                    work.store.release_many(work.namespace, work.keys, work.claimant)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "the lease of a call that has ended is renewed for ever",
+        "_leases.py",
+        "            self._process.end(self.store, self._claimant.process)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a forked child gives back the claims of its parent",
+        "_leases.py",
+        """\
+        if self._process is not _this:
+            return  # this is a fork, and the claims are the parent's
+""",
+        "",
+    ),
+    Mutant(
+        "claims that are granted late are not noted",
+        "_leases.py",
+        "            self.begin()\n            self._keys.update(keys)\n",
+        "            if self._renewed:\n                self._keys.update(keys)\n",
+    ),
+    Mutant(
+        "what was read while something is forgotten stays in memory",
+        "_cache.py",
+        "            self._table.invalidate(keys)  # what was read in the meantime\n",
+        "",
+    ),
+    Mutant(
+        "what was primed can be overwritten by calls under way",
+        "_cache.py",
+        "self._table.invalidate(answers)  # no call under way may write its own any more",
+        "pass",
+        "prime() of the table forgets them, too, and until then nobody writes",
+    ),
+    Mutant(
+        "a progress function that raises is called again",
+        "_progress.py",
+        "            self._report = None\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a synchronous caller is told in the portal",
+        "_sync.py",
+        "        self._portal_call.ask(partial(reporting, now))\n",
+        "        reporting(now)\n",
     ),
 ]
 

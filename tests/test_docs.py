@@ -101,7 +101,7 @@ def test_examples(example: list[str]) -> None:
 
 
 def test_the_command_of_the_readme(tmp_path: Path) -> None:
-    """It maps the file that is shipped; the same line again computes nothing, and gives the same."""
+    """It maps the file that is shipped; the same line again computes nothing."""
     pytest.importorskip("click")
     pytest.importorskip("tqdm")
     readme = (ROOT / "README.md").read_text("utf-8")

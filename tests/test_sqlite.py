@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from batchproxy import StoreError
-from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage
+from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage, _sqlite
 from batchproxy.stores._sqlite_file import File, network_file_system
 
 posix = pytest.mark.skipif(os.name != "posix", reason="files and signals as POSIX has them")
@@ -593,16 +593,16 @@ def test_another_process_is_faster(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a look and a claim keys may get a value or an owner; that is seen."""
-    writing = store._writing
+    transaction = _sqlite._transaction
 
-    def late() -> Any:
+    def late(connection: sqlite3.Connection) -> Any:
         monkeypatch.undo()
         with SQLiteStore(path) as other:
             other.set_many("n", batch(1), None)
             other.claim_many("n", keys(1, 1), B, 1)
-        return writing()
+        return transaction(connection)
 
-    monkeypatch.setattr(store, "_writing", late)
+    monkeypatch.setattr(_sqlite, "_transaction", late)
     assert store.claim_many("n", keys(3), A, 3) == Claims(batch(1), keys(1, 2), keys(1, 1))
 
 
@@ -712,13 +712,15 @@ def test_an_interrupt(store: SQLiteStore, path: Path) -> None:
 
 def test_keys_that_are_none(store: SQLiteStore) -> None:
     """A mistake of the caller is no failure of the file, and does no harm to the store."""
+    store.set_many("n", batch(1), None)
     with pytest.raises(sqlite3.ProgrammingError, match=r"type 'object'"):
         store.get_many("n", [object()])  # type: ignore[list-item] # as here
-    assert store.get_many("n", keys(1)) == {}
+    assert store.get_many("n", keys(1)) == batch(1)
 
 
 def test_any_other_failure(store: SQLiteStore, raw: sqlite3.Connection) -> None:
     """What SQLite says is passed on with the name of the file."""
+    store.set_many("n", batch(1), None)
     raw.execute("DROP TABLE results")
     with pytest.raises(StoreError, match=r"results.db' failed \(SQLITE_ERROR: no such table"):
         store.get_many("n", keys(1))

@@ -112,27 +112,29 @@ class SQLiteStore(SharedStore):
         If no key is free it writes nothing, not even to renew the lease, and waits for nobody.
         """
         with self._pool.connection() as connection:
+            version = _data_version(connection)
             number = _find(connection, namespace)
             values = _values(connection, number, keys)
             missing = _without(keys, values)
             held = self._held(connection, number, missing, claimant)
             if len(held) == len(missing):
                 return Claims(values, [], missing)
-        with self._writing() as connection:  # look again: now nobody else writes
-            number = _find_or_add(connection, namespace)
-            lease = self._renew(connection, claimant.process)
-            self._bury(connection)
-            values.update(_values(connection, number, missing))
-            missing = _without(keys, values)
-            held = self._held(connection, number, missing, claimant)
-            claimed = list(islice(_without(missing, held), limit))
-            for _, chunk in _chunks(connection, claimed):
-                rows = ", ".join(["(?)"] * len(chunk))
-                connection.execute(
-                    f"WITH mine (key) AS (VALUES {rows}) "
-                    "INSERT OR REPLACE INTO claims SELECT ?, key, ?, ? FROM mine",
-                    (*chunk, number, lease, claimant.call),
-                )
+            with _transaction(connection):  # now nobody else writes; who has done so meanwhile?
+                number = _find_or_add(connection, namespace)
+                lease = self._renew(connection, claimant.process)
+                self._bury(connection)
+                if _data_version(connection) != version:
+                    values.update(_values(connection, number, missing))
+                    missing = _without(keys, values)
+                    held = self._held(connection, number, missing, claimant)
+                claimed = list(islice(_without(missing, held), limit))
+                for _, chunk in _chunks(connection, claimed):
+                    rows = ", ".join(["(?)"] * len(chunk))
+                    connection.execute(
+                        f"WITH mine (key) AS (VALUES {rows}) "
+                        "INSERT OR REPLACE INTO claims SELECT ?, key, ?, ? FROM mine",
+                        (*chunk, number, lease, claimant.call),
+                    )
         return Claims(values, claimed, [key for key in missing if key in held])
 
     def publish_many(
@@ -212,10 +214,8 @@ class SQLiteStore(SharedStore):
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction, and none but it that writes."""
-        with self._pool.connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._pool.connection() as connection, _transaction(connection):
             yield connection
-            connection.execute("COMMIT")
 
     def _held(
         self,
@@ -282,6 +282,20 @@ def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "surrogatepass")
 
 
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """If it fails, the pool closes the connection, which rolls back."""
+    connection.execute("BEGIN IMMEDIATE")
+    yield
+    connection.execute("COMMIT")
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """A number that is another one when anybody else has written."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
+
+
 def _find(connection: sqlite3.Connection, namespace: str) -> int | None:
     """The number of a namespace; None, which equals nothing in SQL, if it has never had a value."""
     row = connection.execute(
@@ -316,6 +330,8 @@ def _values(
 ) -> dict[bytes, bytes]:
     now = time.time()
     found: dict[bytes, bytes] = {}
+    if namespace is None:
+        return found
     for marks, chunk in _chunks(connection, keys):
         found.update(
             connection.execute(
