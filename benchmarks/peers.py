@@ -22,7 +22,7 @@ from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 CALLERS = [ITEMS[start : start + 10_000] for start in range(0, 10_000, 200)]  # 19,800 distinct
 
 Map = Callable[[list[str]], Any]
-NAMES = ["openaivec", "aiodataloader", "strawberry-graphql", "dloader", "async-lru"]
+NAMES = ["openaivec", "aiodataloader", "strawberry-graphql", "dloader", "async-lru", "diskcache"]
 
 
 def installed() -> dict[str, str]:

@@ -20,7 +20,9 @@ from batchproxy import (
     Cache,
     StoreError,
 )
+from batchproxy._flights import Flight
 from batchproxy._leases import this_process
+from batchproxy._loops import running_loop
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claimant, Store
 
@@ -336,6 +338,28 @@ async def test_an_unreadable_value_is_a_miss(
     assert calls.batches == [[1], [3]]
 
 
+async def test_unreadable_values_beside_a_full_batch() -> None:
+    """They are asked for again with the next one."""
+    store = MemoryStore()
+    store.values["n", names(2)[0]] = b"jnonsense"
+    calls = Calls()
+    assert await proxy_of(store, 1, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
+    assert calls.batches == [[1], [2], [3]]
+    store = MemoryStore()
+    store.claim_many("n", names(2), OTHER, 1)
+    store.values["n", names(1)[0]] = store.values["n", names(4)[0]] = b"jnonsense"
+    proxy = proxy_of(store, 1, 1)
+    calls = Calls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [2, 1, 3, 4], calls)
+        await calls.wait_begun(3)
+        store.release_many("n", names(2), OTHER)
+    assert callers.results == {"own": ["2", "1", "3", "4"]}
+    assert sorted(calls.batches) == [[1], [2], [3], [4]]
+    nothing_left(proxy)
+
+
 async def test_a_pickle_is_not_read_unless_that_was_asked_for(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -388,6 +412,44 @@ async def test_time_to_live(store: PlainStore) -> None:
     await again.map([1], calls)
     assert calls.batches == [[1]]
     assert len(again._engine.cache) == 1
+
+
+async def test_work_that_nobody_waits_for_does_not_begin() -> None:
+    """A worker thread that comes too late finds the flight ended."""
+    proxy = proxy_of(MemoryStore())
+    stored = proxy._engine._stored
+    assert stored is not None
+    flight = Flight(None)
+    proxy._engine._table.flights.end(flight)
+    with pytest.raises(StoreError, match="nobody waits"):
+        await stored._in_thread(flight, pytest.fail, running_loop())
+
+
+async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
+    """The keys are free when it has answered."""
+    proxy = proxy_of(store)
+    first = store.gate("get_many")
+    gate = store.gate("claim_many" if isinstance(store, MemoryStore) else "get_many")
+    first.open()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, [1], Calls())
+        await gate.wait_entered()
+        callers.scopes["gone"].cancel()
+    assert callers.results == {"gone": "cancelled"}
+    assert proxy.statistics().in_flight == 1
+    gate.open()
+    assert await proxy.map([1], Calls()) == ["1"]
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> None:
+    """A StoreError of its own comes as it is."""
+    store.fail["get_many"] = StoreError("the file was deleted")
+    with pytest.raises(StoreError, match=r"^the file was deleted$"):
+        await proxy_of(store).map([1], Calls())
 
 
 FAILING = {
@@ -612,6 +674,50 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
     assert callers.results == {"own": ["1"]}
     assert store.values == {}
     assert len(proxy._engine.cache) == 0
+    nothing_left(proxy)
+
+
+async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> None:
+    """A call that ends while the store is cleared writes afterwards, if it was not forgotten."""
+    proxy = proxy_of(store)
+    cache = proxy._engine.cache
+    durable = cache._durable
+    assert durable is not None
+    gate = store.gate("delete_many")
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await calls.wait_begun()
+        group.start_soon(anyio.to_thread.run_sync, cache.invalidate, [1])
+        await gate.wait_entered()
+        calls.open()
+        await settle()
+        assert callers.results == {}
+        gate.open()
+    assert callers.results == {"own": ["1", "2"]}
+    assert {key for _, key in store.values} == set(names(2))
+
+
+async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
+    """Who asked for them gets them; whoever asks later does not, and they are not kept."""
+    proxy = proxy_of(store)
+    cache = proxy._engine.cache
+    first = store.gate("get_many")
+    gate = store.gate("claim_many" if isinstance(store, MemoryStore) else "get_many")
+    first.open()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], Calls())
+        await gate.wait_entered()
+        await anyio.to_thread.run_sync(cache.invalidate, [1])
+        gate.open()
+    assert callers.results == {"own": ["1", "2"]}
+    assert 1 not in cache
+    assert 2 in cache
+    assert {key for _, key in store.values} == set(names(2))
+    if isinstance(store, MemoryStore):
+        await released(store)
     nothing_left(proxy)
 
 

@@ -282,6 +282,21 @@ def test_a_release_that_fails_does_no_harm() -> None:
     assert store.claims == {}
 
 
+def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that it finds half done, and that the collector ends, are not its own."""
+    store = MemoryStore()
+    hold = _leases.Hold(store, "n", "parent")
+    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    with monkeypatch.context() as child:
+        child.setattr(_leases, "_this", _leases._Process())
+        hold.release()
+        _leases.this_process().flush(10)
+    assert len(store.claims) == 1
+    hold.release()
+    _leases.this_process().flush(10)
+    assert store.claims == {}
+
+
 def test_pauses_grow_and_are_random() -> None:
     """From a few milliseconds to less than a second."""
     assert 0.005 <= pause(0) <= 0.015
