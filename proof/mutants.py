@@ -1265,10 +1265,10 @@ MUTANTS = [
         "claims of failed items stay",
         "_stored.py",
         """\
-                if flight.hold is not None:
-                    flight.hold.release()
+                    if flight.hold is not None:
+                        flight.hold.release()
 """,
-        "",
+        "                    pass\n",
     ),
     Mutant(
         "keys of other processes thin a batch",

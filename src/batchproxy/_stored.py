@@ -159,9 +159,11 @@ class Stored:
             try:
                 return work()
             finally:
-                flights.take_back(flight)
-                if flight.hold is not None:
-                    flight.hold.release()
+                try:
+                    if flight.hold is not None:
+                        flight.hold.release()
+                finally:
+                    flights.take_back(flight)
 
         return await anyio.to_thread.run_sync(
             job, abandon_on_cancel=True, limiter=self._threads.limiter(loop)
