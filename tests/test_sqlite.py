@@ -606,6 +606,37 @@ def test_another_process_is_faster(
     assert store.claim_many("n", keys(3), A, 3) == Claims(batch(1), keys(1, 2), keys(1, 1))
 
 
+def test_another_process_takes_all(
+    store: SQLiteStore, path: Path, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nothing is claimed, and no row says so."""
+    transaction = _sqlite._transaction
+
+    def late(connection: sqlite3.Connection) -> Any:
+        monkeypatch.undo()
+        with SQLiteStore(path) as other:
+            other.set_many("n", batch(2), None)
+        return transaction(connection)
+
+    monkeypatch.setattr(_sqlite, "_transaction", late)
+    assert store.claim_many("n", keys(2), A, 2) == Claims(batch(2), [], [])
+    assert rows(raw, "claims") == 0
+
+
+def test_a_call_gives_back_some_of_its_keys(store: SQLiteStore, raw: sqlite3.Connection) -> None:
+    """Those that it was granted with them stay claimed, and others of its process, too."""
+    other_call = Claimant(A.process, A.call + 1)
+    store.claim_many("n", keys(3), A, 3)
+    store.claim_many("n", keys(2, 2), other_call, 2)  # takes one over
+    store.release_many("n", keys(1), A)
+    assert store.claim_many("n", keys(4), B, 4) == Claims({}, keys(1), keys(3, 1))
+    store.release_many("n", keys(2, 1), A)
+    assert store.claim_many("n", keys(4), B, 4) == Claims({}, keys(2), keys(2, 2))
+    assert rows(raw, "claims") == 2
+    store.publish_many("n", batch(4), other_call, None)
+    assert rows(raw, "claims") == 1
+
+
 def test_deleting_leaves_claims(store: SQLiteStore) -> None:
     """Who has claimed is still computing."""
     store.set_many("n", batch(1), None)

@@ -128,12 +128,11 @@ class SQLiteStore(SharedStore):
                     missing = _without(keys, values)
                     held = self._held(connection, number, missing, claimant)
                 claimed = list(islice(_without(missing, held), limit))
-                for _, chunk in _chunks(connection, claimed):
-                    rows = ", ".join(["(?)"] * len(chunk))
+                if claimed:
+                    _release(connection, number, claimed, claimant.process, None)  # of other calls
                     connection.execute(
-                        f"WITH mine (key) AS (VALUES {rows}) "
-                        "INSERT OR REPLACE INTO claims SELECT ?, key, ?, ? FROM mine",
-                        (*chunk, number, lease, claimant.call),
+                        "INSERT INTO claims (namespace, lease, call, keys) VALUES (?, ?, ?, ?)",
+                        (number, lease, claimant.call, _packed(claimed)),
                     )
         return Claims(values, claimed, [key for key in missing if key in held])
 
@@ -150,13 +149,14 @@ class SQLiteStore(SharedStore):
             first = _values(connection, number, list(values))
             new = {key: values[key] for key in _without(values, first)} if first else values
             _write(connection, number, new, ttl)
-            _release(connection, number, list(values), claimant)
+            _release(connection, number, values, claimant.process, claimant.call)
         return first
 
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         """As in `SharedStore.release_many`."""
         with self._writing() as connection:
-            _release(connection, _find(connection, namespace), keys, claimant)
+            number = _find(connection, namespace)
+            _release(connection, number, keys, claimant.process, claimant.call)
 
     def heartbeat(self, process: str) -> None:
         """As in `SharedStore.heartbeat`."""
@@ -225,15 +225,13 @@ class SQLiteStore(SharedStore):
         claimant: Claimant,
     ) -> set[bytes]:
         """Those of `keys` that a living process has claimed, and not the claimant's."""
-        found: set[bytes] = set()
-        for marks, chunk in _chunks(connection, keys):
-            rows = connection.execute(
-                "SELECT key FROM claims JOIN leases ON leases.id = lease "
-                f"WHERE namespace = ? AND key IN ({marks}) AND process <> ? AND {_ALIVE}",
-                (namespace, *chunk, claimant.process, *self._now()),
-            )
-            found.update(key for (key,) in rows)
-        return found
+        rows = connection.execute(
+            "SELECT keys FROM claims JOIN leases ON leases.id = lease "
+            f"WHERE namespace = ? AND process <> ? AND {_ALIVE}",
+            (namespace, claimant.process, *self._now()),
+        )
+        wanted = frozenset(keys)
+        return {key for (packed,) in rows for key in _unpacked(packed) if key in wanted}
 
     def _renew(self, connection: sqlite3.Connection, process: str) -> int:
         connection.execute(
@@ -372,11 +370,30 @@ def _release(
     connection: sqlite3.Connection,
     namespace: int | None,
     keys: Collection[bytes],
-    claimant: Claimant,
+    process: str,
+    call: int | None,
 ) -> None:
-    for marks, chunk in _chunks(connection, keys):
-        connection.execute(
-            f"DELETE FROM claims WHERE namespace = ? AND key IN ({marks}) AND call = ? "
-            "AND lease = (SELECT id FROM leases WHERE process = ?)",
-            (namespace, *chunk, claimant.call, claimant.process),
-        )
+    """End the claims that `process` has on `keys`: those of one call, or of all (None)."""
+    rows = connection.execute(
+        "SELECT claims.id, keys FROM claims JOIN leases ON leases.id = lease "
+        "WHERE namespace = ? AND process = ? AND call = ifnull(?, call)",
+        (namespace, process, call),
+    ).fetchall()
+    ended = frozenset(keys)
+    for number, packed in rows:
+        claimed = _unpacked(packed)
+        rest = _without(claimed, ended)
+        if not rest:
+            connection.execute("DELETE FROM claims WHERE id = ?", (number,))
+        elif len(rest) < len(claimed):
+            connection.execute("UPDATE claims SET keys = ? WHERE id = ?", (_packed(rest), number))
+
+
+def _packed(keys: Sequence[bytes]) -> bytes:
+    """`keys`, which are of one length, with that in front."""
+    return b"".join([len(keys[0]).to_bytes(4, "big"), *keys])
+
+
+def _unpacked(packed: bytes) -> list[bytes]:
+    size = int.from_bytes(packed[:4], "big")
+    return [packed[start : start + size] for start in range(4, len(packed), size)]
