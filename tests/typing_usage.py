@@ -9,7 +9,9 @@ from array import array
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import assert_type
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Statistics
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
+from batchproxy.codecs import PickleCodec
+from batchproxy.stores import RedisStore, SharedStore, SQLiteStore, Usage
 
 
 def as_list(items: list[int]) -> list[str]:
@@ -91,6 +93,33 @@ async def asynchronous_face(flag: bool) -> None:
 
     await proxy.map([1], as_list)  # type: ignore[arg-type] # of the other face
     AsyncBatchingMapProxy[int, str](max_concurrency=None)  # type: ignore[arg-type] # 1 or more
+
+
+def stores(redis: RedisStore) -> None:
+    with SQLiteStore("results.db", durable=True) as store:
+        assert_type(store, SQLiteStore)
+        assert_type(store.usage(), dict[str, Usage])
+        shared: SharedStore = store
+    with Cache[str](store=shared, namespace="n", codec=PickleCodec()) as cache:
+        assert_type(cache, Cache[str])
+        BatchingMapProxy[int, str](cache=cache)
+    Cache[str](10, 3600, store=redis, namespace="n", on_store_error="continue")
+
+    Cache[str](store={}, namespace="n")  # type: ignore[arg-type] # a mapping is no store
+    Cache[str](store=store, namespace="n", codec="json")  # type: ignore[arg-type] # nor this a codec
+    Cache[str](store=store, namespace="n", on_store_error="no")  # type: ignore[arg-type] # unknown
+
+
+async def progress(proxy: AsyncBatchingMapProxy[int, str]) -> None:
+    def report(now: Progress) -> None:
+        assert_type(now.done, int)
+
+    assert_type(await proxy.map([1], asynchronous, progress=report), list[str])
+    assert_type(await proxy.map([1], asynchronous, progress=True), list[str])
+    BatchingMapProxy[int, str]().map([1], as_list, progress=report)
+
+    await proxy.map([1], asynchronous, progress=print, return_exceptions=True)
+    await proxy.map([1], asynchronous, progress="bar")  # type: ignore[call-overload] # no function
 
 
 def options(strings: Cache[str], mapping: dict[int, str]) -> None:
