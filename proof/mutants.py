@@ -538,12 +538,12 @@ MUTANTS = [
         "_flights.py",
         """\
                 self.release(flight)
-        # Nobody joins""",
+        if flight.hold""",
         """\
                 self.release(flight)
         else:
             return
-        # Nobody joins""",
+        if flight.hold""",
     ),
     Mutant(
         "drop the lock",
@@ -698,13 +698,13 @@ MUTANTS = [
     Mutant(
         "an interrupt becomes a note of an error",
         "_plan.py",
-        "isinstance(self.failure.error, Exception) and not isinstance(failure.error, Exception)",
+        "(_ends_all(failure) and not _ends_all(self.failure))",
         "False",
     ),
     Mutant(
         "return_exceptions keeps an interrupt in the list",
         "_plan.py",
-        "self.over = not self.keep_failures or not isinstance(failure.error, Exception)",
+        "self.over = not self.keep_failures or _ends_all(failure)",
         "self.over = not self.keep_failures",
     ),
     Mutant(
@@ -1256,19 +1256,46 @@ MUTANTS = [
         "claims that nobody waits for stay",
         "_stored.py",
         """\
+            if flight.done and flight.hold is not None:
+                flight.hold.release()  # whoever asked has left
+""",
+        "            pass\n",
+    ),
+    Mutant(
+        "claims of failed items stay",
+        "_flights.py",
+        """\
         if flight.hold is not None:
-            flight.hold.release()  # whoever asked has left
+            flight.hold.release()
 """,
         "",
     ),
     Mutant(
-        "claims of failed items stay",
+        "who leaves before its results are written tells of them",
+        "_stored.py",
+        "        flight.results, flight.failures = [], {}\n",
+        "",
+    ),
+    Mutant(
+        "a call is made although one that was waited for has failed meanwhile",
         "_stored.py",
         """\
-                    if flight.hold is not None:
-                        flight.hold.release()
+            if plan.awaited:
+                plan.take_awaited()  # they may have failed meanwhile
 """,
-        "                    pass\n",
+        "",
+    ),
+    Mutant(
+        "a failed write is put into the list",
+        "_stored.py",
+        "failure = StoreFailure(error, error.__traceback__)",
+        "failure = Failure(error, error.__traceback__)",
+    ),
+    Mutant(
+        "pauses grow without end",
+        "_stored.py",
+        "1.5 ** min(polls, 10)",
+        "1.5**polls",
     ),
     Mutant(
         "keys of other processes thin a batch",
@@ -1371,7 +1398,7 @@ MUTANTS = [
     Mutant(
         "a store that fails while others call raises at once",
         "_engine.py",
-        "            plan.abort(Failure(error, error.__traceback__))\n            return False\n",
+        "            plan.fail(StoreFailure(error, error.__traceback__))\n",
         "            raise\n",
     ),
     Mutant(
@@ -1402,14 +1429,14 @@ MUTANTS = [
     Mutant(
         "unsaved results are not found",
         "_durable.py",
-        "        if self._unsaved:\n            with",
-        "        if False:\n            with",
+        "by_name.keys() & self._unsaved.keys()",
+        "[]",
     ),
     Mutant(
         "unsaved results are never written",
         "_durable.py",
-        "        self._save()\n        adopted",
-        "        adopted",
+        "            if self._unsaved:\n                self._save()\n            with",
+        "            with",
     ),
     Mutant(
         "every failure of a store is logged",
@@ -1421,16 +1448,40 @@ MUTANTS = [
         "forgetting follows the policy",
         "_durable.py",
         """\
-        with _store_errors("written"):
+        with _StoreErrors("written"):
             self.store.delete_many(self._namespace, names)
 """,
         """\
         try:
-            with _store_errors("written"):
+            with _StoreErrors("written"):
                 self.store.delete_many(self._namespace, names)
         except StoreError as error:
             self._follow_policy(error)
 """,
+    ),
+    Mutant(
+        "what could not be written comes back after its time",
+        "_durable.py",
+        'if self._on_error == "raise" and self.ttl is None:',
+        'if self._on_error == "raise":',
+    ),
+    Mutant(
+        "claims whose answer was lost stay",
+        "_durable.py",
+        "hold.add(names)  # the store may have granted them, and only its answer was lost",
+        "pass",
+    ),
+    Mutant(
+        "what is being written at exit is lost",
+        "_durable.py",
+        "atexit.register(_finish_at_exit)\n",
+        "",
+    ),
+    Mutant(
+        "an interrupt leaves what is forgotten half done",
+        "_durable.py",
+        "        self.undisturbed(forgetting)\n",
+        "        forgetting()\n",
     ),
     Mutant(
         "a child process claims in the name of its parent",
@@ -1453,14 +1504,14 @@ MUTANTS = [
     Mutant(
         "claims are never given back",
         "_leases.py",
-        "                    work.store.release_many(work.namespace, work.keys, work.claimant)\n",
-        "                    pass\n",
+        "                work.store.release_many(work.namespace, work.keys, work.claimant)\n",
+        "                pass\n",
     ),
     Mutant(
         "the lease of a call that has ended is renewed for ever",
         "_leases.py",
-        "            self._process.end(self.store, self._claimant.process)\n",
-        "            pass\n",
+        "                self._process.end(self.store, self._claimant.process, self)\n",
+        "                pass\n",
     ),
     Mutant(
         "a forked child gives back the claims of its parent",
@@ -1480,7 +1531,7 @@ MUTANTS = [
     Mutant(
         "what was read while something is forgotten stays in memory",
         "_cache.py",
-        "            self._table.invalidate(keys)  # what was read in the meantime\n",
+        "        self._table.invalidate(keys)  # what was read in the meantime\n",
         "",
     ),
     Mutant(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -452,6 +456,241 @@ async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> Non
         await proxy_of(store).map([1], Calls())
 
 
+async def test_results_that_are_not_being_written_yet_are_nobodys() -> None:
+    """A caller that leaves before a thread is to be had tells nobody: who waits computes anew."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    stored = proxy._engine._stored
+    assert stored is not None
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, [1], calls)
+        await calls.wait_begun()
+        callers.start("heir", proxy.map, [1], calls)
+        await settle()
+        limiter = stored._threads.limiter(running_loop())
+        others = [object() for _ in range(int(limiter.total_tokens))]
+        for other in others:
+            limiter.acquire_on_behalf_of_nowait(other)
+        calls.open()
+        await settle()
+        callers.scopes["gone"].cancel()
+        await settle()
+        assert callers.results == {"gone": "cancelled"}
+        for other in others:
+            limiter.release_on_behalf_of(other)
+    assert callers.results == {"gone": "cancelled", "heir": ["1"]}
+    assert calls.batches == [[1], [1]]
+    assert len(store.values) == 1
+    await released(store)
+    nothing_left(proxy)
+
+
+async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
+    """Of a call that this map() waits for: it learns of it before its own."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls, own = Calls(gated=True), Calls()
+    error = OSError("no")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [1], calls)
+        await calls.wait_begun()
+        gate = store.gate("claim_many")
+        callers.start("second", proxy.map, [1, 2], own)
+        await gate.wait_entered()
+        calls.fail(0, error)
+        await settle()
+        gate.open()
+    assert callers.results == {"first": error, "second": error}
+    assert own.batches == []
+    await released(store)
+    nothing_left(proxy)
+
+
+async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
+    """They are not asked any more."""
+    store = MemoryStore()
+    store.claim_many("n", names(2), OTHER, 1)
+    proxy = proxy_of(store)
+    calls = Calls(gated=True)
+    error = OSError("no")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [1], calls)
+        await calls.wait_begun()
+        callers.start("second", proxy.map, [1, 2], calls)
+        asked = store.uses["get_many"]
+        while store.uses["get_many"] < asked + 3:  # noqa: ASYNC110 - worker threads do it
+            await anyio.sleep(0.001)
+        store.fail["get_many"] = OSError("unplugged")
+        calls.fail(0, error)
+    # Unless it was asking just then, it does not ask any more.
+    assert callers.results["first"] is error
+    assert callers.results["second"] is error or isinstance(callers.results["second"], StoreError)
+
+
+@pytest.mark.parametrize("how", ["answer lost", "left"])
+async def test_claims_that_fail_are_given_back(how: str) -> None:
+    """Also if the store had granted them, and whoever asked has left."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    gate = store.gate("claim_many")
+    claim_many = store.claim_many
+
+    def claim(*arguments: Any) -> Any:
+        claim_many(*arguments)
+        raise OSError("connection lost")
+
+    store.claim_many = claim  # type: ignore[assignment] # as a server's may
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], Calls())
+        await gate.wait_entered()
+        if how == "left":
+            callers.scopes["own"].cancel()
+            await settle()
+        gate.open()
+    while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
+        await anyio.sleep(0.001)
+    await released(store)
+    assert store.claims == {}
+    nothing_left(proxy)
+
+
+@pytest.mark.parametrize("kind", ["plain", "shared"])
+async def test_a_failed_write_is_in_no_list(kind: str) -> None:
+    """With return_exceptions=True, too, it is raised: it is no item's failure."""
+    store = PlainStore() if kind == "plain" else MemoryStore()
+    for method in ("set_many", "publish_many"):
+        store.fail[method] = OSError("full")
+    proxy = proxy_of(store)
+    calls = Calls(gated=True)
+
+    async def mapped() -> Any:
+        return await proxy.map([1, 2], calls, return_exceptions=True)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", mapped)
+        await calls.wait_begun()
+        callers.start("waiting", mapped)
+        await settle()
+        calls.open()
+    assert isinstance(callers.results["own"], StoreError)
+    assert isinstance(callers.results["waiting"], StoreError)
+    assert await mapped() == ["1", "2"]
+    if isinstance(store, MemoryStore):
+        await released(store)
+    nothing_left(proxy)
+
+
+async def test_what_could_not_be_written_does_not_outlive_its_time(store: PlainStore) -> None:
+    """With a ttl it stays in memory, which knows when it ends, and nowhere else."""
+    for method in ("set_many", "publish_many"):
+        store.fail[method] = OSError("full")
+    proxy = proxy_of(store, max_size=0, ttl=60)
+    with pytest.raises(StoreError):
+        await proxy.map([1], Calls())
+    store.fail.clear()
+    calls = Calls()
+    assert await proxy.map([1], calls) == ["1"]
+    assert calls.batches == [[1]]
+
+
+@pytest.mark.parametrize("error", [StopIteration("odd"), StopAsyncIteration("odd")])
+@pytest.mark.parametrize("policy", ["raise", "continue"])
+async def test_whatever_a_store_raises_is_a_store_error(
+    store: PlainStore, error: Exception, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what generators and coroutines cannot pass on."""
+
+    def get_many(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(store, "get_many", get_many)
+    proxy = proxy_of(store, on_store_error=policy)
+    if policy == "continue":
+        assert await proxy.map([1], Calls()) == ["1"]
+    else:
+        with pytest.raises(StoreError, match="Iteration: odd"):
+            await proxy.map([1], Calls())
+
+
+async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any) -> None:
+    """None, or keys that nobody asked for: that is an error of the store."""
+    for answer in (None, {b"other": b"t1"}):
+        monkeypatch.setattr(store, "get_many", lambda *_, answer=answer: answer)
+        with pytest.raises(StoreError, match=r"could not be read: (TypeError|KeyError)"):
+            await proxy_of(store).map([1], Calls())
+        assert await proxy_of(store, on_store_error="continue").map([1], Calls()) == ["1"]
+    monkeypatch.undo()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no such signal here")
+def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
+    """It is raised at once; the forgetting goes on, and the cache can be used."""
+    cache = Cache[str](store=store, namespace="n")
+    proxy = BatchingMapProxy[int, str](cache=cache)
+    proxy.map([1], naive)
+    gate = store.gate("delete_many")
+
+    def interrupt() -> None:
+        assert gate.entered.wait(10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        cache.clear()
+    thread.join()
+    gate.open()
+    assert proxy.map([2], naive) == ["2"]  # is written when what was forgotten is
+    assert {key for _, key in store.values} == set(names(2))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio)])
+def test_what_is_being_written_at_exit_is_written(backend: str, tmp_path: Path) -> None:
+    """The interpreter waits for it, though the caller has left and nobody else waits."""
+    script = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import anyio
+import anyio.from_thread
+from memory_store import PlainStore
+from batchproxy import AsyncBatchingMapProxy, Cache
+
+class Slow(PlainStore):
+    def set_many(self, namespace, values, ttl):
+        anyio.from_thread.run_sync(scope.cancel)
+        time.sleep(0.5)
+        with open(sys.argv[3], "w") as file:
+            print(*values.values(), file=file)
+
+async def compute(items):
+    return ["computed"]
+
+async def main():
+    global scope
+    with anyio.CancelScope() as scope:
+        await AsyncBatchingMapProxy(cache=Cache(store=Slow(), namespace="n")).map([1], compute)
+    print("left")
+
+anyio.run(main, backend=sys.argv[2])
+"""
+    path = tmp_path / "written"
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent), backend, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert run.stdout == "left\n", run.stderr
+    assert path.read_text() == "b'tcomputed'\n"
+
+
 FAILING = {
     "plain": ["get_many", "set_many"],
     "shared": ["get_many", "claim_many", "publish_many"],
@@ -615,6 +854,9 @@ async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
     with pytest.raises(AnswerTypeError):
         cache.prime({5: "five", 6: (6,)})
     assert 5 not in cache
+    with pytest.raises(TypeError, match="key="):
+        cache.invalidate([3, frozenset()])
+    assert 3 in cache
 
 
 @pytest.mark.parametrize("how", ["clear", "invalidate", "prime"])
@@ -787,6 +1029,10 @@ def test_bad_arguments(store: PlainStore) -> None:
         Cache(store={}, namespace="n")  # type: ignore[arg-type] # that is what is tested
     with pytest.raises(ValueError, match="give store="):
         Cache(namespace="n")
+    if isinstance(store, MemoryStore):
+        store.lease = 0
+        with pytest.raises(ValueError, match="must be more than 0 seconds, got 0"):
+            Cache(store=store, namespace="n")
     with pytest.raises(TypeError, match="codec must be"):
         Cache(store=store, namespace="n", codec="json")  # type: ignore[arg-type] # that is tested
     with pytest.raises(ValueError, match="'raise' or 'continue'"):

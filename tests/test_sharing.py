@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -302,6 +303,74 @@ def test_pauses_grow_and_are_random() -> None:
     assert 0.005 <= pause(0) <= 0.015
     assert 0.25 <= pause(100) <= 0.75
     assert len({pause(3) for _ in range(20)}) == 20
+    assert pause(10_000) <= 0.75
+
+
+def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And done again: nothing is forgotten before it is done."""
+    store = MemoryStore()
+    process = _leases.this_process()
+    hold = _leases.Hold(store, "n", "me")
+    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    for method in ("release", "end"):
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(process, method, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                hold.release()
+    hold.release()
+    hold.release()
+    process.flush(10)
+    assert store.claims == {}
+    assert not process._claiming
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the next call that needs it."""
+    store = MemoryStore()
+    monkeypatch.setattr(_leases, "_this", process := _leases._Process())
+    with monkeypatch.context() as none_left:
+        none_left.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            _leases.Hold(store, "n", "me").begin()
+    hold = _leases.Hold(store, "n", "me")
+    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    thread = process._thread
+    assert thread is not None
+    store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
+    hold.release()
+    thread.join(10)
+    store.fail.clear()
+    hold.add(names(1))
+    hold.release()
+    process.flush(10)
+    assert store.claims == {}
+
+
+def no_thread(_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_closed_loop_leaves_no_claims() -> None:
+    """Whoever meets the keys of a call that can never go on gives its claims back, too."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    slow = Calls(gated=True)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(proxy.map([1], slow))
+    loop.run_until_complete(slow.wait_begun())
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
+    loop.close()
+    assert anyio.run(proxy.map, [1], Calls()) == ["1"]
+    _leases.this_process().flush(10)
+    assert store.claims == {}
+    assert not _leases.this_process()._claiming
 
 
 # Real processes from here on.

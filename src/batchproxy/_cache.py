@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from ._codecs import Codec
 from ._durable import Durable
-from ._store import Store
+from ._store import SharedStore, Store
 from ._table import Table
 from ._values import Bounded, Expiring, Mapped, Unbounded
 
@@ -121,10 +122,14 @@ class Cache(Generic[T]):
         encoded, refused = self._durable.encoded(answers, {})
         for failure in refused.values():
             raise failure.error
-        with self._durable.forgetting():
-            self._table.invalidate(answers)  # no call under way may write its own any more
-            self._durable.replace(encoded)
-            self._table.prime(answers)
+        self._durable.forget(partial(self._prime, self._durable, answers, encoded))
+
+    def _prime(
+        self, durable: Durable, answers: dict[Hashable, Any], encoded: dict[bytes, bytes]
+    ) -> None:
+        self._table.invalidate(answers)  # no call under way may write its own any more
+        durable.replace(encoded)
+        self._table.prime(answers)
 
     def invalidate(self, keys: Iterable[Any]) -> None:
         """Forget the results of `keys`, also those that calls under way are about to give.
@@ -136,7 +141,8 @@ class Cache(Generic[T]):
             keys: Any iterable of keys; those that are not cached are no error.
 
         Raises:
-            TypeError: `keys` is a single string or bytes object, or no iterable.
+            TypeError: `keys` is a single string or bytes object, or no iterable; or a key is one
+                that no store can have, in which case nothing is forgotten.
             StoreError: the store failed; it is not known what it still has.
         """
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
@@ -148,10 +154,13 @@ class Cache(Generic[T]):
         if self._durable is None:
             self._table.invalidate(keys)
             return
-        with self._durable.forgetting():
-            self._table.invalidate(keys)  # no call under way may write its result any more
-            self._durable.delete(keys)
-            self._table.invalidate(keys)  # what was read in the meantime
+        names = self._durable.digests(keys, {})
+        self._durable.forget(partial(self._invalidate, self._durable, keys, names))
+
+    def _invalidate(self, durable: Durable, keys: list[Any], names: list[bytes]) -> None:
+        self._table.invalidate(keys)  # no call under way may write its result any more
+        durable.delete(names)
+        self._table.invalidate(keys)  # what was read in the meantime
 
     def clear(self) -> None:
         """`invalidate` everything, in a store all that its namespace has.
@@ -162,10 +171,12 @@ class Cache(Generic[T]):
         if self._durable is None:
             self._table.clear()
             return
-        with self._durable.forgetting():
-            self._table.clear()
-            self._durable.delete(None)
-            self._table.clear()
+        self._durable.forget(partial(self._clear, self._durable))
+
+    def _clear(self, durable: Durable) -> None:
+        self._table.clear()
+        durable.delete(None)
+        self._table.clear()
 
     def close(self) -> None:
         """Close the store, if there is one; deletes nothing. Closing twice is fine.
@@ -229,6 +240,8 @@ def _check_store(store: object, namespace: object, codec: object, on_store_error
             f"store must be a batchproxy.stores.Store, such as SQLiteStore(path), got {store!r}; "
             "a mapping can be given to a proxy, as cache="
         )
+    if isinstance(store, SharedStore) and not store.lease > 0:
+        raise ValueError(f"the lease of {store!r} must be more than 0 seconds, got {store.lease!r}")
     if namespace is not None and not isinstance(namespace, str):
         raise TypeError(f"namespace must be text, got {namespace!r}")
     if not namespace:

@@ -5,11 +5,16 @@ Everything here blocks, and is called in worker threads, or by users in threads 
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import logging
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 from weakref import WeakSet
@@ -22,6 +27,9 @@ from ._plan import Failure
 from ._store import Claims, SharedStore, Store
 
 _logger = logging.getLogger("batchproxy")
+
+PATIENCE = 10.0
+"""Seconds for which the end of the interpreter waits for results that are being written."""
 
 
 class Claimed(NamedTuple):
@@ -107,17 +115,15 @@ class Durable:
     def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
         """Those of `keys` that the store has, with their values."""
         by_name = dict(zip(self.digests(keys, names), keys))
+        with self._changed:
+            unsaved = {name: self._unsaved[name] for name in by_name.keys() & self._unsaved.keys()}
         try:
-            with _store_errors("read"):
+            with _StoreErrors("read"):
                 stored = self.store.get_many(self._namespace, list(by_name))
+                return self._decoded({**unsaved, **stored}, by_name)[0]
         except StoreError as error:
             self._follow_policy(error)
-            stored = {}
-        if self._unsaved:
-            with self._changed:
-                unsaved = self._unsaved.keys() & by_name.keys()
-                stored = {**{name: self._unsaved[name] for name in unsaved}, **stored}
-        return self._decoded(stored, by_name)[0]
+            return self._decoded(unsaved, by_name)[0]
 
     def claim(
         self, keys: Sequence[Hashable], names: dict[Hashable, bytes], hold: Hold | None, limit: int
@@ -125,7 +131,7 @@ class Durable:
         """Look `keys` up once more, and claim at most `limit` of those that nobody has."""
         by_name = dict(zip(self.digests(keys, names), keys))
         try:
-            with _store_errors("asked"):
+            with _StoreErrors("asked"):
                 if hold is None:
                     stored = self.store.get_many(self._namespace, list(by_name))
                     claims = Claims(stored, list(by_name), [])
@@ -149,7 +155,12 @@ class Durable:
         )
 
     def _claims(self, names: list[bytes], hold: Hold, limit: int) -> Claims:
-        claims = hold.store.claim_many(self._namespace, names, hold.begin(), limit)
+        claimant = hold.begin()
+        try:
+            claims = hold.store.claim_many(self._namespace, names, claimant, limit)
+        except BaseException:
+            hold.add(names)  # the store may have granted them, and only its answer was lost
+            raise
         hold.add(claims.claimed)
         return claims
 
@@ -165,11 +176,13 @@ class Durable:
         encoded, refused = self.encoded(results, names)
         try:
             there = self._write(encoded, hold)
+            if self._unsaved:
+                self._save()
+            with _StoreErrors("written"):
+                adopted = {name: value for name, value in there.items() if value != encoded[name]}
         except StoreError as error:
             self._follow_policy(error)
             return {}, refused
-        self._save()
-        adopted = {name: value for name, value in there.items() if value != encoded[name]}
         if not adopted:
             return {}, refused
         return self._decoded(adopted, {names[key]: key for key in results})[0], refused
@@ -179,13 +192,13 @@ class Durable:
         if not encoded:
             return {}
         try:
-            with _store_errors("written"):
+            with _StoreErrors("written"):
                 if hold is None:
                     self.store.set_many(self._namespace, encoded, self.ttl)
                     return {}
                 there = hold.store.publish_many(self._namespace, encoded, hold.begin(), self.ttl)
         except StoreError:
-            if self._on_error == "raise":
+            if self._on_error == "raise" and self.ttl is None:  # else it would come back too late
                 with self._changed:
                     self._unsaved = {**encoded, **self._unsaved}
             raise
@@ -214,31 +227,66 @@ class Durable:
         Raises:
             StoreError: whatever the policy: who asked for it must know.
         """
-        with _store_errors("written"):
+        with _StoreErrors("written"):
             self.store.set_many(self._namespace, encoded, self.ttl)
         with self._changed:
             for name in encoded:
                 self._unsaved.pop(name, None)
 
-    def delete(self, keys: Sequence[Hashable] | None) -> None:
-        """Forget `keys`, or all of the namespace.
+    def delete(self, names: Sequence[bytes] | None) -> None:
+        """Forget the keys of those `names`, or all of the namespace.
 
         Raises:
             StoreError: whatever the policy: it is not known what is still there.
         """
-        names = None if keys is None else digests(keys)
         with self._changed:
             for name in list(self._unsaved) if names is None else names:
                 self._unsaved.pop(name, None)
-        with _store_errors("written"):
+        with _StoreErrors("written"):
             self.store.delete_many(self._namespace, names)
 
     def close(self) -> None:
         """Write what could not be written before, give back all claims, and close the store."""
-        with self.writing():
-            self._save()
+        self.undisturbed(self._close)
+
+    def _close(self) -> None:
+        if self._unsaved:
+            with self.writing():
+                self._save()
         this_process().flush(1.0)
         self.store.close()
+
+    def forget(self, work: Callable[[], None]) -> None:
+        """Do `work` inside `forgetting`; what it raises is raised here."""
+
+        def forgetting() -> None:
+            with self.forgetting():
+                work()
+
+        self.undisturbed(forgetting)
+
+    def undisturbed(self, work: Callable[[], None]) -> None:
+        """Do `work` in a thread of its own; what it raises is raised here.
+
+        An interrupt of this one, the main thread, could leave a lock of the store or of this object
+        taken. It does not land there; the work goes on.
+        """
+        outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def job() -> None:
+            try:
+                work()
+            except BaseException as error:
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        _thread.start_new_thread(job, ())  # threading's start() waits for it: with such a lock
+        if (error := outcome.get()) is not None:
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback now: a cycle
 
     def _decoded(
         self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
@@ -265,28 +313,45 @@ class Durable:
     def _save(self) -> None:
         """Write what could not be written before, if it can be now."""
         with self._changed:
-            unsaved, self._unsaved = self._unsaved, {}
+            unsaved = self._unsaved.copy()
         hold = self.hold()
         try:
             self._write(unsaved, hold)
         except StoreError as error:
             _logger.warning("%d results could still not be written: %s", len(unsaved), error)
+        else:
+            with self._changed:
+                for name in unsaved:
+                    self._unsaved.pop(name, None)
         finally:
             if hold is not None:
                 hold.release()
 
 
-@contextmanager
-def _store_errors(what: str) -> Iterator[None]:
-    """Inside, whatever a store raises becomes a `StoreError`."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"the store could not be {what}: {type(error).__qualname__}: {error}"
-        ) from error
+class _StoreErrors:
+    """Inside, whatever a store raises becomes a `StoreError`.
+
+    Not a generator: that could not tell a StopIteration of the store from its own.
+    """
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StoreError):
+            raise StoreError(
+                f"the store could not be {self._what}: {type(error).__qualname__}: {error}"
+            ) from error
 
 
 _alive: WeakSet[Durable] = WeakSet()
@@ -297,5 +362,16 @@ def _reset_after_fork() -> None:
         durable._begin_process()
 
 
+def _finish_at_exit() -> None:
+    """Let threads end what they are writing: those that are daemons die with the interpreter."""
+    end = time.monotonic() + PATIENCE
+    for durable in list(_alive):
+        with durable._changed:
+            while durable._writing and (left := end - time.monotonic()) > 0:
+                durable._changed.wait(left)
+
+
+# What runs last was registered first: claims are given back when all is written.
+atexit.register(_finish_at_exit)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
     os.register_at_fork(after_in_child=_reset_after_fork)

@@ -22,7 +22,7 @@ from ._caller import Caller
 from ._errors import ClosedError
 from ._flights import Flight
 from ._loops import is_being_cancelled, is_cancellation, post
-from ._plan import Failure, Plan, check_answer, failures_in, listed, unhashable
+from ._plan import Failure, Plan, StoreFailure, check_answer, failures_in, listed, unhashable
 from ._progress import Progress, Reporting
 from ._slots import Slots
 from ._statistics import Statistics
@@ -166,7 +166,7 @@ class Engine:
                     break
                 await self._sleep(plan, caller)
                 plan.take_awaited()
-                if held:
+                if held and not plan.over:
                     await self._read_held(plan, caller)
         finally:
             # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
@@ -277,7 +277,7 @@ class Engine:
             if not await self._stored.claim(plan, flight, self._size, caller.loop):
                 return False
         except Exception as error:  # not raised here: calls that cannot be cancelled shall end
-            plan.abort(Failure(error, error.__traceback__))
+            plan.fail(StoreFailure(error, error.__traceback__))
             return False
         with self._table.flights.lock:
             self._begin_call(flight)
@@ -324,8 +324,6 @@ class Engine:
     def _release(self, plan: Plan, flight: Flight, caller: Caller) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
         self._table.flights.end(flight)
-        if flight.hold is not None and flight.done:  # else a thread will
-            flight.hold.release()
         if caller.blocked:
             _rings.unblock(flight, caller.blocked)
         if flight.slot is not None:

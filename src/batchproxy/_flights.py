@@ -170,7 +170,9 @@ class Flights:
         flight.done = True
 
     def end(self, flight: Flight) -> None:
-        """Release the keys of `flight` and wake all who wait for it; twice is fine.
+        """Release the keys of `flight`, here and in a store, and wake all who wait for it.
+
+        Twice is fine.
 
         Its outcome, if it has one, was put into it before: without one its keys were given up.
         A flight that was handed over is left alone: whoever has it will end it.
@@ -180,6 +182,8 @@ class Flights:
                 if flight.handed_over:
                     return
                 self.release(flight)
+        if flight.hold is not None:
+            flight.hold.release()
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.
         if flight.waiters:

@@ -54,29 +54,30 @@ class _Process:
     def __init__(self) -> None:
         self.calls = count(1)
         self._lock = threading.RLock()  # re-entrant: the collector may end a forgotten call in it
-        # How many calls have claims, by store and name; and when the next heartbeat is due, on the
+        # The calls that have claims, by store and name; and when the next heartbeat is due, on the
         # monotonic clock.
-        self._claiming: dict[_Lease, int] = {}
+        self._claiming: dict[_Lease, set[Hold]] = {}
         self._beats: dict[_Lease, float] = {}
         self._work: SimpleQueue[_Release | threading.Event | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def claim(self, store: SharedStore, name: str) -> None:
-        """A call begins to claim: from now on the lease of `name` is renewed."""
+    def claim(self, store: SharedStore, name: str, hold: Hold) -> None:
+        """A call begins to claim: from now on the lease of `name` is renewed. Twice is fine."""
         lease = _Lease(store, name)
         with self._lock:
-            self._claiming[lease] = self._claiming.get(lease, 0) + 1
+            self._claiming.setdefault(lease, set()).add(hold)
             if lease not in self._beats:
+                self._wake(None)  # first: it fails where no thread is to be had
                 self._beats[lease] = time.monotonic() + store.lease / BEATS
-                self._wake(None)
 
-    def end(self, store: SharedStore, name: str) -> None:
-        """A call of `claim` has no claims any more."""
+    def end(self, store: SharedStore, name: str, hold: Hold) -> None:
+        """A call has no claims any more. Twice is fine."""
         lease = _Lease(store, name)
         with self._lock:
-            self._claiming[lease] -= 1
-            if not self._claiming[lease]:
-                del self._claiming[lease]  # the next beat finds out; often a new call is first
+            holds = self._claiming.get(lease, set())
+            holds.discard(hold)
+            if not holds:  # the next beat finds out; often a new call is first
+                self._claiming.pop(lease, None)
 
     def release(
         self, store: SharedStore, namespace: str, keys: Sequence[bytes], claimant: Claimant
@@ -97,31 +98,37 @@ class _Process:
     def _wake(self, work: _Release | None) -> None:
         self._work.put(work)
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=Context().run,  # of its own: a thread may inherit that of its starter
                 args=(self._run,),
                 name="batchproxy leases",
                 daemon=True,
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread  # not before: perhaps no thread is to be had
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                due = min(self._beats.values(), default=None)
+        try:
+            while True:
+                self._work_once()
+        finally:  # whatever a store has raised: the next call starts another one
+            self._thread = None
+
+    def _work_once(self) -> None:
+        with self._lock:
+            due = min(self._beats.values(), default=None)
+        try:
+            work = self._work.get(timeout=due and max(0.0, due - time.monotonic()))
+        except Empty:
+            work = None
+        self._beat()
+        if isinstance(work, _Release):
             try:
-                work = self._work.get(timeout=due and max(0.0, due - time.monotonic()))
-            except Empty:
-                work = None
-            self._beat()
-            if isinstance(work, _Release):
-                try:
-                    work.store.release_many(work.namespace, work.keys, work.claimant)
-                except Exception as error:  # a store that was closed, say
-                    _logger.debug("claims were not released, and end with the lease: %r", error)
-            elif work is not None:
-                work.set()
-            work = None  # keeps no store alive while there is nothing to do
+                work.store.release_many(work.namespace, work.keys, work.claimant)
+            except Exception as error:  # a store that was closed, say
+                _logger.debug("claims were not released, and end with the lease: %r", error)
+        elif work is not None:
+            work.set()
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -160,7 +167,7 @@ class Hold:
         with self._lock:
             if not self._renewed:
                 self._renewed = True
-                self._process.claim(self.store, self._claimant.process)
+                self._process.claim(self.store, self._claimant.process, self)
             return self._claimant
 
     def add(self, keys: Collection[bytes]) -> None:
@@ -178,13 +185,13 @@ class Hold:
         """Give back what is still claimed. Does not wait; twice is fine."""
         if self._process is not _this:
             return  # this is a fork, and the claims are the parent's
-        with self._lock:
-            keys, self._keys = self._keys, set()
-            renewed, self._renewed = self._renewed, False
-        if keys:
-            self._process.release(self.store, self._namespace, list(keys), self._claimant)
-        if renewed:
-            self._process.end(self.store, self._claimant.process)
+        with self._lock:  # do it, then forget it: an interrupt in between must lose nothing
+            if self._keys:
+                self._process.release(self.store, self._namespace, list(self._keys), self._claimant)
+                self._keys = set()
+            if self._renewed:
+                self._process.end(self.store, self._claimant.process, self)
+                self._renewed = False
 
 
 _this = _Process()

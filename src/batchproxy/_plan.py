@@ -56,6 +56,12 @@ class Failure(NamedTuple):
     traceback: TracebackType | None
 
 
+class StoreFailure(Failure):
+    """That of a store: it ends every ``map()`` that it reaches, and is in no list."""
+
+    __slots__ = ()
+
+
 class Asking:
     """What one ``map()`` knows of a store while it asks there for what it is to compute."""
 
@@ -193,23 +199,17 @@ class Plan:
     def fail(self, failure: Failure) -> None:
         """Note a failing call of this ``map()``: the first is raised, the others are its notes.
 
-        But an exception that is no `Exception` (an interrupt, say) is not for any list or note.
+        But an exception that is no `Exception` (an interrupt, say) is not for any list or note, and
+        that of a store for no list.
         """
-        if self.failure is None or (
-            isinstance(self.failure.error, Exception) and not isinstance(failure.error, Exception)
-        ):
+        if self.failure is None or (_ends_all(failure) and not _ends_all(self.failure)):
             self.failure = failure
-            self.over = not self.keep_failures or not isinstance(failure.error, Exception)
+            self.over = not self.keep_failures or _ends_all(failure)
         elif self.failure.error is not failure.error and not self.keep_failures:
             with suppress(Exception):  # some refuse attributes; the repr of others raises
                 self.failure.error.add_note(
                     f"another call of the same map() failed too: {failure.error!r}"
                 )
-
-    def abort(self, failure: Failure) -> None:
-        """End this ``map()`` for a reason that is no item's: it has no place in a list."""
-        self.failure = failure
-        self.over = True
 
     def take(self, flight: Flight, results: list[Any]) -> None:
         """Take the results of a call of this ``map()`` itself, exceptions where there is none."""
@@ -254,6 +254,10 @@ class Plan:
         answers = dict(zip(self._claimed, self._computed))
         answers.update(self._learned)
         return list(map(answers.__getitem__, self.keys))
+
+
+def _ends_all(failure: Failure) -> bool:
+    return isinstance(failure, StoreFailure) or not isinstance(failure.error, Exception)
 
 
 def listed(items: Iterable[Any]) -> list[Any]:

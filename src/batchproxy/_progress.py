@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ._plan import Plan
 
 _logger = logging.getLogger("batchproxy")
@@ -98,20 +100,23 @@ class Reporting:
 class _Bar:
     def __init__(self) -> None:
         try:
-            from tqdm.auto import tqdm  # it knows whether this is a notebook
+            from tqdm.auto import tqdm as make_bar  # it knows whether this is a notebook
         except ImportError as error:
             raise ImportError(
                 "progress=True needs tqdm: pip install 'batchproxy[progress]'; or give a function "
                 "that takes a batchproxy.Progress"
             ) from error
-        self._bar = tqdm()
+        self._make: Callable[..., tqdm[None]] = make_bar
+        self._bar: tqdm[None] | None = None
 
     def __call__(self, now: Progress) -> None:
-        self._bar.total = now.total
+        if self._bar is None:
+            self._bar = self._make(total=now.total)
         self._bar.set_postfix(
             hits=now.hits, shared=now.shared, calls=now.calls, failures=now.failures, refresh=False
         )
         self._bar.update(now.done - self._bar.n)
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

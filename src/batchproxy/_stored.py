@@ -19,7 +19,7 @@ import anyio.to_thread
 from ._durable import Claimed, Durable
 from ._errors import StoreError
 from ._flights import Flight
-from ._plan import Asking, Failure, Plan
+from ._plan import Asking, Failure, Plan, StoreFailure
 from ._slots import Slots
 from ._table import Table
 
@@ -29,7 +29,7 @@ WINDOW = 10_000
 """The most keys that a store is asked for at once, if a batch is not larger."""
 
 THREADS = 8
-"""The most worker threads of one cache, in each event loop."""
+"""The most worker threads of one proxy in each event loop, those left behind not counted."""
 
 
 class Stored:
@@ -94,52 +94,68 @@ class Stored:
                 asking.hold(claimed.held if got else asked.keys)  # at least not again at once
                 full = len(claimed.mine) == wanted
                 asking.size = 0 if full else min(2 * len(asked.keys), WINDOW)
-            if flight.keys:
-                plan.claim(flight)
-        return bool(flight.keys)
+            if plan.awaited:
+                plan.take_awaited()  # they may have failed meanwhile
+            if plan.over or not flight.keys:
+                return False
+            plan.claim(flight)
+            return True
 
     def _claim(
         self, asked: Flight, flight: Flight, names: dict[Hashable, bytes], limit: int
     ) -> Claimed:
-        claimed = self._durable.claim(asked.keys, names, flight.hold, limit)
-        with self._table.flights.lock:
-            if not flight.done:
-                self._table.found(asked, claimed.values, keep=self._keep)
-                self._table.flights.move(asked, flight, claimed.mine)
-                return claimed
-        if flight.hold is not None:
-            flight.hold.release()  # whoever asked has left
-        return claimed
+        try:
+            claimed = self._durable.claim(asked.keys, names, flight.hold, limit)
+            with self._table.flights.lock:
+                if not flight.done:
+                    self._table.found(asked, claimed.values, keep=self._keep)
+                    self._table.flights.move(asked, flight, claimed.mine)
+            return claimed
+        finally:
+            if flight.done and flight.hold is not None:
+                flight.hold.release()  # whoever asked has left
 
     async def publish(
         self, plan: Plan, flight: Flight, loop: Any, keep: Callable[[Flight], None]
     ) -> None:
         """Write the results of `flight`, then `keep` it, and tell those who wait for it.
 
+        Until they are written it has no outcome: if that does not begin, since its caller leaves
+        just now, nobody is told of results that are in no store.
+
         What comes out may differ from what was computed: if another process was first, its results
         are taken; results that cannot be stored become failures; and if the store fails, all do,
         but for the cache of this process, which keeps what was computed.
         """
-        names = {} if plan.asking is None else plan.asking.names
-        await self._in_thread(flight, partial(self._publish, flight, names, keep), loop)
+        assert plan.asking is not None
+        outcome = flight.results, flight.failures
+        flight.results, flight.failures = [], {}
+        work = partial(self._publish, flight, outcome, plan.asking.names, keep)
+        await self._in_thread(flight, work, loop)
 
     def _publish(
-        self, flight: Flight, names: dict[Hashable, bytes], keep: Callable[[Flight], None]
+        self,
+        flight: Flight,
+        outcome: tuple[list[Any], dict[Hashable, Failure]],
+        names: dict[Hashable, bytes],
+        keep: Callable[[Flight], None],
     ) -> None:
         flights = self._table.flights
+        computed = dict(zip(flight.keys, outcome[0]))
         try:
             with self._durable.writing():
                 with flights.lock:
                     current = flights.current(flight)
-                values = flight.values()
-                results = {key: values[key] for key in current if key in values}
+                results = {key: computed[key] for key in current if key not in outcome[1]}
                 adopted, refused = self._durable.publish(results, names, flight.hold)
         except StoreError as error:
+            flight.results, flight.failures = outcome
             with flights.lock:
                 self._table.keep(flight)
-                failure = Failure(error, error.__traceback__)
+                failure = StoreFailure(error, error.__traceback__)
                 flight.correct({}, dict.fromkeys(flight.keys, failure))
         else:
+            flight.results, flight.failures = outcome
             if adopted or refused:
                 flight.correct(adopted, refused)
         keep(flight)
@@ -159,11 +175,7 @@ class Stored:
             try:
                 return work()
             finally:
-                try:
-                    if flight.hold is not None:
-                        flight.hold.release()
-                finally:
-                    flights.take_back(flight)
+                flights.take_back(flight)
 
         return await anyio.to_thread.run_sync(
             job, abandon_on_cancel=True, limiter=self._threads.limiter(loop)
@@ -176,4 +188,4 @@ def pause(polls: int) -> float:
     They grow, so that long calls cost little, and are random, so that processes do not ask all at
     once.
     """
-    return random.uniform(0.5, 1.5) * min(0.5, 0.01 * 1.5**polls)
+    return random.uniform(0.5, 1.5) * min(0.5, 0.01 * 1.5 ** min(polls, 10))
