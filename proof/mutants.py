@@ -1361,13 +1361,12 @@ MUTANTS = [
         "keys are free between asking and calling",
         "_flights.py",
         """\
-            if table.get(key) is source:
-                table[key] = target
-        source.intact = False
+        if source.intact:
+            table.update(dict.fromkeys(keys, target))
 """,
         """\
+        if source.intact:
             pass
-        source.intact = False
 """,
     ),
     Mutant(

@@ -107,10 +107,12 @@ class Durable:
 
     def digests(self, keys: Sequence[Hashable], known: dict[Hashable, bytes]) -> list[bytes]:
         """What `keys` are called in the store; `known` is looked up first, and added to."""
-        new = [key for key in keys if key not in known]
-        if new:
+        try:
+            return [known[key] for key in keys]
+        except KeyError:
+            new = [key for key in keys if key not in known]
             known.update(zip(new, digests(new)))
-        return [known[key] for key in keys]
+            return [known[key] for key in keys]
 
     def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
         """Those of `keys` that the store has, with their values."""

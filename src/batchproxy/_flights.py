@@ -137,14 +137,18 @@ class Flights:
 
         Those forgotten since their claim are `target`'s too, but not in the table.
         """
+        whole = source.intact and (target.intact or not target.keys)
         target.keys = [*target.keys, *keys]
         source.moved = (target, frozenset(keys))
         table = self._table
-        for key in keys:
-            if table.get(key) is source:
-                table[key] = target
+        if source.intact:
+            table.update(dict.fromkeys(keys, target))
+        else:
+            for key in keys:
+                if table.get(key) is source:
+                    table[key] = target
         source.intact = False
-        target.intact = False
+        target.intact = whole
 
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let the calls under way for `keys` answer their waiters, but nobody else. *Locked.*"""

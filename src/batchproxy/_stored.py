@@ -88,10 +88,11 @@ class Stored:
                     self._table.flights.end(asked)
                     plan.running.discard(asked)
                     asking.flight = None
-                got = claimed.values.keys() | set(claimed.mine) | set(claimed.held)
-                plan.draw_back([key for key in asked.keys if got and key not in got])
-                plan.learn_stored(claimed.values)
-                asking.hold(claimed.held if got else asked.keys)  # at least not again at once
+                if len(claimed.mine) < len(asked.keys):
+                    got = claimed.values.keys() | set(claimed.mine) | set(claimed.held)
+                    plan.draw_back([key for key in asked.keys if got and key not in got])
+                    plan.learn_stored(claimed.values)
+                    asking.hold(claimed.held if got else asked.keys)  # at least not again at once
                 full = len(claimed.mine) == wanted
                 asking.size = 0 if full else min(2 * len(asked.keys), WINDOW)
             if plan.awaited:
@@ -146,7 +147,9 @@ class Stored:
             with self._durable.writing():
                 with flights.lock:
                     current = flights.current(flight)
-                results = {key: computed[key] for key in current if key not in outcome[1]}
+                results = computed
+                if outcome[1] or len(current) < len(computed):
+                    results = {key: computed[key] for key in current if key not in outcome[1]}
                 adopted, refused = self._durable.publish(results, names, flight.hold)
         except StoreError as error:
             flight.results, flight.failures = outcome

@@ -144,11 +144,17 @@ class SQLiteStore(SharedStore):
         ttl: float | None,
     ) -> dict[bytes, bytes]:
         """As in `SharedStore.publish_many`."""
+        first: dict[bytes, bytes] = {}
         with self._writing() as connection:
             number = _find_or_add(connection, namespace)
-            first = _values(connection, number, list(values))
-            new = {key: values[key] for key in _without(values, first)} if first else values
-            _write(connection, number, new, ttl)
+            if _write(connection, number, values, ttl, replace=False) < len(values):
+                # Seldom. Which had a value can only be seen without the others: so once more.
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                number = _find_or_add(connection, namespace)
+                first = _values(connection, number, values)
+                new = {key: values[key] for key in _without(values, first)}
+                _write(connection, number, new, ttl)
             _release(connection, number, values, claimant.process, claimant.call)
         return first
 
@@ -346,24 +352,31 @@ def _write(
     namespace: int,
     values: Mapping[bytes, bytes],
     ttl: float | None,
-) -> None:
+    *,
+    replace: bool = True,
+) -> int:
+    """Keep `values`, if not `replace` those that are not there; how many were written."""
     now = time.time()
     connection.execute(
         "DELETE FROM results WHERE id IN (SELECT id FROM results WHERE expires <= ? LIMIT ?)",
         (now, 2 * len(values)),
     )
-    connection.executemany(
+    written = connection.executemany(
         # Not REPLACE: a row keeps its number, so that a scan does not meet it again.
         "INSERT INTO results (namespace, key, value, expires) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (namespace, key) DO UPDATE "
-        "SET value = excluded.value, expires = excluded.expires",
+        "SET value = excluded.value, expires = excluded.expires "
+        "WHERE ? OR results.expires <= ?",
         zip(
             repeat(namespace),
             values.keys(),
             values.values(),
             repeat(None if ttl is None else now + ttl),
+            repeat(replace),
+            repeat(now),
         ),
     )
+    return written.rowcount if values else 0
 
 
 def _release(
