@@ -105,6 +105,7 @@ import logging, os, resource, subprocess, sys
 from pathlib import Path
 import anyio
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
+from batchproxy._leases import this_process
 from batchproxy.stores import SQLiteStore
 
 logging.disable()
@@ -213,11 +214,17 @@ carefree = new_mapper(path / "results.db", on_store_error="continue")
 mapper.map(range(10))
 mount("--bind", path)
 mount("-o", "remount,bind,ro")
-for each in (mapper, carefree):  # the next connection is to the file as it is now
-    each.cache._durable.store._pool.before_fork()
+
+def reopen():  # the next connection is to the file as it is now
+    this_process().flush(10)
+    for each in (mapper, carefree):
+        each.cache._durable.store._pool.before_fork()
+
+reopen()
 print(mapper.fails(range(10, 20)))
 check(carefree.map(range(20)) == naive(range(20)))
 check(mapper.map(range(10)) == naive(range(10)))
+reopen()
 subprocess.run(["umount", path], check=True)
 check(mapper.map(range(20)) == naive(range(20)))
 check(mapper.computed() == list(range(20)))
