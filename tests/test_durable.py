@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -963,13 +964,18 @@ async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     nothing_left(proxy)
 
 
-async def test_what_is_read_while_something_is_forgotten_is_not_kept(store: PlainStore) -> None:
+@pytest.mark.parametrize("how", ["clear", "invalidate"])
+async def test_what_is_read_while_something_is_forgotten_is_not_kept(
+    store: PlainStore, how: str
+) -> None:
     """Of a map() that read the store before it was cleared, memory keeps nothing."""
     await proxy_of(store).map([1], Calls())
     proxy = proxy_of(store)
+    cache = proxy._engine.cache
     gate = store.gate("delete_many")
     async with anyio.create_task_group() as group:
-        group.start_soon(proxy.clear)
+        forget = cache.clear if how == "clear" else partial(cache.invalidate, [1])
+        group.start_soon(anyio.to_thread.run_sync, forget)
         await gate.wait_entered()
         assert await proxy.map([1], Calls()) == ["1"]
         assert len(proxy._engine.cache) == 1

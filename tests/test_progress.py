@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Calls, Outcomes, assert_idle, naive, names, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress
 
@@ -105,6 +105,25 @@ async def test_what_a_store_has_is_a_hit() -> None:
             await anyio.sleep(0.001)
         slow.open()
     assert seen[-1] == Progress(done=2, total=2, hits=1, shared=1, calls=0, failures=0)
+
+
+@anyio_matrix
+async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
+    """Also if nothing else comes after it."""
+    store = MemoryStore()
+    proxy = AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    seen: list[Progress] = []
+    gate = store.gate("claim_many")
+    async with anyio.create_task_group() as group:
+
+        async def own() -> None:
+            assert await proxy.map([1], Calls(), progress=seen.append) == ["there"]
+
+        group.start_soon(own)
+        await gate.wait_entered()
+        store.values["n", names(1)[0]] = b"tthere"
+        gate.open()
+    assert seen[-1] == Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0)
 
 
 @anyio_matrix

@@ -293,7 +293,7 @@ def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
         hold.release()
-        _leases.this_process().flush(10)
+        hold._process.flush(10)
     assert len(store.claims) == 1
     hold.release()
     _leases.this_process().flush(10)
