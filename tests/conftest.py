@@ -5,9 +5,12 @@ Where trio is not installed, or uvloop, the tests that need it are skipped.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import importlib.util
 import sys
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,20 @@ import pytest
 pytest.register_assert_rewrite("tools", "memory_store", "redis_server", "test_durable")
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
+
+from batchproxy import _durable  # noqa: E402 - after that
+
+if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
+
+    def _start_traced(function: Any, arguments: tuple[Any, ...]) -> int:
+        def traced() -> None:
+            sys.settrace(threading.gettrace())
+            function(*arguments)
+
+        return _thread.start_new_thread(traced, ())
+
+    # Not a module, as mypy says.
+    _durable._thread = SimpleNamespace(start_new_thread=_start_traced)  # type: ignore[assignment, attr-defined]
 
 
 def _eager_loop() -> asyncio.AbstractEventLoop:

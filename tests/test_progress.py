@@ -13,7 +13,7 @@ import pytest
 from memory_store import MemoryStore
 from tools import Calls, Outcomes, assert_idle, naive, names, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 
 anyio_matrix = pytest.mark.anyio
 
@@ -189,6 +189,17 @@ async def test_a_bar_of_a_map_that_fails_is_closed() -> None:
         await proxy.map(range(6), calls, progress=True)
     assert "4/6" in drawn.getvalue()
     assert drawn.getvalue().endswith("\n")
+
+
+def test_no_bar_of_a_map_that_does_not_begin() -> None:
+    """There is nothing to draw, and nothing to close."""
+    pytest.importorskip("tqdm")
+    store = MemoryStore()
+    store.fail["get_many"] = OSError("unplugged")
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    with redirect_stderr(io.StringIO()) as drawn, pytest.raises(StoreError, match="unplugged"):
+        proxy.map([1], naive, progress=True)
+    assert drawn.getvalue() == ""
 
 
 def test_a_bar_needs_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
