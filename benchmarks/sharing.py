@@ -11,7 +11,6 @@ four of them begin; in the middle one is killed and one is stopped for longer th
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import statistics
@@ -212,18 +211,5 @@ def tables() -> Iterator[str]:
     yield ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the tables")
-    options = parser.parse_args()
-    lines = []
-    for line in tables():
-        print(line, flush=True)
-        lines.append(line)
-    if options.write:
-        options.write.mkdir(exist_ok=True)
-        (options.write / "sharing.md").write_text("\n".join(lines))
-
-
 if __name__ == "__main__":
-    main()
+    stores.print_and_keep(tables(), "sharing.md", __doc__ or "")

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -268,18 +268,19 @@ def tables() -> Iterator[str]:
     yield ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def print_and_keep(lines: Iterable[str], name: str, description: str) -> None:
+    """Print `lines`; with ``--write FOLDER`` they are kept there, in the file `name`."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the tables")
     options = parser.parse_args()
-    lines = []
-    for line in tables():
+    printed = []
+    for line in lines:
         print(line, flush=True)
-        lines.append(line)
+        printed.append(line)
     if options.write:
         options.write.mkdir(exist_ok=True)
-        (options.write / "stores.md").write_text("\n".join(lines))
+        (options.write / name).write_text("\n".join(printed))
 
 
 if __name__ == "__main__":
-    main()
+    print_and_keep(tables(), "stores.md", __doc__ or "")

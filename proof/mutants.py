@@ -1104,7 +1104,7 @@ MUTANTS = [
     Mutant(
         "an asynchronous function is called by the synchronous proxy",
         "_sync.py",
-        "        if _is_async(map_func):\n",
+        "        if is_async(map_func):\n",
         "        if False:\n",
     ),
     # --- The portal ---
@@ -1491,13 +1491,13 @@ MUTANTS = [
     Mutant(
         "a lease is never renewed",
         "_leases.py",
-        "                lease.store.heartbeat(lease.name)\n",
+        "                store.heartbeat(name)\n",
         "                pass\n",
     ),
     Mutant(
         "a lease is renewed once only",
         "_leases.py",
-        "self._beats.update((lease, now + lease.store.lease / BEATS) for lease in due)",
+        "self._beats.update((name, now + store.lease / BEATS) for name, store in stores.items())",
         "pass",
     ),
     Mutant(
@@ -1509,7 +1509,7 @@ MUTANTS = [
     Mutant(
         "the lease of a call that has ended is renewed for ever",
         "_leases.py",
-        "                self._process.end(self.store, self._claimant.process, self)\n",
+        "                self._process.end(self)\n",
         "                pass\n",
     ),
     Mutant(

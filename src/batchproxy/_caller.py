@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -75,3 +76,10 @@ class Caller(ABC):
     def report(self, reporting: Reporting, now: Progress) -> None:
         """Pass a snapshot on, in the thread that called ``map()``."""
         reporting(now)
+
+
+def is_async(map_func: Callable[..., object]) -> bool:
+    """Whether calling `map_func` gives what has to be awaited."""
+    return inspect.iscoroutinefunction(map_func) or inspect.iscoroutinefunction(
+        type(map_func).__call__
+    )

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
@@ -231,9 +231,7 @@ class Durable:
         """
         with _StoreErrors("written"):
             self.store.set_many(self._namespace, encoded, self.ttl)
-        with self._changed:
-            for name in encoded:
-                self._unsaved.pop(name, None)
+        self._need_no_saving(encoded)
 
     def delete(self, names: Sequence[bytes] | None) -> None:
         """Forget the keys of those `names`, or all of the namespace.
@@ -241,9 +239,7 @@ class Durable:
         Raises:
             StoreError: whatever the policy: it is not known what is still there.
         """
-        with self._changed:
-            for name in list(self._unsaved) if names is None else names:
-                self._unsaved.pop(name, None)
+        self._need_no_saving(list(self._unsaved) if names is None else names)
         with _StoreErrors("written"):
             self.store.delete_many(self._namespace, names)
 
@@ -322,12 +318,15 @@ class Durable:
         except StoreError as error:
             _logger.warning("%d results could still not be written: %s", len(unsaved), error)
         else:
-            with self._changed:
-                for name in unsaved:
-                    self._unsaved.pop(name, None)
+            self._need_no_saving(unsaved)
         finally:
             if hold is not None:
                 hold.release()
+
+    def _need_no_saving(self, names: Iterable[bytes]) -> None:
+        with self._changed:
+            for name in names:
+                self._unsaved.pop(name, None)
 
 
 class _StoreErrors:

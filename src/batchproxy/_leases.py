@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -34,50 +33,36 @@ class _Release(NamedTuple):
     claimant: Claimant
 
 
-@dataclass(frozen=True, eq=False)
-class _Lease:
-    """That of one cache in one store. Whether stores are equal is not asked of them."""
-
-    store: SharedStore
-    name: str
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Lease) and (self.store is other.store and self.name == other.name)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-
 class _Process:
     """The claims of this process, in all stores."""
 
     def __init__(self) -> None:
         self.calls = count(1)
         self._lock = threading.RLock()  # re-entrant: the collector may end a forgotten call in it
-        # The calls that have claims, by store and name; and when the next heartbeat is due, on the
-        # monotonic clock.
-        self._claiming: dict[_Lease, set[Hold]] = {}
-        self._beats: dict[_Lease, float] = {}
+        # The calls that have claims, by the name that they claim in, which is that of one cache and
+        # so of one store; and when its next heartbeat is due, on the monotonic clock.
+        self._claiming: dict[str, set[Hold]] = {}
+        self._beats: dict[str, float] = {}
         self._work: SimpleQueue[_Release | threading.Event | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def claim(self, store: SharedStore, name: str, hold: Hold) -> None:
-        """A call begins to claim: from now on the lease of `name` is renewed. Twice is fine."""
-        lease = _Lease(store, name)
+    def claim(self, hold: Hold) -> None:
+        """A call begins to claim: from now on its lease is renewed. Twice is fine."""
+        name = hold.claimant.process
         with self._lock:
-            self._claiming.setdefault(lease, set()).add(hold)
-            if lease not in self._beats:
+            self._claiming.setdefault(name, set()).add(hold)
+            if name not in self._beats:
                 self._wake(None)  # first: it fails where no thread is to be had
-                self._beats[lease] = time.monotonic() + store.lease / BEATS
+                self._beats[name] = time.monotonic() + hold.store.lease / BEATS
 
-    def end(self, store: SharedStore, name: str, hold: Hold) -> None:
+    def end(self, hold: Hold) -> None:
         """A call has no claims any more. Twice is fine."""
-        lease = _Lease(store, name)
+        name = hold.claimant.process
         with self._lock:
-            holds = self._claiming.get(lease, set())
+            holds = self._claiming.get(name, set())
             holds.discard(hold)
             if not holds:  # the next beat finds out; often a new call is first
-                self._claiming.pop(lease, None)
+                self._claiming.pop(name, None)
 
     def release(
         self, store: SharedStore, namespace: str, keys: Sequence[bytes], claimant: Claimant
@@ -133,16 +118,20 @@ class _Process:
     def _beat(self) -> None:
         now = time.monotonic()
         with self._lock:
-            due = [lease for lease, beat in self._beats.items() if beat <= now]
-            for lease in due:
-                del self._beats[lease]
-            due = [lease for lease in due if lease in self._claiming]
-            self._beats.update((lease, now + lease.store.lease / BEATS) for lease in due)
-        for lease in due:
+            due = [name for name, beat in self._beats.items() if beat <= now]
+            for name in due:
+                del self._beats[name]
+            stores = {
+                name: next(iter(self._claiming[name])).store
+                for name in due
+                if name in self._claiming
+            }
+            self._beats.update((name, now + store.lease / BEATS) for name, store in stores.items())
+        for name, store in stores.items():
             try:
-                lease.store.heartbeat(lease.name)
+                store.heartbeat(name)
             except Exception as error:
-                _logger.warning("the lease in %r could not be renewed: %r", lease.store, error)
+                _logger.warning("the lease in %r could not be renewed: %r", store, error)
 
 
 class Hold:
@@ -151,13 +140,13 @@ class Hold:
     It may be given back while a worker thread is still claiming: then that thread does it again.
     """
 
-    __slots__ = ("_claimant", "_keys", "_lock", "_namespace", "_process", "_renewed", "store")
+    __slots__ = ("_keys", "_lock", "_namespace", "_process", "_renewed", "claimant", "store")
 
     def __init__(self, store: SharedStore, namespace: str, name: str) -> None:
         self.store = store
         self._namespace = namespace
         self._process = _this
-        self._claimant = Claimant(name, next(_this.calls))
+        self.claimant = Claimant(name, next(_this.calls))
         self._keys: set[bytes] = set()
         self._renewed = False  # whether the lease is, on behalf of this call
         self._lock = threading.RLock()
@@ -167,8 +156,8 @@ class Hold:
         with self._lock:
             if not self._renewed:
                 self._renewed = True
-                self._process.claim(self.store, self._claimant.process, self)
-            return self._claimant
+                self._process.claim(self)
+            return self.claimant
 
     def add(self, keys: Collection[bytes]) -> None:
         """Note that `keys` are claimed."""
@@ -187,10 +176,10 @@ class Hold:
             return  # this is a fork, and the claims are the parent's
         with self._lock:  # do it, then forget it: an interrupt in between must lose nothing
             if self._keys:
-                self._process.release(self.store, self._namespace, list(self._keys), self._claimant)
+                self._process.release(self.store, self._namespace, list(self._keys), self.claimant)
                 self._keys = set()
             if self._renewed:
-                self._process.end(self.store, self._claimant.process, self)
+                self._process.end(self)
                 self._renewed = False
 
 

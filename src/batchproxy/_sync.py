@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from contextvars import copy_context
@@ -16,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from ._cache import Cache
-from ._caller import Caller, innermost
+from ._caller import Caller, innermost, is_async
 from ._engine import Engine
 from ._flights import Flight
 from ._loops import running_loop
@@ -155,7 +154,7 @@ class BatchingMapProxy(Generic[S, T]):
         if not isinstance(plan, Plan):
             engine.count(len(plan))
             return plan
-        if _is_async(map_func):
+        if is_async(map_func):
             raise TypeError(
                 f"map_func is asynchronous: {map_func!r}; use AsyncBatchingMapProxy, or give a "
                 "function that returns its results"
@@ -297,9 +296,3 @@ class _InWorkerThread(_InCallingThread):
         portal.tasks.start_soon(in_thread)
         await answered.wait()
         return answer
-
-
-def _is_async(map_func: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(map_func) or inspect.iscoroutinefunction(
-        getattr(map_func, "__call__", None)  # noqa: B004 - is it async, not: is it callable
-    )

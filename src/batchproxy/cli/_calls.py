@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from .._async import AsyncBatchingMapProxy
 from .._cache import Cache
+from .._caller import is_async
 from .._portal import PortalCall, get_portal
 from .._progress import Progress
 from .._statistics import Statistics
 from .._sync import BatchingMapProxy
 from ._keys import by_items, by_items_async, key_of
-from ._load import is_async
 
 
 class Calls:

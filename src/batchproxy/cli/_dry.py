@@ -7,8 +7,6 @@ import math
 import os
 import sys
 
-from click import UsageError
-
 from .._digests import digests
 from ._formats import Source, make_reader
 from ._keys import key_of
@@ -26,10 +24,7 @@ def dry_run(options: Options) -> int:
     """
     with contextlib.ExitStack() as stack:
         function = load(options.function)
-        try:
-            source = stack.enter_context(Source(options.input))
-        except OSError as error:
-            raise UsageError(f"the input cannot be opened: {error}") from error
+        source = stack.enter_context(Source(options.input))
         path, namespace = options.store, options.namespace
         store = None
         if path is not None and (is_url(path) or os.path.exists(path)):

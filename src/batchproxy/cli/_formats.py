@@ -65,8 +65,11 @@ class Source(AbstractContextManager["Source"]):
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = "<stdin>" if path == "-" else path
-        self._raw: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - __exit__ closes it
-        self.file = self._raw if path == "-" else compressed(path, self._raw, "rb")
+        try:
+            self._raw: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115 - __exit__ closes it
+            self.file = self._raw if path == "-" else compressed(path, self._raw, "rb")
+        except OSError as error:
+            raise UsageError(f"the input cannot be opened: {error}") from error
         status = os.fstat(self._raw.fileno()) if path != "-" else None
         regular = status is not None and stat.S_ISREG(status.st_mode)
         self.total = status.st_size if status is not None and regular else None

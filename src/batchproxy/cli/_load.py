@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from click import UsageError
+
+from ._rows import said
 
 
 def load(target: str) -> Callable[..., Any]:
@@ -31,12 +32,12 @@ def load(target: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         # Not found is this module, or one above it; else it is there and imports what is not.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise UsageError(f"importing {module_name!r} failed: {_said(error)}") from error
+            raise UsageError(f"importing {module_name!r} failed: {said(error)}") from error
         raise UsageError(
             f"there is no module {error.name!r}, neither in {directory} nor installed"
         ) from error
     except Exception as error:
-        raise UsageError(f"importing {module_name!r} failed: {_said(error)}") from error
+        raise UsageError(f"importing {module_name!r} failed: {said(error)}") from error
     walked = module_name
     for name in path.split("."):
         try:
@@ -53,14 +54,3 @@ def load(target: str) -> Callable[..., Any]:
         )
     function: Callable[..., Any] = found
     return function
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives what has to be awaited."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__
-    )
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__qualname__}: {error}"

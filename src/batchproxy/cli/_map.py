@@ -19,7 +19,7 @@ from ._load import load
 from ._options import Options
 from ._output import Output, OutputClosed
 from ._report import Report
-from ._rows import BadInput, BadResult, Outcome, Row, Writer
+from ._rows import BadInput, BadResult, Outcome, Row, Writer, said
 from ._store import open_store
 from ._windows import windows
 
@@ -62,10 +62,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
             # Whatever the function prints would be rows of the output.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         function = load(options.function)
-        try:
-            source = stack.enter_context(Source(options.input))
-        except OSError as error:
-            raise UsageError(f"the input cannot be opened: {error}") from error
+        source = stack.enter_context(Source(options.input))
         reader = make_reader(source, source_format, options.names())
         try:
             output = stack.enter_context(Output(options.output, stdout))
@@ -128,12 +125,12 @@ def _outcomes(
     try:
         results = iter(calls.map(items, keep_failures=not stop, progress=report.progress))
     except Exception as error:
-        raise _Stopped(_said(error)) from error
+        raise _Stopped(said(error)) from error
     for row in window:
         if row.problem is not None:
             yield Outcome(None, f"{name}:{row.line}: {row.problem}")
         elif isinstance(result := next(results), Exception):
-            yield Outcome(None, _said(result))
+            yield Outcome(None, said(result))
         else:
             yield Outcome(result)
 
@@ -163,7 +160,3 @@ def _writing(options: Options) -> Iterator[None]:
         yield
     except OSError as error:
         raise _Stopped(f"{options.output} cannot be written: {error}") from error
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__qualname__}: {error}"

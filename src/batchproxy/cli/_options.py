@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from click import UsageError
 
+from .._caller import is_async
 from ._formats import format_of
-from ._load import is_async
 from ._rows import Names
 
 OnError = Literal["stop", "skip", "record"]

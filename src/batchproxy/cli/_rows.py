@@ -120,3 +120,8 @@ def _plain(value: object) -> object:
 def _short(value: object, most: int = 200) -> str:
     text = repr(value)
     return text if len(text) <= most else text[:most] + "..."
+
+
+def said(error: BaseException) -> str:
+    """An exception for a message: its type and what it says."""
+    return f"{type(error).__qualname__}: {error}"
