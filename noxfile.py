@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import nox
@@ -49,6 +50,35 @@ def bare(session: nox.Session) -> None:
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=False, name="free-threaded")
+def free_threaded(session: nox.Session) -> None:
+    """The tests without a GIL, with `FREE_THREADED_PYTHON` or the `python3.13t` that is found."""
+    python = os.environ.get("FREE_THREADED_PYTHON") or shutil.which("python3.13t")
+    if python is None:
+        session.skip("there is no python3.13t, and FREE_THREADED_PYTHON is not set")
+    extra = PROJECT["project"]["optional-dependencies"]
+    # No wheels for it: msgspec, uvloop; of hypothesis the later versions.
+    missing = ("batchproxy[", "hypothesis", "uvloop")
+    needed = [need for need in extra["test"] if not need.startswith(missing)]
+    own = "cli,progress,pydantic,redis"
+    environment = session.create_tmp()
+    session.run(python, "-m", "venv", "--clear", environment, external=True)
+    own_python = f"{environment}/bin/python"
+    install = [
+        own_python,
+        "-m",
+        "pip",
+        "install",
+        "--prefer-binary",
+        f".[{own}]",
+        *needed,
+        "hypothesis<6.156",
+    ]
+    session.run(*install, external=True)
+    tests = [own_python, "-X", "gil=0", "-m", "pytest", "-p", "no:cacheprovider"]
+    session.run(*tests, *session.posargs, external=True)
 
 
 @nox.session(python=PYTHONS)
@@ -127,6 +157,13 @@ def crashes(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS)
+def fuzz(session: nox.Session) -> None:
+    """Random programs with stores that fail: 20,000 on each backend, half an hour for each."""
+    session.install(".[test]")
+    session.run("python", "proof/fuzz.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
 def regression(session: nox.Session) -> None:
     """Has a ratio become worse than the one that the docs quote? (On a quiet machine.)"""
     session.install(".", *BENCH)
@@ -147,6 +184,7 @@ def nightly(session: nox.Session) -> None:
     models = ["tests/test_model.py", "tests/test_races.py"]
     session.run("pytest", "--timeout=3600", *models, env={"HYPOTHESIS_PROFILE": "nightly"})
     session.run("python", "proof/interrupts.py")
+    session.run("python", "proof/fuzz.py", "--programs", "2000")
     session.run("python", "proof/soak.py", "--minutes", "5")
 
 

@@ -52,7 +52,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count
@@ -407,7 +407,7 @@ class Command(Subject):
         super().__init__(folder, rng, kills, list(dict.fromkeys(example.items)))
         self._example = example
         self._output = folder / "output.jsonl"
-        self._part = folder / "output.jsonl.part"
+        self._left: set[Path] = set()
         self._store = folder / "results.db"
 
     @staticmethod
@@ -446,21 +446,34 @@ class Command(Subject):
         if self.rng.random() < 0.8:
             super().wait_for_moment()
             return
-        while self.running() and not (self._part.exists() and self._part.stat().st_size):
+        while self.running() and not self._has_written():
             time.sleep(0.005)
         time.sleep(self.rng.uniform(0, WORK))
 
     def acknowledged(self) -> set[str]:
         rows = 0
-        if self._part.exists():
-            written = self._part.read_bytes()
+        for part in self._parts():
+            written = part.read_bytes()
             assert self._example.output.startswith(written), "the rows written are wrong"
-            rows = written.count(b"\n")
+            rows = max(rows, written.count(b"\n"))
         return super().acknowledged() | set(self._example.items[:rows])
+
+    def start(self) -> list[Process]:
+        """Those of runs that were killed before stay where they are."""
+        self._left = self._parts()
+        return super().start()
+
+    def _parts(self) -> set[Path]:
+        return set(self.folder.glob(".batchproxy-*.part"))
+
+    def _has_written(self) -> bool:
+        with suppress(FileNotFoundError):  # it is complete
+            return any(part.stat().st_size for part in self._parts() - self._left)
+        return True
 
     def settle_up(self) -> None:
         assert self._output.read_bytes() == self._example.output, "the output is another one"
-        assert not self._part.exists()
+        assert len(self._parts()) <= self.tally.kills, "a run that was not killed left something"
         super().settle_up()
 
 

@@ -40,14 +40,16 @@ ORDER = (
 FIRST = {
     "_cache.py": ["cache", "durable"],
     "_caller.py": ["concurrency"],
-    "_durable.py": ["durable", "sharing"],
+    "_durable.py": ["durable", "unwritten", "sharing"],
+    "_fuse.py": ["fuse"],
     "_leases.py": ["sharing", "durable"],
     "_portal.py": ["sync", "gaps", "processes"],
     "_progress.py": ["progress"],
     "_slots.py": ["concurrency", "sync"],
-    "_stored.py": ["durable", "sharing", "races"],
+    "_stored.py": ["durable", "unwritten", "sharing", "races"],
     "_sync.py": ["sync", "gaps", "processes"],
     "_values.py": ["cache", "plan"],
+    "_workers.py": ["unwritten"],
 }
 LEFT_OUT = "test_docs.py"
 OF_THIS_LIST = "tests/test_gaps.py::test_every_mutant_applies_to_todays_source"
@@ -210,17 +212,14 @@ MUTANTS = [
     Mutant(
         "swallow a cancellation that comes out of the function",
         "_engine.py",
-        "if not (cancelled and group.cancel_scope.cancel_called):",
-        "if not cancelled:",
+        "if not (is_cancellation(error) and group.cancel_scope.cancel_called):",
+        "if not is_cancellation(error):",
     ),
     Mutant(
-        "a task of a map() does not let its cancellation through",
+        "on trio a cancellation is lost with the tasks of a map()",
         "_engine.py",
-        """\
-                if cancelled:
-                    raise
-""",
-        "",
+        "                await checkpoint_if_cancelled()\n",
+        "                pass\n",
     ),
     Mutant(
         "swallow a cancellation of the task that waits for the calls",
@@ -319,9 +318,44 @@ MUTANTS = [
     Mutant(
         "leave a cycle of an exception and its frame behind",
         "_engine.py",
-        "del error, traceback, plan  # this frame",
+        "del error, traceback  # this frame",
         "pass  # this frame",
-        argued="other frames of the traceback hold the error, too (as the plan, as the flight)",
+    ),
+    Mutant(
+        "the frames of a call keep its outcome",
+        "_engine.py",
+        "                del flight, outcome  # as `Plan.forget`\n            caller.tell",
+        "            caller.tell",
+    ),
+    Mutant(
+        "the plan of a map() that failed keeps the failure",
+        "_engine.py",
+        "            plan.forget()\n            try:\n",
+        "            try:\n",
+    ),
+    Mutant(
+        "the plan of a map() that was ended by a ring keeps the calls that it waited for",
+        "_engine.py",
+        "        except BaseException:\n            plan.forget()\n            raise\n",
+        "        except BaseException:\n            raise\n",
+    ),
+    Mutant(
+        "the plan of a map() that returned exceptions keeps them",
+        "_engine.py",
+        "            plan.forget()\n        return answers\n",
+        "            pass\n        return answers\n",
+    ),
+    Mutant(
+        "who called a map() keeps the call that it was nested in",
+        "_engine.py",
+        "            caller.blocked.clear()  #",
+        "            pass  #",
+    ),
+    Mutant(
+        "a ring keeps the calls that it was waiting for",
+        "_engine.py",
+        "            del flights  # as",
+        "            pass  # as",
     ),
     # --- The engine: rings, sleeping, counting, closing ---
     Mutant(
@@ -333,14 +367,14 @@ MUTANTS = [
     Mutant(
         "rings are not looked for before sleeping",
         "_engine.py",
-        "_rings.block_checked(wake, caller.blocked, plan.awaited)",
-        "_rings.block(wake, caller.blocked, plan.awaited)",
+        "_rings.block_checked(wake, caller.blocked, awaited)",
+        "_rings.block(wake, caller.blocked, awaited)",
     ),
     Mutant(
         "nobody notes what a sleeper waits for",
         "_engine.py",
-        "_rings.block_checked(wake, caller.blocked, plan.awaited)",
-        "_rings.check(caller.blocked, plan.awaited)",
+        "_rings.block_checked(wake, caller.blocked, awaited)",
+        "_rings.check(caller.blocked, awaited)",
     ),
     Mutant(
         "nobody notes that a call is blocked on those nested in it",
@@ -363,21 +397,20 @@ MUTANTS = [
     Mutant(
         "a nested map() knows only the innermost call around it",
         "_caller.py",
-        "            nest = nest[1]\n",
-        "            break\n",
+        "            yield flight\n        nest = nest.outer\n",
+        "            yield flight\n        break\n",
     ),
     Mutant(
         "a task left behind is blocked on nothing but the call that left it",
         "_caller.py",
-        """\
-            if not flight.done:
-                self.blocked.append(flight)
-                break
-""",
-        """\
-            self.blocked.append(flight)
-            break
-""",
+        " or not flight.in_progress)",
+        ")",
+    ),
+    Mutant(
+        "a task left behind remembers all the calls that it was ever inside of",
+        "_caller.py",
+        "            nest.outer = _under_way(nest.outer)\n",
+        "",
     ),
     Mutant(
         "sleep although the call has ended",
@@ -410,7 +443,7 @@ MUTANTS = [
     Mutant(
         "a child process counts the calls of its parent as running",
         "_engine.py",
-        "sum(not flight.done for flight in tuple(self._running))",
+        "sum(not flight.done for flight in self._running.copy())",
         "len(self._running)",
     ),
     Mutant(
@@ -428,14 +461,14 @@ MUTANTS = [
     Mutant(
         "read the answers back from the cache instead of the flights",
         "_engine.py",
-        "        return plan.deliver()\n",
-        "        return [self._table._values.known([key])[key] for key in plan.keys]\n",
+        "        answers = plan.deliver()\n",
+        "        answers = [self._table._values.known([key])[key] for key in plan.keys]\n",
     ),
     Mutant(
         "prefer what is in the cache by now to what the call gave",
         "_engine.py",
-        "        return plan.deliver()\n",
-        "        return self._table.lookup(plan.keys) or plan.deliver()\n",
+        "        answers = plan.deliver()\n",
+        "        answers = self._table.lookup(plan.keys) or plan.deliver()\n",
     ),
     # --- Flights ---
     Mutant(
@@ -630,21 +663,50 @@ MUTANTS = [
     Mutant(
         "cache the error of an item",
         "_table.py",
-        "if flight.failures or not flight.intact:",
-        "if not flight.intact:",
+        "if flight.failures or flight.unkept or",
+        "if flight.unkept or",
     ),
     Mutant(
         "one failed item keeps its neighbours out of the cache",
         "_table.py",
-        "            keys = [key for key in self.flights.current(flight) if key in values]\n"
-        "            results =",
-        "            keys = []\n            results =",
+        "            keys = [key for key in current if key in values and key not in unkept]\n",
+        "            keys = []\n",
     ),
     Mutant(
         "keep what was forgotten during its call",
         "_table.py",
-        "if flight.failures or not flight.intact:",
-        "if flight.failures:",
+        "flight.unkept or not flight.intact:",
+        "flight.unkept:",
+    ),
+    Mutant(
+        "keep what is never found again",
+        "_table.py",
+        " if key in values and key not in unkept]",
+        " if key in values]",
+    ),
+    Mutant(
+        "every NaN is a key of its own",
+        "_keys.py",
+        "parts.append(_NAN if isinstance",
+        "parts.append(part if isinstance",
+    ),
+    Mutant(
+        "a tuple is looked at from outside only",
+        "_keys.py",
+        "            rest += part\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a mapping is by key only",
+        "_engine.py",
+        "check_answer(outcome, flight.keys, plan.items_of)",
+        "check_answer(outcome, flight.keys)",
+    ),
+    Mutant(
+        "coroutines are results",
+        "_plan.py",
+        'hasattr(kind, "__await__")',
+        "False",
     ),
     Mutant(
         "calls under way overwrite what was primed",
@@ -686,8 +748,20 @@ MUTANTS = [
     Mutant(
         "forget the notes of further failures",
         "_plan.py",
-        "self.failure.error.add_note(",
-        "str(",
+        "            error.__notes__ = others + notes\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "notes of one map() are added to those of another",
+        "_plan.py",
+        " if not _is_ours(note)]",
+        "]",
+    ),
+    Mutant(
+        "a note for every call that failed",
+        "_plan.py",
+        "if len(self._notes) < MOST_NOTES:",
+        "if True:",
     ),
     Mutant(
         "raise the last failure instead of the first",
@@ -744,7 +818,7 @@ MUTANTS = [
         "who waits for a failing call does not fail",
         "_plan.py",
         """\
-                    if self.failure is None:
+                    if self.failure is None or _ends_all(failure):
                         self.fail(failure)
 """,
         "",
@@ -837,7 +911,7 @@ MUTANTS = [
     Mutant(
         "borrow a slot that was given back",
         "_slots.py",
-        " and flight.slot.held:",
+        " and flight.slot.in_use:",
         ":",
     ),
     Mutant(
@@ -849,15 +923,19 @@ MUTANTS = [
     Mutant(
         "a parent gives its slot away that a nested call waits for",
         "_slots.py",
-        "            self.parent.hold(self)  # already now",
-        "            pass  # already now",
+        """\
+            self.parent._borrowers[self._token] = self
+        await""",
+        """\
+            pass
+        await""",
     ),
     Mutant(
         "a parent gives its slot away that a nested call runs in",
         "_slots.py",
         """\
         if self.parent is not None:
-            self.parent.hold(self)
+            self.parent._borrowers[self._token] = self
 
 """,
         "",
@@ -865,14 +943,32 @@ MUTANTS = [
     Mutant(
         "a slot comes back although its thread still runs",
         "_slots.py",
-        "        if not self._holders:\n",
-        "        if True:\n",
+        "            if slot._users:\n",
+        "            if False:\n",
     ),
     Mutant(
         "a nested call never gives its parent's slot back",
         "_slots.py",
-        "                self.parent.release(self)\n",
-        "                pass\n",
+        "            holder, slot = slot._token, slot.parent\n",
+        "            break\n",
+    ),
+    Mutant(
+        "who was left behind keeps the slots of all who left it",
+        "_slots.py",
+        "                slot._leave_to_borrower()\n",
+        "",
+    ),
+    Mutant(
+        "a slot is left to one of several borrowers",
+        "_slots.py",
+        "        if len(self._borrowers) > 1:\n            return\n        [borrower] =",
+        "        [borrower, *_] =",
+    ),
+    Mutant(
+        "a call that takes the place of its parent is not known to those around it",
+        "_slots.py",
+        "            borrower,\n            self._source,\n",
+        "            self,\n            self._source,\n",
     ),
     # --- Rings ---
     Mutant(
@@ -914,7 +1010,7 @@ MUTANTS = [
     Mutant(
         "a ring does not name its keys",
         "_rings.py",
-        "CircularWaitError(_explain(keys))",
+        "CircularWaitError(_explain(ring))",
         "CircularWaitError(_explain(()))",
     ),
     # --- Values ---
@@ -993,8 +1089,8 @@ MUTANTS = [
     Mutant(
         "an exception of the user's mapping ends the map()",
         "_values.py",
-        '_logger.exception("reading from the cache failed: %r counts as a miss", key)',
-        "raise",
+        "                failed.append(key)\n",
+        "                raise\n",
     ),
     Mutant(
         "a mapping keeps half of a batch",
@@ -1025,14 +1121,14 @@ MUTANTS = [
     Mutant(
         "a call forgets the calls that it is nested in",
         "_async.py",
-        "innermost.set((ref(flight), self.nest))",
-        "innermost.set((ref(flight), None))",
+        "innermost.set(Nest(flight, self.nest))",
+        "innermost.set(Nest(flight, None))",
     ),
     Mutant(
         "a task left behind keeps the results of its call alive",
-        "_async.py",
-        "innermost.set((ref(flight), self.nest))",
-        "innermost.set((lambda: flight, self.nest))",
+        "_caller.py",
+        "        self.flight = ref(flight)\n",
+        "        self.flight = lambda: flight\n",
     ),
     Mutant(
         "after a map() its caller seems to be inside the call",
@@ -1092,8 +1188,8 @@ MUTANTS = [
     Mutant(
         "workers take threads from the application's limit",
         "_sync.py",
-        "flight, items, limiter=portal.threads",
-        "flight, items",
+        "job, limiter=portal.threads",
+        "job",
     ),
     Mutant(
         "a worker believes that it runs in the caller's loop",
@@ -1288,8 +1384,8 @@ MUTANTS = [
     Mutant(
         "a failed write is put into the list",
         "_stored.py",
-        "failure = StoreFailure(error, error.__traceback__)",
-        "failure = Failure(error, error.__traceback__)",
+        "refused = dict.fromkeys(flight.keys, published.failure)",
+        "refused = dict.fromkeys(flight.keys, Failure(*published.failure))",
     ),
     Mutant(
         "pauses grow without end",
@@ -1324,26 +1420,31 @@ MUTANTS = [
     Mutant(
         "what was forgotten during its call is written",
         "_stored.py",
-        "                    current = flights.current(flight)\n",
-        "                    current = flight.keys\n",
+        "current = self._table.flights.current(flight)",
+        "current = flight.keys",
     ),
     Mutant(
         "what cannot be written is lost",
-        "_stored.py",
-        "                self._table.keep(flight)\n",
-        "                pass\n",
+        "_durable.py",
+        """\
+        except BaseException as error:
+            self._keep_unwritten(encoded)
+""",
+        """\
+        except BaseException as error:
+""",
     ),
     Mutant(
         "who waits is told what could not be written",
         "_stored.py",
-        "flight.correct({}, dict.fromkeys(flight.keys, failure))",
-        "pass",
+        "if published.failure is not None:",
+        "if False:",
     ),
     Mutant(
         "the results of others are not adopted",
         "_stored.py",
-        "            if adopted or refused:\n                flight.correct(adopted, refused)\n",
-        "            if refused:\n                flight.correct({}, refused)\n",
+        "flight.correct(published.adopted, refused)",
+        "flight.correct({}, refused)",
     ),
     Mutant(
         "tasks of a map() ask for their keys all at once",
@@ -1378,8 +1479,10 @@ MUTANTS = [
     Mutant(
         "nothing is looked up before the first call",
         "_engine.py",
-        "                await self._read(plan, caller)\n            while True:",
-        "            while True:",
+        """\
+                await self._read(plan, caller)
+            while not""",
+        "            while not",
     ),
     Mutant(
         "what other processes compute is not waited for",
@@ -1397,8 +1500,10 @@ MUTANTS = [
     Mutant(
         "a store that fails while others call raises at once",
         "_engine.py",
-        "            plan.fail(StoreFailure(error, error.__traceback__))\n",
-        "            raise\n",
+        """\
+            plan.fail(claimed)  # not raised here: calls that cannot be cancelled shall end
+""",
+        "            raise claimed.error\n",
     ),
     Mutant(
         "the last snapshot is missing",
@@ -1422,26 +1527,33 @@ MUTANTS = [
     Mutant(
         "an unreadable value is never replaced",
         "_durable.py",
-        "                    self.store.delete_many(self._namespace, unreadable)\n",
-        "                    pass\n",
+        """\
+                hold.store.discard_many(self._namespace, unreadable)
+                if left""",
+        "                if left",
     ),
     Mutant(
-        "unsaved results are not found",
+        "unwritten results are not found",
         "_durable.py",
-        "by_name.keys() & self._unsaved.keys()",
-        "[]",
+        """\
+            self._write_wanted(by_name)
+            stored = self.store.get_many(self._namespace, list(by_name))
+            return self""",
+        """\
+            stored = self.store.get_many(self._namespace, list(by_name))
+            return self""",
     ),
     Mutant(
-        "unsaved results are never written",
+        "unwritten results are never written",
         "_durable.py",
-        "            if self._unsaved:\n                self._save()\n            with",
-        "            with",
+        "self._retry.end(attempt, worked=self._write_all())",
+        "self._retry.end(attempt, worked=True)",
     ),
     Mutant(
         "every failure of a store is logged",
         "_durable.py",
-        "            self._said = True\n",
-        "            pass\n",
+        "            self._said = now\n",
+        "",
     ),
     Mutant(
         "forgetting follows the policy",
@@ -1461,8 +1573,8 @@ MUTANTS = [
     Mutant(
         "what could not be written comes back after its time",
         "_durable.py",
-        'if self._on_error == "raise" and self.ttl is None:',
-        'if self._on_error == "raise":',
+        "if left is None or left > 0:",
+        "if True:",
     ),
     Mutant(
         "claims whose answer was lost stay",
@@ -1485,26 +1597,56 @@ MUTANTS = [
     Mutant(
         "a child process claims in the name of its parent",
         "_durable.py",
-        "        self._name = uuid4().hex  #",
-        "        self._name = getattr(self, '_name', uuid4().hex)  #",
+        "        self._owner = Owner()  #",
+        "        self._owner = getattr(self, '_owner', Owner())  #",
     ),
     Mutant(
         "a lease is never renewed",
         "_leases.py",
-        "                store.heartbeat(name)\n",
+        "                store.heartbeat(hold.namespace, name)\n",
         "                pass\n",
     ),
     Mutant(
         "a lease is renewed once only",
         "_leases.py",
-        "self._beats.update((name, now + store.lease / BEATS) for name, store in stores.items())",
-        "pass",
+        "                    self._beats[name] = now + self._interval\n",
+        "",
     ),
     Mutant(
         "claims are never given back",
         "_leases.py",
-        "                work.store.release_many(work.namespace, work.keys, work.claimant)\n",
-        "                pass\n",
+        "            store.release_many(release.namespace, list(release.keys), claimant)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a store that stalls costs another its lease",
+        "_leases.py",
+        "        keepers, key = self._keepers, id(store)\n",
+        "        keepers, key = self._keepers, 0\n",
+    ),
+    Mutant(
+        "releases pile up behind a store that stalls",
+        "_leases.py",
+        "            if now - release.since > self._lease:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "what could not be released in time is renewed for ever",
+        "_leases.py",
+        "                release.owner.retire(claimant.process)\n",
+        "",
+    ),
+    Mutant(
+        "a release is tried once only",
+        "_leases.py",
+        "            release.due, release.tried = now + self._interval, True\n",
+        "            release.due, release.tried = now + 86_400, True\n",
+    ),
+    Mutant(
+        "a thread stays for each store that was used",
+        "_leases.py",
+        "            if not due or self._store() is None:\n",
+        "            due = due or [float('inf')]\n            if self._store() is None:\n",
     ),
     Mutant(
         "the lease of a call that has ended is renewed for ever",
@@ -1543,14 +1685,106 @@ MUTANTS = [
     Mutant(
         "a progress function that raises is called again",
         "_progress.py",
-        "            self._report = None\n",
-        "            pass\n",
+        "            self._report = None  # first",
+        "            pass  # first",
     ),
     Mutant(
         "a synchronous caller is told in the portal",
         "_sync.py",
         "        self._portal_call.ask(partial(reporting, now))\n",
         "        reporting(now)\n",
+    ),
+    Mutant(
+        "results wait for a thread and belong to nobody",
+        "_stored.py",
+        "        job.take_over()\n",
+        "",
+    ),
+    Mutant(
+        "the end of the process does not wait for results that wait for a thread",
+        "_durable.py",
+        "            self._pending.add(flight)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "who claims does not look at what could not be written",
+        "_durable.py",
+        """\
+            self._write_wanted(by_name)
+            if hold is None:""",
+        "            if hold is None:",
+    ),
+    Mutant(
+        "a store that failed is asked every time",
+        "_fuse.py",
+        "                if now < self._next:",
+        "                if False:",
+    ),
+    Mutant(
+        "a store that failed is left alone for ever",
+        "_fuse.py",
+        "            self._next = now + self._pause\n",
+        "            self._next = math.inf\n",
+    ),
+    Mutant(
+        "a store that works again is not believed",
+        "_fuse.py",
+        "                self._pause = 0.0\n                return",
+        "                return",
+    ),
+    Mutant(
+        "calls that fail together count each",
+        "_fuse.py",
+        "            if attempt.blown != self._blown:",
+        "            if False:",
+    ),
+    Mutant(
+        "every job starts a thread",
+        "_workers.py",
+        "if state.threads < min(self._most, state.jobs):",
+        "if True:",
+    ),
+    Mutant(
+        "a value that is too large is written",
+        "_durable.py",
+        "if len(data) > self.store.max_value_size:",
+        "if False:",
+    ),
+    Mutant(
+        "the first write that fails ends the writing of all",
+        "_durable.py",
+        "_TRIES = 3",
+        "_TRIES = 1",
+    ),
+    Mutant(
+        "other caches of the process are not seen in a ring",
+        "_engine.py",
+        "awaited = {**self._stored.elsewhere(plan.asking), **awaited}",
+        "pass",
+    ),
+    Mutant(
+        "an interrupt leaves results to nobody",
+        "_stored.py",
+        "            if job.withdraw():  # and nobody will do it\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "what the writing raises is taken for an answer",
+        "_stored.py",
+        "            if isinstance(written, StoreFailure):\n                plan.fail(written)\n",
+        "",
+    ),
+    Mutant(
+        "a store that cannot be shared replaces what others published",
+        "_durable.py",
+        "                    del encoded[name]\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "what the store never takes comes first every time",
+        "_durable.py",
+        "self._unwritten[name] = self._unwritten.pop(name)",
+        "pass",
     ),
 ]
 
@@ -1606,7 +1840,7 @@ def run(snapshot: Path, mutant: Mutant | None) -> Outcome:
         if mutant is not None:
             broken = folder / SOURCE / mutant.file
             broken.write_text(broken.read_text("utf-8").replace(mutant.old, mutant.new), "utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-v", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-n0", "-x", "-v", "-p", "no:cacheprovider"]
         command += [f"--timeout={SECONDS_PER_TEST}", "--hypothesis-seed=0"]
         command += [f"--deselect={OF_THIS_LIST}", *files_of(folder, mutant)]
         environment = {**os.environ, "PYTHONPATH": str(folder / "src")}

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 # So that what they assert is asserted under -O, too.
-pytest.register_assert_rewrite("tools", "memory_store", "redis_server", "test_durable")
+pytest.register_assert_rewrite(
+    "tools", "command_tools", "memory_store", "redis_server", "test_durable"
+)
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
 

@@ -132,6 +132,12 @@ class MemoryStore(PlainStore, SharedStore):
             self._release(namespace, list(values), claimant)
             return there
 
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        with self._method("discard_many", len(values)):
+            for key, value in values.items():
+                if self.values.get((namespace, key)) == value:
+                    del self.values[namespace, key]
+
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         with self._method("release_many", len(keys)):
             self._release(namespace, keys, claimant)
@@ -141,7 +147,7 @@ class MemoryStore(PlainStore, SharedStore):
             if self.claims.get((namespace, key)) == claimant:
                 del self.claims[namespace, key]
 
-    def heartbeat(self, process: str) -> None:
+    def heartbeat(self, namespace: str, process: str) -> None:
         with self._method("heartbeat", 0):
             self._renew(process)
 

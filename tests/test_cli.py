@@ -7,6 +7,7 @@ do so for ever, after they have said so; nothing waits for a length of time.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gzip
 import io
 import json
@@ -23,12 +24,12 @@ import pytest
 pytest.importorskip("click", reason="the command needs the extra cli")
 pytest.importorskip("tqdm", reason="the command needs the extra cli")
 
-from click.testing import CliRunner, Result
+from command_tools import STORE, batchproxy, call
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy._progress import Progress
 from batchproxy.cli import _cache, _distinct, _interrupts, _options, _report, _rows
-from batchproxy.cli._main import command
+from batchproxy.cli._store import Place
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import SQLiteStore
 
@@ -89,29 +90,6 @@ def functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Functions:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     return module
-
-
-def call(*arguments: object, data: bytes | None = None, status: int = 0) -> Result:
-    """The command, in this process; it must end with `status`."""
-    result = CliRunner().invoke(command, [str(each) for each in arguments], data)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return result
-
-
-def batchproxy(*arguments: object, data: str | None = None) -> subprocess.CompletedProcess[str]:
-    """The command, in a process of its own, in the current directory."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "batchproxy", *map(str, arguments)],
-        input=data,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-
-
-STORE = ("--store", "results.db", "--namespace", "n")
 
 
 # --- What it computes, and keeps ---
@@ -189,7 +167,7 @@ def test_answers_by_item(functions: Functions) -> None:
         assert done.stdout == '{"item": 1, "result": "1"}\n{"item": 2, "result": "2"}\n'
     functions.by_item = lambda items: {}  # type: ignore[method-assign] # for this once
     failed = call("map", "functions:by_item", "-", "--input-format", "jsonl", data=b"1\n", status=1)
-    assert "AnswerValueError: map_func answered with a mapping that lacks 1 of" in failed.stderr
+    assert "AnswerValueError: the function answered with a mapping that lacks 1 of" in failed.stderr
 
 
 def test_limit(functions: Functions) -> None:
@@ -260,7 +238,7 @@ def test_dry_run_of_malformed_rows(functions: Functions) -> None:
     assert stopped.stderr.startswith("batchproxy: <stdin>:2: no JSON: ")
     assert stopped.stdout == ""
     skipped = call(*dry, "--on-error", "skip", data=data, status=3)
-    assert skipped.stdout.endswith("1 would be computed in 1 calls\n1 rows are malformed\n")
+    assert skipped.stdout.endswith("1 would be computed in 1 call\n1 malformed row\n")
 
 
 # --- Errors ---
@@ -272,11 +250,12 @@ def test_a_batch_that_fails(functions: Functions) -> None:
     line = ("map", "functions:refuse", "in.txt", "-o", "out.txt", *STORE, "--batch-size", 1)
     failed = call(*line, status=1)
     assert failed.stderr == (
-        "batchproxy: ValueError: not this batch\n"
+        "batchproxy: in.txt:2: ValueError: not this batch\n"
+        "batchproxy: --traceback shows where it was raised\n"
         "batchproxy: finished batches are in results.db; to resume, run the same command again\n"
     )
     assert not Path("out.txt").exists()
-    assert not Path("out.txt.part").exists()
+    assert not list(Path().glob(".batchproxy-*"))
     functions.refuse = functions.upper  # type: ignore[method-assign] # it was repaired
     call(*line)
     assert Path("out.txt").read_text() == "a\nALL\nB\n"
@@ -339,7 +318,7 @@ def test_results_without_a_place(functions: Functions) -> None:
         *upper, "--output-format", "csv", "--on-error", "record", data=rows, status=3
     ).stdout.splitlines()
     assert done[:2] == ["t,result,error", "a,A,"]
-    assert done[2].startswith(",,no column for 'u'")
+    assert done[2].startswith(",,<stdin>:2: no column for 'u'")
 
 
 def test_results_that_a_store_refuses(functions: Functions) -> None:
@@ -350,9 +329,10 @@ def test_results_that_a_store_refuses(functions: Functions) -> None:
 
 
 def test_a_function_that_exits(functions: Functions) -> None:
-    """Its exit status is that of the command; no output is left."""
+    """That fails the run, whose status is not the function's; no output is left."""
     Path("in.txt").write_text("a\n")
-    call("map", "functions:leave", "in.txt", "-o", "out.txt", status=7)
+    failed = call("map", "functions:leave", "in.txt", "-o", "out.txt", status=1)
+    assert "batchproxy: in.txt:1: SystemExit: 7\n" in failed.stderr
     assert [path.name for path in Path().iterdir()] == ["in.txt"]
 
 
@@ -378,8 +358,8 @@ def test_an_output_that_cannot_be_written(functions: Functions) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["upper", "-"], "must be PACKAGE.MODULE:FUNCTION, such as geo.places:locate, got 'upper'"),
-        (["functions:", "-"], "must be PACKAGE.MODULE:FUNCTION"),
+        (["upper", "-"], "or FILE.py:NAME, got 'upper'"),
+        (["functions:", "-"], "must be PACKAGE.MODULE:NAME"),
         (["functionz:upper", "-"], "there is no module 'functionz', neither in"),
         (["functions.deeper:upper", "-"], "there is no module 'functions.deeper'"),
         (["functions:plain_walue", "-"], "has no 'plain_walue'; did you mean plain_value?"),
@@ -392,7 +372,7 @@ def test_an_output_that_cannot_be_written(functions: Functions) -> None:
         (["functions:upper", "nowhere", "--dry-run"], "the input cannot be opened"),
         (["functions:upper", "-", "-o", "no/where"], "the output cannot be written"),
         (["functions:upper", "-", "--store", "s"], "the function, the model and the version of"),
-        (["functions:upper", "-", "--store", "s", "--namespace", ""], "--store needs --namespace"),
+        (["functions:upper", "-", "--store", "s", "--namespace", ""], "needs --namespace"),
         (["functions:upper", "-", "--namespace", "n"], "give --store FILE as well"),
         (["functions:upper", "-", "--store", "x://y", "--namespace", "n"], "or a URL of redis://"),
         (["functions:upper", "-", "--store", "no/s", "--namespace", "n"], "cannot be opened"),
@@ -402,6 +382,16 @@ def test_an_output_that_cannot_be_written(functions: Functions) -> None:
         (["functions:upper", "-", "--output-format", "parquet"], "to standard output"),
         (["functions:upper", "in.zst"], "zstd -dc in.zst | batchproxy map ... -"),
         (["functions:upper", "-", "--batch-size", "0"], "--batch-size"),
+        (["functions:upper", "-", "--limit", str(2**63)], "--limit must be 9223372036854775807"),
+        (["functions:upper", "-", "--batch-size", str(2**63)], "--batch-size must be 92233720368"),
+        (
+            ["functions:upper", "-", "--store", "s", "--namespace", "a\n", "--dry-run"],
+            "--namespace must be text that can be printed, of 1,000 characters at most",
+        ),
+        (
+            ["functions:upper", "-", "--store", "", "--namespace", "n", "--dry-run"],
+            "--store must name a file, or redis://HOST/0, got ''",
+        ),
         (
             ["functions:upper", "a.csv", "--on-error", "record", "--into", "error"],
             "--error-field and --into are both 'error'",
@@ -494,7 +484,7 @@ def test_progress_lines(total: int | None) -> None:
     shown.show()
     start, middle, end = stream.getvalue().splitlines()
     assert start.startswith("batchproxy: 0 rows, 0 distinct, 0 hits, 1 call, 0 failed, ")
-    assert middle.startswith("batchproxy: 2 rows, 2 distinct, 0 hits, 1 call, 0 failed, ")
+    assert middle.startswith("batchproxy: 2 rows, 1 distinct, 0 hits, 1 call, 0 failed, ")
     assert end.startswith("batchproxy: 4 rows, 2 distinct, 0 hits, 1 call, 1 failed, ")
     assert ("/s, 20 %, " in middle) == ("/s, 40 %, " in end) == bool(total)
     assert (" left" in end) == bool(total)
@@ -510,7 +500,7 @@ def test_progress_bar(total: int | None) -> None:
     shown.show()
     shown.close()
     last = stream.getvalue().split("\r")
-    assert any("1 rows, 2 distinct, 0 hits, 1 call, 0 failed" in each for each in last)
+    assert any("1 row, 1 distinct, 0 hits, 1 call, 0 failed" in each for each in last)
     assert any(" 50%|" in each for each in last) == bool(total)
 
 
@@ -545,7 +535,7 @@ def test_summary_of_work_that_others_did() -> None:
     proxy = AsyncBatchingMapProxy[str, str]()
     done = dataclasses.replace(proxy.statistics(), shared=2, stored=1)
     stream = io.StringIO()
-    _report.Report(lambda: done, None, stream=stream).summary("s.db")
+    _report.Report(lambda: done, None, stream=stream).summary(Place("s.db"))
     assert "0 computed in 0 calls, 1 hit in s.db, 2 from other processes" in stream.getvalue()
 
 
@@ -559,6 +549,14 @@ def test_distinct_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     distinct.add(["e"])
     assert str(distinct) == "more than 2"
     assert len(distinct._seen) == 4
+
+
+def test_distinct_numbers(functions: Functions) -> None:
+    """Those of which Python has one hash are told apart, in the summary as in a dry run."""
+    rows = b"-1\n-2\n0\n2305843009213693951\n"
+    line = ("map", "functions:dump", "-", "--input-format", "jsonl")
+    assert "4 rows, 4 distinct" in call(*line, data=rows).stderr
+    assert "4 rows, 4 distinct" in call(*line, "--dry-run", data=rows).stdout
 
 
 # --- Interrupts that tests cannot time ---
@@ -575,6 +573,32 @@ def test_a_second_signal() -> None:
     interrupts.end()
     interrupts.end()
     assert said == ["bye"]
+
+
+def test_a_signal_when_the_terminal_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last words are for nobody, which is no error: the process ends with its status."""
+
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    interrupts = _interrupts.Interrupts(lambda: None)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    interrupts.end()
+
+
+@posix
+def test_a_signal_in_another_process() -> None:
+    """There it is obeyed as if nothing had been installed."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with _interrupts.Interrupts(lambda: None) as interrupts:
+            interrupts._process += 1
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- The store ---
@@ -611,6 +635,9 @@ def test_cache_export(functions: Functions) -> None:
     assert pickled["key"] == plain["key"]
     call("cache", "export", *STORE, "-o", "out.jsonl")
     assert json.loads(Path("out.jsonl").read_text()) == plain
+    refused = call("cache", "export", *STORE[:3], "nn", "-o", "out.jsonl", status=2)
+    assert "'results.db' has no namespace 'nn'" in refused.stderr
+    assert json.loads(Path("out.jsonl").read_text()) == plain
 
 
 def test_cache_clear(functions: Functions) -> None:
@@ -624,7 +651,7 @@ def test_cache_clear(functions: Functions) -> None:
     )
     assert call(*line, "--yes").stdout == "2 values deleted\n"
     assert call(*line, "--yes").stdout == "0 values deleted\n"
-    assert call("cache", "clear", *STORE[:2], "--all", "--yes").stdout == "1 values deleted\n"
+    assert call("cache", "clear", *STORE[:2], "--all", "--yes").stdout == "1 value deleted\n"
     for both in ([], ["--all", "--namespace", "n"]):
         failed = call("cache", "clear", *STORE[:2], *both, status=2)
         assert "give either --namespace TEXT or --all" in failed.stderr
@@ -637,10 +664,10 @@ def test_cache_clear_asks(functions: Functions, monkeypatch: pytest.MonkeyPatch)
         "click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False
     )
     line = ("cache", "clear", *STORE[:2], "--all")
-    assert "Delete 1 values of all namespaces in results.db?" in (
+    assert "Delete 1 value of all namespaces in results.db?" in (
         call(*line, data=b"n\n", status=1).stdout
     )
-    assert call(*line, data=b"y\n").stdout.endswith("1 values deleted\n")
+    assert call(*line, data=b"y\n").stdout.endswith("1 value deleted\n")
 
 
 @pytest.mark.parametrize("verb", ["info", "export", "clear"])
@@ -759,7 +786,7 @@ def test_interrupt(directory: Path, function: str, more: list[str]) -> None:
         "batchproxy: interrupted; finished batches are in results.db; to resume, run the same "
         "command again\n"
     )
-    assert not list(Path().glob("out.txt*"))
+    assert not [*Path().glob("out.txt*"), *Path().glob(".batchproxy-*")]
     assert Path("log.txt").read_text() == "a\nhang\n"
     if function not in ("hang_and_catch", "block"):  # the claims of these stand for ten seconds
         Path("repaired").touch()
@@ -771,18 +798,77 @@ def test_interrupt(directory: Path, function: str, more: list[str]) -> None:
 
 
 @posix
-@pytest.mark.parametrize("function", ["hang", "block"])
-def test_terminate(directory: Path, function: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "name"), [("hang", "SIGTERM"), ("block", "SIGTERM"), ("hang", "SIGHUP")]
+)
+def test_terminate(directory: Path, function: str, name: str) -> None:
     """SIGTERM likewise; without a store nothing is left of the run, and that is said."""
+    number = getattr(signal, name)
     Path("in.txt").write_text("hang\n")
-    status, said = interrupted(signal.SIGTERM, f"functions_here:{function}", "in.txt", "-o", "out")
-    assert status == 143
+    status, said = interrupted(number, f"functions_here:{function}", "in.txt", "-o", "out")
+    assert status == 128 + number
     assert said.startswith("batchproxy: interrupted; nothing was kept; with --store FILE")
     assert sorted(path.name for path in directory.iterdir()) == [
         "functions_here.py",
         "in.txt",
         "log.txt",
     ]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("line", "method", "name"),
+    [
+        ("cache info", "usage", "SIGINT"),
+        ("cache clear --all --yes", "usage", "SIGINT"),
+        ("cache export -o out.jsonl", "scan", "SIGTERM"),
+        ("cache export", "scan", "SIGHUP"),
+        ("map functions_here:upper in.txt --namespace n --dry-run", "get_many", "SIGINT"),
+    ],
+)
+def test_all_commands_end(directory: Path, line: str, method: str, name: str) -> None:
+    """The signals end what is no run as well, with their status and a line; no file is left."""
+    Path("in.txt").write_text("a\n")
+    with SQLiteStore("results.db") as store:
+        store.set_many("n", {b"k" * 20: b"tv"}, None)
+    before = sorted(os.listdir())
+    script = f"""
+import os, signal, sys
+from batchproxy import cli, stores
+stores.SQLiteStore.{method} = lambda *arguments: os.kill(os.getpid(), signal.{name})
+sys.argv[1:] = {[*line.split(), *STORE[:2]]}
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "batchproxy: interrupted\n")
+    assert done.returncode == 128 + getattr(signal, name)
+    assert [each for each in sorted(os.listdir()) if "results.db-" not in each] == before
+
+
+@posix
+def test_a_child_of_the_function(directory: Path) -> None:
+    """What the function forks ends by a signal as it would, and says nothing of the run."""
+    Path("in.txt").write_text("SIGINT\nSIGTERM\nSIGHUP\n")
+    Path("forking.py").write_text("""
+import os, signal
+def end(items):
+    return [fork(getattr(signal, item)) for item in items]
+def fork(number):
+    child = os.fork()
+    if not child:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:  # as of a Python that has not been told otherwise
+            os._exit(200 if number == signal.SIGINT else 201)
+        os._exit(202)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+""")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "batchproxy", "map", "forking:end", "in.txt", "-q"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == (f"200\n{-signal.SIGTERM}\n{-signal.SIGHUP}\n", "")
 
 
 @posix
@@ -805,12 +891,12 @@ main()
 
 @posix
 def test_killed(directory: Path) -> None:
-    """After a kill the next run replaces what was left of the output, and has what was stored."""
+    """A kill leaves a file of a documented name; what was stored is there."""
     Path("in.txt").write_text("a\nhang\n")
     line = ["functions_here:hang", "in.txt", "-o", "out.txt", *STORE, "--batch-size", "1"]
     status, _ = interrupted(signal.SIGKILL, *line)
     assert status == -signal.SIGKILL
-    assert Path("out.txt.part").exists()
+    assert len(list(Path().glob(".batchproxy-*.part"))) == 1
     with SQLiteStore("results.db") as store:
         assert store.usage()["n"].values == 1
 

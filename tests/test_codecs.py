@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import batchproxy.codecs
+from batchproxy import Cache
 from batchproxy._codecs import Codecs, UnreadableValue
 from batchproxy._plain import MAX_DEPTH
 from batchproxy.codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
@@ -265,6 +266,10 @@ def test_what_numpy_would_not_give_back() -> None:
     for dtype in (
         *(object, [("a", [("b", object)])], np.dtype((np.record, [("a", "i4")])), overlapping),
         *(np.dtype("f8", metadata={"unit": "m"}), wide, [], twin()),
+        *([("a", twin())], [("a", twin(), (2,))], [("a", [("b", twin())])]),
+        [("a", np.dtype("f8", metadata={"unit": "m"}))],
+        [("a", np.dtype((np.record, [("b", "i4")])))],
+        np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"]}, align=True),
     ):
         with pytest.raises(TypeError, match=r"NumPy data of dtype .*value\.tolist\(\)"):
             plain.dumps(np.zeros(2, dtype))
@@ -287,6 +292,8 @@ def test_what_numpy_would_not_give_back() -> None:
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (9, 9)}",
         b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
         b"{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000000,)}",
+        b"{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,)}",
+        b"{'descr': [], 'fortran_order': False, 'shape': (2000000000,)}",
         b"{'descr': '<f8'}",
         b"{" * 9000,
         b" " * 20_000,
@@ -294,9 +301,19 @@ def test_what_numpy_would_not_give_back() -> None:
 )
 def test_crafted_arrays(header: bytes) -> None:
     """Whatever a header claims, it is unreadable, and takes no memory."""
-    data = b"n\x93NUMPY\x03\0" + len(header).to_bytes(4, "little") + header + bytes(16)
-    with pytest.raises(UnreadableValue):
-        plain.loads(data)
+    data = b"\x93NUMPY\x03\0" + len(header).to_bytes(4, "little") + header
+    for tag in (b"n", b"s"):
+        for rest in (b"", bytes(16)):
+            with pytest.raises(UnreadableValue):
+                plain.loads(tag + data + rest)
+
+
+@needs_numpy
+def test_an_array_for_a_scalar() -> None:
+    """It is unreadable: no scalar has been written like that."""
+    array = plain.dumps(np.zeros(3))
+    with pytest.raises(UnreadableValue, match="it is an array"):
+        plain.loads(b"s" + array[1:])
 
 
 # What cannot be read.
@@ -422,7 +439,7 @@ def test_a_codec_without_a_tag() -> None:
 def test_what_is_no_codec(codec: Any) -> None:
     """A class, a name or a module is refused, with an example."""
     with pytest.raises(TypeError, match=r"an instance of a Codec, or None, got .*codec=batchproxy"):
-        Codecs(codec)
+        Cache(codec=codec)
 
 
 def test_a_codec_that_gives_no_bytes() -> None:
@@ -558,7 +575,7 @@ def test_structs() -> None:
 
     codecs = Codecs(MsgspecCodec(list[Answer]))
     assert_comes_back([Answer("x", 0.5)], codecs)
-    with pytest.raises(ValueError, match=r"would give \[.*\] of type 'list' back as \[.*'list'; "):
+    with pytest.raises(ValueError, match=r"would give 1 .* back as 1\.0 .*, in \[.*\]; give"):
         codecs.dumps([Answer("x", 1)])
     assert repr(MsgspecCodec(list[int])) == "MsgspecCodec(list[int])"
     assert repr(MsgspecCodec(Place)) == "MsgspecCodec(Place)"

@@ -193,7 +193,7 @@ async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> No
         async def outer(items: list[str]) -> list[str]:
             nest = innermost.get()
             assert nest is not None
-            flights.append(nest[0]())  # as a waiter does that has not looked yet
+            flights.append(nest.flight())  # as a waiter does that has not looked yet
             group.start_soon(left_behind)
             return items
 

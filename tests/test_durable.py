@@ -26,9 +26,7 @@ from batchproxy import (
     Cache,
     StoreError,
 )
-from batchproxy._flights import Flight
 from batchproxy._leases import this_process
-from batchproxy._loops import running_loop
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claimant, Store
 
@@ -338,7 +336,7 @@ async def test_an_unreadable_value_is_a_miss(
     calls = Calls()
     assert await proxy_of(store, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [3]]
-    assert "the stored value of 1 counts as a miss" in caplog.text
+    assert "count as misses, such as that of 1:" in caplog.text
     assert store.values["n", name] == b"t1"
     assert await proxy_of(store).map([1], calls) == ["1"]
     assert calls.batches == [[1], [3]]
@@ -375,7 +373,7 @@ async def test_a_pickle_is_not_read_unless_that_was_asked_for(
     assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
     assert calls.batches == [[1]]
     assert await proxy_of(store).map([1], Calls()) == ["1"]
-    assert "counts as a miss" in caplog.text
+    assert "count as misses" in caplog.text
 
 
 async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainStore) -> None:
@@ -420,17 +418,6 @@ async def test_time_to_live(store: PlainStore) -> None:
     assert len(again._engine.cache) == 1
 
 
-async def test_work_that_nobody_waits_for_does_not_begin() -> None:
-    """A worker thread that comes too late finds the flight ended."""
-    proxy = proxy_of(MemoryStore())
-    stored = proxy._engine._stored
-    assert stored is not None
-    flight = Flight(None)
-    proxy._engine._table.flights.end(flight)
-    with pytest.raises(StoreError, match="nobody waits"):
-        await stored._in_thread(flight, pytest.fail, running_loop())
-
-
 async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
     """The keys are free when it has answered."""
     proxy = proxy_of(store)
@@ -456,37 +443,6 @@ async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> Non
     store.fail["get_many"] = StoreError("the file was deleted")
     with pytest.raises(StoreError, match=r"^the file was deleted$"):
         await proxy_of(store).map([1], Calls())
-
-
-async def test_results_that_are_not_being_written_yet_are_nobodys() -> None:
-    """A caller that leaves before a thread is to be had tells nobody: who waits computes anew."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
-    stored = proxy._engine._stored
-    assert stored is not None
-    calls = Calls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("gone", proxy.map, [1], calls)
-        await calls.wait_begun()
-        callers.start("heir", proxy.map, [1], calls)
-        await settle()
-        limiter = stored._threads.limiter(running_loop())
-        others = [object() for _ in range(int(limiter.total_tokens))]
-        for other in others:
-            limiter.acquire_on_behalf_of_nowait(other)
-        calls.open()
-        await settle()
-        callers.scopes["gone"].cancel()
-        await settle()
-        assert callers.results == {"gone": "cancelled"}
-        for other in others:
-            limiter.release_on_behalf_of(other)
-    assert callers.results == {"gone": "cancelled", "heir": ["1"]}
-    assert calls.batches == [[1], [1]]
-    assert len(store.values) == 1
-    await released(store)
-    nothing_left(proxy)
 
 
 async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
@@ -582,23 +538,12 @@ async def test_a_failed_write_is_in_no_list(kind: str) -> None:
         calls.open()
     assert isinstance(callers.results["own"], StoreError)
     assert isinstance(callers.results["waiting"], StoreError)
+    store.fail.clear()
     assert await mapped() == ["1", "2"]
+    assert calls.batches == [[1, 2]]
     if isinstance(store, MemoryStore):
         await released(store)
     nothing_left(proxy)
-
-
-async def test_what_could_not_be_written_does_not_outlive_its_time(store: PlainStore) -> None:
-    """With a ttl it stays in memory, which knows when it ends, and nowhere else."""
-    for method in ("set_many", "publish_many"):
-        store.fail[method] = OSError("full")
-    proxy = proxy_of(store, max_size=0, ttl=60)
-    with pytest.raises(StoreError):
-        await proxy.map([1], Calls())
-    store.fail.clear()
-    calls = Calls()
-    assert await proxy.map([1], calls) == ["1"]
-    assert calls.batches == [[1]]
 
 
 @pytest.mark.parametrize("error", [StopIteration("odd"), StopAsyncIteration("odd")])
@@ -624,7 +569,7 @@ async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any
     """None, or keys that nobody asked for: that is an error of the store."""
     for answer in (None, {b"other": b"t1"}):
         monkeypatch.setattr(store, "get_many", lambda *_, answer=answer: answer)
-        with pytest.raises(StoreError, match=r"could not be read: (TypeError|KeyError)"):
+        with pytest.raises(StoreError, match=r"could not be read: \w+Error"):
             await proxy_of(store).map([1], Calls())
         assert await proxy_of(store, on_store_error="continue").map([1], Calls()) == ["1"]
     monkeypatch.undo()
@@ -664,13 +609,13 @@ def test_what_is_being_written_at_exit_is_written(backend: str, tmp_path: Path) 
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import anyio
-import anyio.from_thread
+import anyio.from_thread, anyio.lowlevel
 from memory_store import PlainStore
 from batchproxy import AsyncBatchingMapProxy, Cache
 
 class Slow(PlainStore):
     def set_many(self, namespace, values, ttl):
-        anyio.from_thread.run_sync(scope.cancel)
+        anyio.from_thread.run_sync(scope.cancel, token=token)
         time.sleep(0.5)
         with open(sys.argv[3], "w") as file:
             print(*values.values(), file=file)
@@ -679,7 +624,8 @@ async def compute(items):
     return ["computed"]
 
 async def main():
-    global scope
+    global scope, token
+    token = anyio.lowlevel.current_token()
     with anyio.CancelScope() as scope:
         await AsyncBatchingMapProxy(cache=Cache(store=Slow(), namespace="n")).map([1], compute)
     print("left")
@@ -754,36 +700,6 @@ def test_calls_that_cannot_be_cancelled_end_when_the_store_fails() -> None:
         proxy.map(range(3), compute, return_exceptions=True)
     assert 0 in cache
     assert len(store.values) == 2
-
-
-async def test_results_that_cannot_be_written_are_kept_and_written_later(
-    store: PlainStore,
-) -> None:
-    """They stay in memory, nobody is told that they are safe, and the next write brings them."""
-    proxy = proxy_of(store, max_size=0)
-    for method in ("set_many", "publish_many"):
-        store.fail[method] = OSError("full")
-    calls = Calls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], calls)
-        await calls.wait_begun()
-        callers.start("waiting", proxy.map, [2], calls)
-        await settle()
-        calls.open()
-    assert isinstance(callers.results["own"], StoreError)
-    assert callers.results["waiting"] is callers.results["own"]
-    assert await proxy.map([2, 1], calls) == ["2", "1"]
-    assert calls.batches == [[1, 2]]
-    assert store.values == {}
-    store.fail.clear()
-    await proxy.map([3], calls)
-    assert len(store.values) == 3
-    assert await proxy_of(store).map([1, 2], calls) == ["1", "2"]
-    assert calls.batches == [[1, 2], [3]]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
 
 
 async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
@@ -1043,7 +959,7 @@ def test_bad_arguments(store: PlainStore) -> None:
         Cache(namespace="n")
     if isinstance(store, MemoryStore):
         store.lease = 0
-        with pytest.raises(ValueError, match="must be more than 0 seconds, got 0"):
+        with pytest.raises(ValueError, match="must be more than 0 seconds, and a day"):
             Cache(store=store, namespace="n")
     with pytest.raises(TypeError, match="codec must be"):
         Cache(store=store, namespace="n", codec="json")  # type: ignore[arg-type] # that is tested

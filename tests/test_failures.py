@@ -91,7 +91,7 @@ async def test_several_failures_at_once_raise_one_bare_exception() -> None:
     assert proxy.statistics().failed == 3
     notes = sorted(raised.__notes__)
     assert len(notes) == 2
-    assert all(repr(error) in note for error, note in zip(others, notes))
+    assert all(f"ValueError: {error}" in note for error, note in zip(others, notes))
     assert_idle(proxy)
 
 
@@ -501,6 +501,50 @@ async def test_an_exception_that_takes_no_notes() -> None:
             calls.fail(number, error)
     assert any(callers.results["owner"] is error for error in errors)
     assert proxy.statistics().failed == 2
+
+
+async def test_notes_of_an_exception_that_is_raised_again_and_again() -> None:
+    """They are those of the last map(); what others have noted stays."""
+    errors = [ValueError(number) for number in range(3)]
+    for error in errors:
+        error.add_note("of the user")
+    proxy = AsyncBatchingMapProxy[int, str](1, 3)
+    for _ in range(5):
+        calls = Calls(gated=True)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            callers.start("owner", proxy.map, range(3), calls)
+            await settle()
+            for number, error in enumerate(errors):
+                calls.fail(number, error)
+        raised = callers.results["owner"]
+        others = [error for error in errors if error is not raised]
+        assert raised.__notes__[0] == "of the user"
+        assert [note.rpartition(": ")[2] for note in sorted(raised.__notes__[1:])] == [
+            *map(str, others)
+        ]
+    assert max(len(error.__notes__) for error in errors) == 3
+
+
+async def test_notes_are_few_and_short() -> None:
+    """Of many further failures some are named, and none at length, whatever it says of itself."""
+
+    class Hostile(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    proxy = AsyncBatchingMapProxy[int, str](1, 100)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(100), calls)
+        await settle()
+        for number in range(100):
+            calls.fail(number, Hostile() if number % 2 else ValueError("long " * 1000))
+    notes = callers.results["owner"].__notes__
+    assert len(notes) == 11
+    assert notes[-1].endswith("and 89 more")
+    assert max(map(len, notes)) < 400
 
 
 async def test_an_answer_holds_no_interrupt() -> None:

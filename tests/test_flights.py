@@ -117,7 +117,7 @@ def test_rings() -> None:
     _rings.block("3", [c], [d])
     other = flight()
     _rings.check([other], {a: [1]})
-    with pytest.raises(CircularWaitError, match="1, 2, 3, 4, 5, … is being computed"):
+    with pytest.raises(CircularWaitError, match="1, 2, 3, 4, 5 and 1 more is being computed"):
         _rings.block_checked("4", [d], {other: [0], a: [1, 2, 3, 4, 5, 6]})
     assert d not in _rings._blocked
     b.done = True  # one way is gone

@@ -393,7 +393,7 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
     async def nested(items: list[str]) -> list[str]:
         nest = innermost.get()
         assert nest is not None
-        flights.append(nest[0]())  # as a waiter does that has not looked yet
+        flights.append(nest.flight())  # as a waiter does that has not looked yet
         callers.start("left behind", left_behind)
         return items
 

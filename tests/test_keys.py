@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Hashable
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import batchproxy._digests
+import batchproxy
+from batchproxy import BatchingMapProxy, Cache
 from batchproxy._digests import SIZE, digests
+from batchproxy.stores import SQLiteStore
+
+try:
+    import numpy as np
+except ImportError:
+    np = None  # type: ignore[assignment] # so that the tests can be collected
 
 # What is digested. A change of any of these makes every existing store useless.
 ENCODED: list[tuple[Hashable, bytes]] = [
@@ -37,6 +50,25 @@ ENCODED: list[tuple[Hashable, bytes]] = [
     (-255, b"i-ff"),
     (2**80, b"i1" + 20 * b"0"),
     (float("-inf"), b"f\xff\xf0\0\0\0\0\0\0"),
+    (date(1, 1, 1), b"d1"),
+    (date(2024, 2, 29), b"db4681"),
+    (datetime(1, 1, 1, 0, 0, 1), b"wf4240"),
+    (datetime(1, 1, 1, 0, 0, 1, fold=1), b"wf4240"),
+    (datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC), b"af4240"),
+    (datetime(1, 1, 1, 2, 0, 1, tzinfo=timezone(timedelta(hours=2))), b"af4240"),
+    (datetime(1, 1, 1, 0, 0, 0, 0, timezone(timedelta(seconds=1))), b"a-f4240"),
+    (time(0, 0, 1), b"tf4240"),
+    (time(0, 0, 1, tzinfo=UTC), b"of4240"),
+    (time(2, 0, 1, tzinfo=timezone(timedelta(hours=2))), b"of4240"),
+    (timedelta(seconds=-1, microseconds=1), b"l-f423f"),
+    (Decimal("-12.500"), b"m-125e-1"),
+    (Decimal("1E+2"), b"m1e2"),
+    (Decimal("100.00"), b"m1e2"),
+    (Decimal("-0.0"), b"m0"),
+    (Decimal("-Infinity"), b"m-inf"),
+    (Decimal("Infinity"), b"minf"),
+    (UUID(int=1), b"u" + 15 * b"\0" + b"\1"),
+    ((UUID(int=1), date(1, 1, 1)), b"((2:11:u" + 15 * b"\0" + b"\1" + b"2:d1"),
     ((), b"((0:"),
     (((),), b"((1:(0:"),
     ((1, 2), b"((2:2:i12:i2"),
@@ -81,8 +113,50 @@ def test_zeros() -> None:
     assert digests([-0.0, (-0.0,)]) == digests([0.0, (0.0,)])
 
 
+def test_times_that_a_clock_shows_twice() -> None:
+    """As for ==, they are one key in their zone, whatever the fold, and no key of another one."""
+    once, twice = datetime(2020, 10, 25, 1, 30), datetime(2020, 10, 25, 2, 30)
+    berlin = ZoneInfo("Europe/Berlin")
+    keys = [moment.replace(tzinfo=berlin) for moment in (once, twice)]
+    utc = [key.replace(fold=fold).astimezone(UTC) for key in keys for fold in (0, 1)]
+    assert digests([key.replace(fold=1) for key in keys]) == digests(keys)
+    assert len(set(digests([*keys, *utc]))) == 4
+    assert digests(utc[:2]) == digests([keys[0]] * 2)
+
+
+def test_decimals_do_not_depend_on_the_context() -> None:
+    """All digits count, however few Python is told to calculate with."""
+    long = Decimal("1." + 40 * "1")
+    assert len(set(digests([long, +long, Decimal("1E+999999"), Decimal("1E-999999")]))) == 4
+
+
+zones = st.sampled_from(
+    [None, UTC, timezone(timedelta(hours=2)), ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")]
+)
+moments = st.sampled_from(
+    [datetime.min, datetime.max, *(datetime(2020, 10, 25, hour, 30) for hour in range(5))]
+) | st.datetimes(datetime(2020, 3, 29), datetime(2020, 3, 29, 6))
+times = st.one_of(
+    st.builds(
+        lambda at, zone, fold: at.replace(tzinfo=zone, fold=fold),
+        moments,
+        zones,
+        folds := st.integers(0, 1),
+    ),
+    st.builds(
+        lambda at, zone, fold: at.timetz().replace(tzinfo=zone, fold=fold), moments, zones, folds
+    ),
+    st.sampled_from([0, 1]).map(timedelta),
+    st.timedeltas(),
+    st.dates(date(2020, 3, 1), date(2020, 3, 3)),
+    st.decimals(-10, 10, allow_nan=False, places=1),
+    st.decimals(allow_nan=False),
+    st.sampled_from([Decimal(text) for text in ("1", "1.0", "-0", "0.00", "1E1", "10", "10.0")]),
+    st.uuids(),
+)
 scalars = (
     st.none()
+    | times
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
@@ -132,6 +206,15 @@ class Point(NamedTuple):
     x: int
 
 
+class Size(enum.Enum):
+    SMALL = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: int
+
+
 class Item:
     def __repr__(self) -> str:
         return "<an item>"
@@ -158,18 +241,106 @@ def test_other_types(key: Hashable, name: str) -> None:
         digests(["fine", ("a", (1, key))])
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (Size.SMALL, r"or take the \.value of an Enum's member"),
+        (Colour.RED, r"or take the \.value of an Enum's member"),
+        (Frozen(1), r"or take dataclasses\.astuple"),
+        (frozenset("ab"), r"or take tuple\(sorted\(\.\.\.\)\) of a set"),
+        (Text("a"), r"or take str\(\.\.\.\) of it"),
+        (Point(1), r"or take tuple\(\.\.\.\) of it"),
+        (1j, "item.id$"),
+    ],
+)
+def test_what_to_use_instead(key: Hashable, hint: str) -> None:
+    """What is refused says what is possible, and how this type becomes that."""
+    possible = "str, bytes, date, datetime, time, timedelta, Decimal, UUID, a NumPy scalar"
+    with pytest.raises(TypeError, match=rf"is None, a bool, int, float, {possible} .*key=.*{hint}"):
+        digests([key])
+
+
+def test_messages_are_short() -> None:
+    """However long a key is, and whatever is in it."""
+    long = tuple(tuple("x" * 1000 for _ in range(100)) for _ in range(100))
+    for part in (1j, float("nan"), Text("x" * 10**6)):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            digests([(part, *long)])
+        assert len(str(caught.value)) < 900
+
+
+# NumPy.
+
+needs_numpy = pytest.mark.skipif(np is None, reason="NumPy is not installed")
+
+
+@needs_numpy
 def test_numpy_scalars() -> None:
-    """A float64 is a float only by inheritance: refused, since whoever reads may not have NumPy."""
-    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-    for key in (numpy.float64(1), numpy.int64(1), numpy.str_("a")):
-        with pytest.raises(TypeError, match="key="):
+    """Each is the Python value that it stands for, alone and in tuples."""
+    for scalar, value in (
+        (np.int64(1), 1),
+        (np.uint8(255), 255),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.float16(-0.0), 0.0),
+        (np.bool_(True), True),
+        (np.str_("a\0é"), "a\0é"),
+        (np.bytes_(b"a\0"), b"a\0"),
+        (np.datetime64("2020-01-02"), date(2020, 1, 2)),
+        (np.datetime64("2020"), date(2020, 1, 1)),
+        (np.datetime64("2020-01-02T03"), datetime(2020, 1, 2, 3)),
+        (np.datetime64("2020-01-02T03:04:05.000006", "ns"), datetime(2020, 1, 2, 3, 4, 5, 6)),
+        (np.timedelta64(1500, "ms"), timedelta(seconds=1.5)),
+        (np.timedelta64(-1000, "ns"), timedelta(microseconds=-1)),
+    ):
+        assert digests([scalar, (1, scalar)]) == digests([value, (1, value)]), scalar
+
+
+@needs_numpy
+def test_numpy_scalars_that_stand_for_nothing() -> None:
+    """They are refused: no number that is their number of units, nor a shorter text."""
+    refused = [
+        np.datetime64("2020-01-01T00:00:00.000000001"),
+        np.datetime64("20000-01-01"),
+        np.datetime64("20000-01-01T00:00:00", "us"),
+        np.timedelta64(1, "ns"),
+        np.timedelta64(1, "M"),
+        np.longdouble(1),
+        np.void(b"abc"),
+    ]
+    for key in refused:
+        with pytest.raises(TypeError, match=r"of type '.*key=.*or take str\(\.\.\.\) of it"):
             digests([key])
+    for other, kind in ((np.complex128(1), "complex"), (np.dtype("f8"), r".*[dD][tT]ype.*")):
+        with pytest.raises(TypeError, match=f"of type '{kind}'"):
+            digests([other])
+
+
+@needs_numpy
+def test_subclasses_of_numpy_scalars() -> None:
+    """They are refused as those of Python's types are."""
+
+    class Metres(np.float64):
+        pass
+
+    with pytest.raises(TypeError, match=r"of type '.*Metres'.*or take float\(\.\.\.\) of it"):
+        digests([Metres(1)])
+
+
+@needs_numpy
+def test_numpy_has_its_own_nans() -> None:
+    """NaN and NaT of any type."""
+    times = [kind("NaT", unit) for kind in (np.datetime64, np.timedelta64) for unit in ("s", "ns")]
+    for key in (np.float64("nan"), np.float16("nan"), *times):
+        with pytest.raises(ValueError, match="cannot be NaN"):
+            digests([(1, key)])
 
 
 def test_nan() -> None:
     """NaN equals nothing, so that it could never be found."""
-    with pytest.raises(ValueError, match="cannot be NaN: it would never be found"):
-        digests([float("nan")])
+    for nan in (float("nan"), Decimal("nan"), Decimal("sNaN")):
+        with pytest.raises(ValueError, match="cannot be NaN: it would never be found"):
+            digests([nan])
     with pytest.raises(ValueError, match=r"cannot be NaN in \(1, nan\)"):
         digests([(1, float("nan"))])
 
@@ -182,10 +353,38 @@ def test_deep_tuples() -> None:
     assert len(set(digests(deep[-3:]))) == 3
 
 
-# The module alone: what the package needs may not be installed there.
+def test_keys_of_a_table(tmp_path: Path) -> None:
+    """What is one key in memory another process finds in the store, and can be forgotten."""
+    keys: list[Any] = [date(2020, 1, 1), datetime(2020, 1, 1), time(1), timedelta(1), UUID(int=1)]
+    keys += [Decimal("1.50"), datetime(2020, 1, 1, 12, tzinfo=UTC)]
+    zone = timezone(timedelta(hours=1))
+    same = [*keys[:5], Decimal("1.5"), datetime(2020, 1, 1, 13, tzinfo=zone)]
+    batches = []
+
+    def number(items: list[Any]) -> list[int]:
+        batches.append(items)
+        return list(range(len(items)))
+
+    with SQLiteStore(tmp_path / "s.db") as store:
+
+        def proxy() -> BatchingMapProxy[Any, int]:
+            return BatchingMapProxy(cache=Cache(store=store, namespace="n"))
+
+        assert proxy().map([*keys, *same], number) == [*range(7), *range(7)]
+        assert proxy().map(same, number) == list(range(7))
+        assert batches == [keys]
+        Cache(store=store, namespace="n").invalidate(same[5:])
+        assert proxy().map(keys, number) == [*range(5), 0, 1]
+        assert batches == [keys, keys[5:]]
+
+
+# Without the package's `__init__`: what that needs may not be installed there.
 SCRIPT = """
-import runpy, sys
-digests = runpy.run_path(sys.argv[1])["digests"]
+import sys, types
+sys.modules["batchproxy"] = package = types.ModuleType("batchproxy")
+package.__path__ = [sys.argv[1]]
+from batchproxy._digests import digests
+assert "numpy" not in sys.modules
 print(*[digest.hex() for digest in digests(["text", 42, (1, "a", (None, 2.5, b"\\0"))])])
 """
 
@@ -198,7 +397,7 @@ def test_other_processes(python: str, seed: str) -> None:
     if executable is None or subprocess.run([executable, "-V"], capture_output=True).returncode:
         pytest.skip(f"there is no {python}")
     printed = subprocess.check_output(
-        [executable, "-c", SCRIPT, batchproxy._digests.__file__],
+        [executable, "-c", SCRIPT, str(Path(batchproxy.__file__).parent)],
         text=True,
         env={**os.environ, "PYTHONHASHSEED": seed},
     )

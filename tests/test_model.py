@@ -388,7 +388,7 @@ class Model:
     def begin(self, request: Request, items: list[int]) -> Call:
         nest = innermost.get()
         assert nest is not None
-        flight = nest[0]()
+        flight = nest.flight()
         assert flight is not None
         try:
             self.check_begin(request, items)

@@ -31,8 +31,7 @@ proxies. Many are tested where their promise is, and not here again:
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from itertools import count
 from typing import Any
 
@@ -40,7 +39,7 @@ import anyio
 import anyio.to_thread
 import cachetools
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Calls, Outcomes, assert_idle, naive, settle, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 
@@ -99,15 +98,6 @@ class Threads:
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive(), "this thread hangs"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    for _ in range(30_000):
-        if condition():
-            return
-        time.sleep(0.001)
-    raise AssertionError("this thread hangs")
 
 
 # Two callers who want the keys of others, in opposite orders.

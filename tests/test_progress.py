@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import gc
 import io
 import threading
 from contextlib import redirect_stderr
@@ -142,6 +144,52 @@ async def test_a_function_that_raises_is_reported_and_dropped(
     assert len(seen) == 1
     assert caplog.text.count("the progress function failed") == 1
     assert "my own fault" in caplog.text
+
+
+class Stderr(io.StringIO):
+    """One that can be written to some times."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self.left = writes
+
+    def write(self, text: str) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.left -= 1
+        return len(text)
+
+
+@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("proxy", [BatchingMapProxy(1), BatchingMapProxy(1, 2)])
+def test_a_bar_that_cannot_be_drawn(
+    writes: int, proxy: BatchingMapProxy[int, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the first moment on, or later: that is logged once, and the map() goes on without it."""
+    pytest.importorskip("tqdm")
+    proxy.clear()
+    stderr = Stderr(writes)
+    with redirect_stderr(stderr):
+        for _ in range(2):  # the second time all is known
+            assert proxy.map(range(4), naive, progress=True) == naive(range(4))
+        gc.collect()
+    failed = caplog.text.count("the progress function failed")
+    assert failed == 2 if writes == 0 else failed <= 2
+    assert len(caplog.records) == failed
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_object_that_is_called_asynchronously(known: bool) -> None:
+    """It is no plain function: it would never be awaited."""
+
+    class Report:
+        async def __call__(self, now: Progress) -> None: ...
+
+    proxy = BatchingMapProxy[int, str]()
+    if known:
+        proxy.map([1], naive)
+    with pytest.raises(TypeError, match="not asynchronous"):
+        proxy.map([1], naive, progress=Report())
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])

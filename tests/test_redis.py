@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 from redis_server import RedisServer, free_ports, needs_redis
 
-from batchproxy import StoreError
+from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy.stores import Claimant, Claims, RedisStore, Usage, _redis
 from batchproxy.testing import SharedStoreContract
 
@@ -63,7 +66,7 @@ def test_a_restarted_server(server: RedisServer) -> None:
         server.kill()
         server.start()
         assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
-        store.heartbeat("p")
+        store.heartbeat("n", "p")
         assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
 
 
@@ -80,13 +83,14 @@ def test_a_server_that_is_gone(server: RedisServer) -> None:
             lambda: store.claim_many("n", [A], P, 1),
             lambda: store.publish_many("n", {A: b"1"}, P, None),
             lambda: store.release_many("n", [A], P),
-            lambda: store.heartbeat("p"),
+            lambda: store.heartbeat("n", "p"),
             lambda: store.usage(),
             lambda: list(store.scan("n")),
         ]
         for call in calls:
-            with pytest.raises(redis.ConnectionError):
+            with pytest.raises(StoreError, match=r"RedisStore: .*ConnectionError") as caught:
                 call()
+            assert isinstance(caught.value.__cause__, redis.ConnectionError)
         server.start()
         for call in calls:
             call()
@@ -98,9 +102,9 @@ def test_a_server_that_does_not_answer(server: RedisServer) -> None:
         store.claim_many("n", [A], P, 1)
         process = client.info("server")["process_id"]
         os.kill(process, signal.SIGSTOP)
-        with pytest.raises(redis.TimeoutError):
+        with pytest.raises(StoreError, match="TimeoutError"):
             store.get_many("n", [A])
-        with pytest.raises(redis.TimeoutError):
+        with pytest.raises(StoreError, match="TimeoutError"):
             store.publish_many("n", {A: b"1"}, P, None)
         os.kill(process, signal.SIGCONT)
         client.ping()
@@ -109,20 +113,25 @@ def test_a_server_that_does_not_answer(server: RedisServer) -> None:
 
 
 def test_nobody_there_at_first(tmp_path: Path) -> None:
-    """A store cannot be made where no server is, and says where it looked."""
-    with pytest.raises(StoreError, match=r"nobody\.sock") as caught:
-        RedisStore(f"unix://{tmp_path}/nobody.sock")
-    assert isinstance(caught.value.__cause__, redis.ConnectionError)
+    """A store can be made where no server is; its first use says where it looked."""
+    with RedisStore(f"unix://{tmp_path}/redis.sock") as store:
+        with pytest.raises(StoreError, match=r"redis\.sock") as caught:
+            store.get_many("n", [A])
+        assert isinstance(caught.value.__cause__, redis.ConnectionError)
+        with RedisServer(tmp_path):
+            assert store.get_many("n", [A]) == {}
 
 
 def test_a_server_that_wants_a_password(server: RedisServer) -> None:
-    """A store cannot be made with a wrong password, nor is that repeated."""
+    """A store cannot be used with a wrong password, nor is that repeated."""
     with redis.Redis.from_url(server.url) as client:
         client.config_set("requirepass", "right")
-    with pytest.raises(StoreError) as caught:
-        RedisStore(f"{server.url}?password=sesame")
-    assert "sesame" not in str(caught.value)
-    RedisStore(f"{server.url}?password=right").close()
+    with RedisStore(f"{server.url}?password=sesame") as store:
+        with pytest.raises(StoreError) as caught:
+            store.get_many("n", [A])
+        assert "sesame" not in "".join(traceback.format_exception(caught.value))
+    with RedisStore(f"{server.url}?password=right") as store:
+        assert store.get_many("n", [A]) == {}
 
 
 def test_a_server_whose_memory_is_full(server: RedisServer) -> None:
@@ -131,9 +140,9 @@ def test_a_server_whose_memory_is_full(server: RedisServer) -> None:
         store.set_many("n", {A: b"1"}, None)
         store.claim_many("n", [B], P, 1)
         client.config_set("maxmemory", 1)
-        with pytest.raises(redis.exceptions.OutOfMemoryError):
+        with pytest.raises(StoreError, match="OutOfMemoryError"):
             store.publish_many("n", {B: b"2", C: b"2"}, P, None)
-        with pytest.raises(redis.exceptions.OutOfMemoryError):
+        with pytest.raises(StoreError, match="OutOfMemoryError"):
             store.set_many("n", {B: b"2", C: b"2"}, None)
         assert store.get_many("n", [A, B, C]) == {A: b"1"}
         client.config_set("maxmemory", 0)
@@ -159,7 +168,7 @@ def test_forgotten_scripts(store: RedisStore, client: Any) -> None:
         client.script_flush()
         assert store.publish_many("n", {A: b"2"}, P, None) == {A: b"1"}
         client.script_flush()
-        store.heartbeat("p")
+        store.heartbeat("n", "p")
         store.delete_many("n", None)
 
 
@@ -176,26 +185,37 @@ def test_names(store: RedisStore, client: Any, prefix: str) -> None:
         store.set_many(namespace, {A: b"1"}, None)
         store.claim_many(namespace, [B], P, 1)
         start = f"{prefix}:{{{encoded}}}:".encode()
-        names = {start + b"v:" + A, start + b"leases", start + b"claims"}
+        shared = {start + name for name in (b"leases", b"halves", b"claims")}
+        names = {start + b"v:" + A, *shared}
         assert {name for name in client.keys(f"{prefix}*") if name.startswith(start)} == names
         assert len({redis.crc.key_slot(name) for name in names}) == 1
-    assert len(client.keys(f"{prefix}*")) == 9
+    assert len(client.keys(f"{prefix}*")) == 12
 
 
-def test_claims_end_with_the_last_lease(redis_url: str, client: Any, prefix: str) -> None:
-    """When all processes are dead, what is left of their claims goes, by the longest lease."""
-    names = [f"{prefix}:{{n}}:leases", f"{prefix}:{{n}}:claims"]
-    with RedisStore(redis_url, prefix=prefix, lease=1000) as store:
+def test_claims_do_not_stay_for_ever(store: RedisStore, client: Any, prefix: str) -> None:
+    """When all processes are dead, what is left goes a day later, but while one lives nothing."""
+    names = [f"{prefix}:{{n}}:{what}" for what in ("leases", "halves", "claims")]
+    day = 86_400_000
+    store.claim_many("n", [A], P, 1)
+    for name in names:
+        assert day < client.pttl(name) <= 2 * day
+        client.pexpire(name, 5000)
+    store.heartbeat("n", "p")
+    for name in names:
+        assert day < client.pttl(name) <= 2 * day
+
+
+def test_a_server_that_stood_still(server: RedisServer) -> None:
+    """For longer than a lease, which nobody could renew: its owner can, whoever comes first."""
+    with redis.Redis.from_url(server.url) as client, RedisStore(server.url, lease=0.2) as store:
         store.claim_many("n", [A], P, 1)
-    with RedisStore(redis_url, prefix=prefix, lease=10) as store:
-        store.claim_many("n", [B], Q, 1)
-        store.heartbeat("q")
-        for name in names:
-            assert 990_000 < client.pttl(name) <= 1_000_000
-            client.pexpire(name, 5000)
-        store.heartbeat("q")
-        for name in names:
-            assert 5000 < client.pttl(name) <= 10_000
+        process = client.info("server")["process_id"]
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(process, signal.SIGCONT)
+        assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [B], [A])
+        store.heartbeat("n", "p")
+        assert store.claim_many("n", [A], Q, 1) == Claims({}, [], [A])
 
 
 def test_claims_of_the_dead_are_cleared(store: RedisStore, client: Any, prefix: str) -> None:
@@ -204,7 +224,8 @@ def test_claims_of_the_dead_are_cleared(store: RedisStore, client: Any, prefix: 
     store.claim_many("n", [A, B], P, 2)
     store.claim_many("n", [C], Q, 1)
     client.zadd(leases, {"p": 1})
-    store.claim_many("n", [], Q, 1)
+    assert store.claim_many("n", [A], Q, 1).held == [A]  # it is doubted only
+    client.zadd(leases, {"p": 1})
     store.claim_many("n", [bytes(20)[:19] + b"x"], Q, 1)
     assert client.zrange(leases, 0, -1) == [b"q"]
     assert client.hvals(claims) == [b"q 1", b"q 1"]
@@ -216,15 +237,6 @@ def test_a_late_claimant_keeps_its_own(store: RedisStore, client: Any, prefix: s
     client.zadd(f"{prefix}:{{n}}:leases", {"p": 1})
     store.claim_many("n", [B], P, 1)
     assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [], [A, B])
-
-
-def test_a_heartbeat_reaches_what_was_claimed(store: RedisStore, client: Any, prefix: str) -> None:
-    """A heartbeat writes only where its process has claimed."""
-    store.heartbeat("p")
-    store.claim_many("n", [A], Q, 1)
-    store.heartbeat("p")
-    assert client.zrange(f"{prefix}:{{n}}:leases", 0, -1) == [b"q"]
-    assert len(client.keys(f"{prefix}*")) == 2
 
 
 # Large batches
@@ -248,6 +260,9 @@ def test_batches_in_several_steps(store: RedisStore, monkeypatch: pytest.MonkeyP
     assert store.get_many("n", keys) == expected
     assert dict(store.scan("n")) == expected
     assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
+    store.discard_many("n", {**expected, keys[4]: b"another"})
+    assert store.usage() == {"n": Usage(1, len(expected[keys[4]]))}
+    store.set_many("n", values, None)
     store.delete_many("n", keys[1:])
     assert dict(store.scan("n")) == {keys[0]: values[keys[0]]}
     store.set_many("n", values, None)
@@ -278,6 +293,35 @@ def test_usage(store: RedisStore) -> None:
     store.set_many("é {b}", {A: b"12345"}, 3600)
     store.claim_many("c", [A], P, 1)
     assert store.usage() == {"a": Usage(2, 3), "é {b}": Usage(1, 5)}
+
+
+def test_what_others_have_put_there(store: RedisStore, client: Any, prefix: str) -> None:
+    """Under names that look like ours, or of other types: it is left out, and harms nobody."""
+    store.set_many("n", {A: b"1"}, None)
+    start = f"{prefix}:{{n}}:v:".encode()
+    client.rpush(start + B, b"a list")
+    client.set(f"{prefix}:no brace", b"1")
+    client.set(prefix.encode() + b":{\xff}:v:x", b"1")
+    client.set(f"{prefix}:{{a b}}:v:x", b"1")
+    client.set(f"{prefix}:{{%zz}}:v:x", b"1")
+    client.set(f"{prefix}:{{n}}x:v:x}}:v:", b"1")
+    assert store.usage() == {"n": Usage(1, 1)}
+    assert list(store.scan("n")) == [(A, b"1")]
+    assert store.get_many("n", [A, B]) == {A: b"1"}
+    store.set_many("n", {B: b"2"}, None)
+    assert store.usage() == {"n": Usage(2, 2)}
+
+
+def test_a_value_larger_than_the_server_takes(server: RedisServer) -> None:
+    """It is an error, and those up to the limit are fine, as is whatever comes later."""
+    limit = 2**20
+    with redis.Redis.from_url(server.url) as client, RedisStore(server.url) as store:
+        client.config_set("proto-max-bulk-len", limit)
+        store.set_many("n", {A: bytes(limit)}, None)
+        with pytest.raises(StoreError, match="RedisStore"):
+            store.set_many("n", {B: bytes(limit + 1)}, None)
+        assert store.get_many("n", [A, B]) == {A: bytes(limit)}
+    assert store.max_value_size == 512 * 2**20
 
 
 def test_scan(store: RedisStore) -> None:
@@ -314,6 +358,19 @@ def test_prefixes_are_apart(redis_url: str, store: RedisStore, prefix: str) -> N
         assert other.usage() == {"n": Usage(1, 2)}
 
 
+def test_caches_that_are_gone(store: RedisStore) -> None:
+    """A store remembers nothing of them: there may be one for each request."""
+
+    def requests() -> int:
+        for number in range(3):
+            cache = Cache[int](store=store, namespace="n")
+            assert BatchingMapProxy[int, int](cache=cache).map([number], list) == [number]
+            cache.clear()
+        return sum(len(each) for each in vars(store).values() if isinstance(each, Sized))
+
+    assert requests() == requests()
+
+
 # What it is made from
 
 
@@ -334,6 +391,7 @@ def test_closed(redis_url: str) -> None:
     """A closed store refuses everything but to be closed, and has no connections left."""
     with redis.Redis.from_url(redis_url) as client:
         store = RedisStore(f"{redis_url}?client_name=closed")
+        store.get_many("n", [A])
         assert [each for each in client.client_list() if each["name"] == "closed"]
         store.close()
         store.close()
@@ -345,11 +403,11 @@ def test_closed(redis_url: str) -> None:
             lambda: store.claim_many("n", [A], P, 1),
             lambda: store.publish_many("n", {A: b"1"}, P, None),
             lambda: store.release_many("n", [A], P),
-            lambda: store.heartbeat("p"),
+            lambda: store.heartbeat("n", "p"),
             lambda: store.usage(),
             lambda: list(store.scan("n")),
         ):
-            with pytest.raises(StoreError, match="closed; make another one"):
+            with pytest.raises(StoreError, match="is closed; make another one"):
                 call()
         # The server notices in its own time, but before it answers whoever connects afterwards.
         with redis.Redis.from_url(redis_url) as later:
@@ -359,7 +417,54 @@ def test_closed(redis_url: str) -> None:
 def test_repr(store: RedisStore, prefix: str) -> None:
     """It says which server and prefix it is for."""
     assert prefix in repr(store)
-    assert "redis.sock" in repr(store)
+    assert "redis.sock/0" in repr(store)
+
+
+SECRET = "s%2Fe:c\u00a7ret"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:{}@example.org:7/3", "example.org:7/3"),
+        ("rediss://ada:{}@example.org", "example.org:6379/0"),
+        ("redis://example.org?password={}&username=ada&db=2", "example.org:6379/2"),
+        ("unix:///run/redis.sock?password={}", "/run/redis.sock/0"),
+        ("unix://ada:{}@/run/redis.sock?db=1", "/run/redis.sock/1"),
+    ],
+)
+def test_passwords_are_shown_nowhere(url: str, shown: str) -> None:
+    """Neither in the repr of what uses the store, nor in what compares stores."""
+    text = url.format(quote(SECRET, safe=""))
+    stores = [
+        RedisStore(text),
+        RedisStore(redis.Redis.from_url(text)),
+        RedisStore(redis.Redis.from_url(text.replace(quote(SECRET, safe=""), "another"))),
+    ]
+    for store in stores:
+        assert repr(store) == f"<RedisStore: {shown}, prefix 'batchproxy'>"
+        assert store.identity == stores[0].identity
+        cache = Cache[str](store=store, namespace="n")
+        for each in (store.identity, cache, BatchingMapProxy[int, str](cache=cache)):
+            assert SECRET not in repr(each)
+            assert quote(SECRET, safe="") not in repr(each)
+            assert "ada" not in repr(each)
+
+
+def test_sentinels() -> None:
+    """A client of theirs is named by the service; its passwords are not."""
+    sentinel = redis.Sentinel([("localhost", 1)], sentinel_kwargs={"password": "secret"})
+    store = RedisStore(sentinel.master_for("mine", password="secret", db=3))
+    assert repr(store) == "<RedisStore: mine of sentinels/3, prefix 'batchproxy'>"
+
+
+def test_what_is_the_same_place(redis_url: str, prefix: str) -> None:
+    """The same server, database and prefix, however they were named."""
+    with redis.Redis.from_url(redis_url) as client:
+        one = RedisStore(client, prefix=prefix)
+        assert one.identity == RedisStore(redis_url, prefix=prefix, lease=3).identity
+        assert one.identity != RedisStore(redis_url, prefix=prefix + "x").identity
+        assert one.identity != RedisStore(f"{redis_url}?db=1", prefix=prefix).identity
 
 
 @pytest.mark.parametrize(
@@ -368,8 +473,22 @@ def test_repr(store: RedisStore, prefix: str) -> None:
         "localhost:6379",
         "valkey://localhost",
         "redis://:secret@localhost:port",
+        "redis://:secret@[localhost",
+        "redis://:secret@localhost/first",
         "redis://:secret@localhost?socket_timeout=soon",
         "redis://:secret@localhost?tiemout=5",
+        "redis://:secret@localhost?protocol=5",
+        "redis://:secret@localhost?protocol=two",
+        "redis://:secret@localhost?max_connections=-1",
+        "redis://:secret@localhost?parser_class=1",
+        "redis://:sec/ret@localhost",
+        "redis://:sec?ret@localhost",
+        "redis://:sec#ret@localhost",
+        "redis://:1/secret@localhost",
+        "redis://:1?secret@localhost",
+        "redis://:1?secret=ret@localhost",
+        "redis://:1?x=1&sec@ret=localhost",
+        "redis://:1#secret@localhost",
         "",
     ],
 )
@@ -377,7 +496,49 @@ def test_wrong_urls(url: str) -> None:
     """They are refused with an example of a right one; a password is not repeated."""
     with pytest.raises(ValueError, match="such as 'redis://localhost:6379/0'") as caught:
         RedisStore(url)
-    assert "secret" not in str(caught.value)
+    text = "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+    for part in ("secret", "'sec", "ret@", "'ret"):
+        assert part not in str(caught.value)
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "decode_responses=True",
+        "decode_responses=False",
+        "decode_responses=yes",
+        "decode%5Fresponses=1",
+        "encoding=utf-16",
+        "encoding=none",
+    ],
+)
+def test_urls_of_clients_that_decode(redis_url: str, option: str) -> None:
+    """They are refused as such a client is."""
+    with pytest.raises(ValueError, match="answers in bytes and writes UTF-8"):
+        RedisStore(f"{redis_url}?{option}")
+    RedisStore(f"{redis_url}?encoding=UTF8").close()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_few_connections(redis_url: str, prefix: str, most: int) -> None:
+    """Who needs one waits for one; no more are used."""
+    url = f"{redis_url}?max_connections={most}&client_name=few-{prefix}"
+    with RedisStore(url, prefix=prefix) as store:
+        start = threading.Barrier(8)
+
+        def use(number: int) -> None:
+            start.wait()
+            for _ in range(20):
+                store.set_many("n", {bytes([number]) * 20: b"1"}, None)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, range(8)))
+        assert store.usage() == {"n": Usage(8, 8)}
+        with redis.Redis.from_url(redis_url) as client:
+            names = [each["name"] for each in client.client_list()]
+            assert names.count(f"few-{prefix}") <= most
 
 
 def test_no_server_at_all() -> None:
@@ -389,7 +550,7 @@ def test_no_server_at_all() -> None:
 def test_a_client_that_decodes(redis_url: str) -> None:
     """Values are bytes, so a client that makes text of them is refused."""
     client = redis.Redis.from_url(redis_url, decode_responses=True)
-    with client, pytest.raises(ValueError, match="decode_responses=True; make another one"):
+    with client, pytest.raises(ValueError, match="decode_responses=True and encoding="):
         RedisStore(client)
 
 
@@ -402,11 +563,11 @@ def test_wrong_prefixes(redis_url: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["lease", "timeout"])
 def test_wrong_seconds(redis_url: str, name: str) -> None:
-    """A lease and a timeout are numbers of seconds, above 0 and finite."""
+    """A lease and a timeout are numbers of seconds, above 0, and of a day at most."""
     for wrong in ("1", None, True):
         with pytest.raises(TypeError, match=f"{name} must be a number of seconds"):
             RedisStore(redis_url, **{name: wrong})  # type: ignore[arg-type] # that is what is wrong
-    for number in (0, -1, float("inf"), float("nan")):
+    for number in (0, -1, float("inf"), float("nan"), 86_401):
         with pytest.raises(ValueError, match=f"{name} must be more than 0 seconds"):
             RedisStore(redis_url, **{name: number})  # type: ignore[arg-type] # as above
 
@@ -457,7 +618,7 @@ for number in range(10):
                 os._exit(0)
             assert store.get_many("n", keys) == values
             store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
-            store.heartbeat(f"child-{number}")
+            store.heartbeat("c", f"child-{number}")
             if number % 2:
                 store.close()
             else:

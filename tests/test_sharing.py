@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 import anyio
@@ -18,9 +20,9 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from test_durable import OTHER, nothing_left, proxy_of, released
-from tools import Calls, Outcomes, naive, names, settle
+from tools import Calls, Outcomes, collect, naive, names, settle
 
-from batchproxy import BatchingMapProxy, Cache, _leases
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError, _leases
 from batchproxy._stored import pause
 
 anyio_matrix = pytest.mark.anyio
@@ -36,6 +38,39 @@ def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     """It has computed them."""
     encoded = {names(key)[0]: b"t" + value.encode() for key, value in values.items()}
     store.publish_many("n", encoded, OTHER, None)
+
+
+def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
+    """Other threads may make caches, on any store, between any two lines of it."""
+    store = MemoryStore()
+    held_by_another(store, 1)
+    proxy = proxy_of(store)
+    made: list[Cache[str]] = []
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "line" and Path(frame.f_code.co_filename).stem in ("_alive", "_weakrefset"):
+            made.append(Cache(store=MemoryStore(), namespace="n"))
+        return trace
+
+    async def nested(items: list[int]) -> list[str]:  # so it looks whether that would be a ring
+        return await proxy.map(items, Calls())
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            callers.start("waits", AsyncBatchingMapProxy[int, str]().map, [1], nested)
+            while store.uses["claim_many"] < 3 and not callers.results:  # noqa: ASYNC110 - two were in vain
+                await anyio.sleep(0.001)
+            published_by_another(store, {1: "other"})
+        assert callers.results == {"waits": ["other"]}
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        anyio.run(main)
+    finally:
+        sys.settrace(before)
+    assert made
 
 
 @anyio_matrix
@@ -177,7 +212,7 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
 
 @anyio_matrix
 async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
-    """Then the own result is taken."""
+    """The own result takes its place."""
     store = MemoryStore()
     proxy = proxy_of(store)
     calls = Calls(gated=True)
@@ -188,7 +223,9 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
         store.publish_many("n", {names(1)[0]: b"jnonsense"}, OTHER, None)
         calls.open()
     assert callers.results == {"own": ["1"]}
-    assert "counts as a miss" in caplog.text
+    assert "count as misses" in caplog.text
+    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert list(store.values.values()) == [b"t1"]
     nothing_left(proxy)
 
 
@@ -232,8 +269,8 @@ def test_the_lease_is_renewed_while_a_function_blocks() -> None:
     beats = threading.Semaphore(0)
     heartbeat = store.heartbeat
 
-    def counted(process: str) -> None:
-        heartbeat(process)
+    def counted(namespace: str, process: str) -> None:
+        heartbeat(namespace, process)
         beats.release()
 
     store.heartbeat = counted  # type: ignore[method-assign] # to know when
@@ -264,7 +301,104 @@ def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> N
         return naive(items)
 
     assert proxy.map([1], blocking) == ["1"]
-    assert "could not be renewed: OSError('unplugged')" in caplog.text
+    assert "could not be renewed: OSError: unplugged" in caplog.text
+
+
+def test_a_store_that_stalls_costs_no_other_its_lease() -> None:
+    """Each has a thread of its own that renews."""
+    stalled, healthy = MemoryStore(), MemoryStore()
+    stalled.lease = healthy.lease = 0.04
+    gate = stalled.gate("heartbeat")
+
+    def inner(items: list[int]) -> list[str]:
+        beats = healthy.uses["heartbeat"]
+        while healthy.uses["heartbeat"] < beats + 3:
+            threading.Event().wait(0.001)
+        return naive(items)
+
+    def outer(items: list[int]) -> list[str]:
+        assert gate.entered.wait(10)
+        proxy = BatchingMapProxy[int, str](cache=Cache(store=healthy, namespace="n"))
+        return proxy.map(items, inner)
+
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=stalled, namespace="n"))
+    assert proxy.map([1], outer) == ["1"]
+    gate.open()
+
+
+def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
+    """What waited for as long as a lease ends with the lease: nobody renews it any more."""
+    store = MemoryStore()
+    store.lease = 0.04
+    gate = store.gate("release_many")
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+
+    def fail(key: int) -> str:
+        """Claims it; the name that it was claimed by."""
+
+        def failing(items: list[int]) -> list[str]:
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            proxy.map([key], failing)
+        return store.claims["n", names(key)[0]].process
+
+    first = fail(0)
+    key = 0
+    while fail(key := key + 1) == first:
+        pass
+    threading.Event().wait(2 * store.lease)
+    fail(key + 1)
+    gate.open()
+    _leases.this_process().flush(10, store)
+    assert store.uses["release_many"] <= 3
+
+
+def test_the_lease_thread_keeps_no_store_alive() -> None:
+    """A store that is forgotten is collected at once, and its thread ends."""
+    others = lease_threads()
+    store = MemoryStore()
+    store.lease = 86_400
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    assert proxy.map([1], naive) == ["1"]
+    gone = weakref.ref(store)
+    (thread,) = lease_threads() - others
+    del proxy, store
+    collect()
+    assert gone() is None
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_lease_thread_ends_when_nothing_is_to_be_done() -> None:
+    """There are no more threads than stores in use."""
+    others = lease_threads()
+    store = MemoryStore()
+    store.lease = 0.04
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    for key in range(3):
+        assert proxy.map([key], naive) == [str(key)]
+        for thread in lease_threads() - others:
+            thread.join(10)
+        assert lease_threads() <= others
+
+
+def test_a_release_is_tried_again() -> None:
+    """A moment later, so that others need not wait for the end of a lease that goes on."""
+    store = MemoryStore()
+    store.lease = 1.0
+    store.fail["release_many"] = OSError("unplugged")
+    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+
+    def failing(items: list[int]) -> list[str]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        proxy.map([1], failing)
+    _leases.this_process().flush(10, store)
+    del store.fail["release_many"]
+    while store.claims:
+        threading.Event().wait(0.001)
 
 
 def test_a_release_that_fails_does_no_harm() -> None:
@@ -288,7 +422,7 @@ def test_a_release_that_fails_does_no_harm() -> None:
 def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that it finds half done, and that the collector ends, are not its own."""
     store = MemoryStore()
-    hold = _leases.Hold(store, "n", "parent")
+    hold = _leases.Hold(store, "n", _leases.Owner())
     hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
@@ -312,7 +446,7 @@ def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     """And done again: nothing is forgotten before it is done."""
     store = MemoryStore()
     process = _leases.this_process()
-    hold = _leases.Hold(store, "n", "me")
+    hold = _leases.Hold(store, "n", _leases.Owner())
     hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
     for method in ("release", "end"):
         with monkeypatch.context() as interrupted:
@@ -337,14 +471,14 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     """By the next call that needs it."""
     store = MemoryStore()
     monkeypatch.setattr(_leases, "_this", process := _leases._Process())
+    others = lease_threads()
     with monkeypatch.context() as none_left:
         none_left.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(RuntimeError, match="can't start"):
-            _leases.Hold(store, "n", "me").begin()
-    hold = _leases.Hold(store, "n", "me")
+        with pytest.raises(StoreError, match="can't start"):
+            _leases.Hold(store, "n", _leases.Owner()).begin()
+    hold = _leases.Hold(store, "n", _leases.Owner())
     hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
-    thread = process._thread
-    assert thread is not None
+    (thread,) = lease_threads() - others
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
     hold.release()
     thread.join(10)
@@ -353,6 +487,10 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     hold.release()
     process.flush(10)
     assert store.claims == {}
+
+
+def lease_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name == "batchproxy leases"}
 
 
 def no_thread(_: object) -> None:
@@ -389,6 +527,7 @@ calls = []
 def compute(items):
     if not calls:
         print("calling", flush=True)
+        sys.stdin.readline()
     calls.append(items)
     time.sleep(seconds)
     return [item * item for item in items]
@@ -423,7 +562,12 @@ class Worker:
         self.process.communicate()
 
     def start(self) -> None:
-        """Let it begin."""
+        """Let it begin; its first call waits until it is let go on."""
+        self.go_on()
+        self.wait_for("calling")
+
+    def go_on(self) -> None:
+        """Let it go on."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -437,7 +581,7 @@ class Worker:
         """The batches that it computed, when it has ended."""
         output, _ = self.process.communicate(timeout=50)
         assert self.process.returncode == 0
-        calls: list[list[int]] = json.loads(output.removeprefix("calling\n"))
+        calls: list[list[int]] = json.loads(output)
         return calls
 
 
@@ -458,7 +602,9 @@ def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
     ):
         workers = [one, two, three, four]
         for worker in workers:
-            worker.start()
+            worker.start()  # and it holds a batch, until all do
+        for worker in workers:
+            worker.go_on()
         shares = [worker.calls() for worker in workers]
     computed = Counter(key for share in shares for batch in share for key in batch)
     assert computed == dict.fromkeys(range(400), 1)
@@ -473,16 +619,18 @@ def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], h
     with (
         Worker(place, 1, 120, 10, 0.02) as one,
         Worker(place, 1, 120, 10, 0.02) as two,
-        Worker(place, 1, 120, 10, 0.5) as lost,
+        Worker(place, 1, 120, 10, 0.02) as lost,
     ):
-        lost.start()
-        lost.wait_for("calling")  # it holds ten keys now, which the others will wait for
+        lost.start()  # it holds ten keys now, which the others will wait for
         lost.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         one.start()
         two.start()
+        one.go_on()
+        two.go_on()
         shares = [one.calls(), two.calls()]
         if how == "stopped":
             lost.process.send_signal(signal.SIGCONT)
+            lost.go_on()
             shares.append(lost.calls())
     computed = Counter(key for share in shares for batch in share for key in batch)
     assert computed.keys() == set(range(120))

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -148,7 +149,7 @@ mapper = new_mapper(path / "results.db")
 print(mapper.fails(items))
 done = mapper.computed()
 check(0 < len(done) < len(items) and len(done) % 10 == 0)
-check(mapper.map(done) == naive(done))
+check(mapper.map(done[:-10]) == naive(done[:-10]))
 check(mapper.computed() == done)
 print(mapper.fails(items))
 done = mapper.computed()
@@ -171,7 +172,7 @@ check(again.map(items) == naive(items))
 @hows
 @pytest.mark.parametrize("then", ["map", "close"])
 def test_a_full_disk(mountable: tuple[Path, tuple[str, ...]], how: str, then: str) -> None:
-    """What was computed stays in memory, and is written by the next call, or by close()."""
+    """What could not be written is kept, told to nobody, and written by a map() or close()."""
     directory, before = mountable
     mount = """
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", path], check=True)
@@ -254,18 +255,19 @@ def test_a_file_that_is_deleted_under_way(
             other.rename(path)
 
     mapper.during[3] = delete
-    for last in (30, 40):
+    for last in (30, 30, 40):
         with pytest.raises(StoreError, match=r"results.db' was deleted or replaced"):
             mapper.map(range(last))
         assert mapper.computed() == list(range(30))
-        assert mapper.map(range(30)) == naive(range(30))
+        assert mapper.map(range(20)) == naive(range(20))
     cache.close()
     assert "10 results could still not be written: " in caplog.text
-    assert mapper.map(range(30)) == naive(range(30))
+    assert mapper.map(range(20)) == naive(range(20))
     if then == "a foreign file":
         assert path.read_bytes() == foreign
+        other_mapper = Mapper(how, open_cache(path))
         with pytest.raises(StoreError, match="of another program"):
-            open_cache(path)
+            other_mapper.map(range(10))
     else:
         assert not path.exists()
 
@@ -307,10 +309,12 @@ def test_a_damaged_page(path: Path, how: str, policy: str, open_cache: Open) -> 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n" * 100, b"SQLite format 3\0" + b"\xff" * 500])
 def test_a_foreign_file(path: Path, content: bytes, open_cache: Open) -> None:
-    """There is no cache on it, and it is left as it is."""
+    """Nothing is computed with it, and it is left as it is."""
     path.write_bytes(content)
+    mapper = Mapper("sync", open_cache(path))
     with pytest.raises(StoreError, match=r"results.db' is no SQLite database"):
-        open_cache(path)
+        mapper.map(range(10))
+    assert mapper.batches == []
     assert path.read_bytes() == content
 
 
@@ -458,12 +462,12 @@ def test_a_server_that_is_gone_under_way(
     """What was computed is kept, and written when the server is there again."""
     mapper = Mapper(how, open_cache(server.url))
     mapper.during[3] = server.kill
-    for last in (50, 40):
+    for last in (50, 30, 40):
         with pytest.raises(StoreError, match="Connection") as raised:
             mapper.map(range(last))
         assert raised.value.__cause__ is not None
         assert mapper.computed() == list(range(30))
-        assert mapper.map(range(30)) == naive(range(30))
+        assert mapper.map(range(20)) == naive(range(20))
     server.start()
     assert mapper.map(range(40)) == naive(range(40))
     assert mapper.computed() == list(range(40))
@@ -485,7 +489,11 @@ def test_going_on_without_a_server(
     assert mapper.computed() == list(range(50))
     assert caplog.text.count("goes on without its store") == 1
     server.start()
-    assert mapper.map(range(50, 60)) == naive(range(50, 60))
     again = Mapper(how, open_cache(server.url))
-    assert again.map(range(50, 60)) == naive(range(50, 60))
-    assert again.batches == []
+    first = 100
+    while again.batches or first == 100:  # at first it is left alone for a while
+        again.batches.clear()
+        mapper.map(range(first, first + 10))
+        assert again.map(range(first, first + 10)) == naive(range(first, first + 10))
+        first += 10
+        time.sleep(0.05)

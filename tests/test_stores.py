@@ -60,6 +60,7 @@ class _Memory:
         self.values: dict[tuple[str, bytes], _Value] = {}
         self.claims: dict[tuple[str, bytes], Claimant] = {}
         self.leases: dict[str, float] = {}
+        self.doubts: dict[str, float] = {}  # since when a lease is doubted
 
 
 class _DictStore(Store):
@@ -99,13 +100,18 @@ class _SharedDictStore(_DictStore, SharedStore):
         self.lease = lease
 
     def holds(self, process: str) -> bool:
-        return self.memory.leases.get(process, 0.0) > time.monotonic()
+        now = time.monotonic()
+        end = self.memory.leases.get(process, 0.0)
+        if now < end - self.lease / 2:
+            return True
+        since = self.memory.doubts.setdefault(process, now)
+        return now < max(end, since + self.lease / 2)
 
     def claim_many(
         self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
     ) -> Claims:
         with self.memory.lock:
-            self.heartbeat(claimant.process)
+            self.heartbeat(namespace, claimant.process)
             claims = Claims(self.get_many(namespace, keys), [], [])
             for key in keys:
                 holder = self.memory.claims.get((namespace, key))
@@ -128,15 +134,21 @@ class _SharedDictStore(_DictStore, SharedStore):
             self.release_many(namespace, list(values), claimant)
             return earlier
 
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        with self.memory.lock:
+            there = self.get_many(namespace, list(values))
+            self.delete_many(namespace, [key for key in there if there[key] == values[key]])
+
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         with self.memory.lock:
             for key in keys:
                 if self.memory.claims.get((namespace, key)) == claimant:
                     del self.memory.claims[namespace, key]
 
-    def heartbeat(self, process: str) -> None:
+    def heartbeat(self, namespace: str, process: str) -> None:
         with self.memory.lock:
             self.memory.leases[process] = time.monotonic() + self.lease
+            self.memory.doubts.pop(process, None)
 
 
 class TestDictStore(StoreContract):
@@ -192,8 +204,20 @@ class _LeaseForever(_SharedDictStore):
         return True
 
 
+class _NobodyDoubts(_SharedDictStore):
+    def holds(self, process: str) -> bool:
+        return self.memory.leases.get(process, 0.0) > time.monotonic()
+
+
+class _DoubtsStay(_SharedDictStore):
+    def heartbeat(self, namespace: str, process: str) -> None:
+        doubts = self.memory.doubts.copy()
+        super().heartbeat(namespace, process)
+        self.memory.doubts.update(doubts)
+
+
 class _NothingRenews(_SharedDictStore):
-    def heartbeat(self, process: str) -> None:
+    def heartbeat(self, namespace: str, process: str) -> None:
         self.memory.leases.setdefault(process, time.monotonic() + self.lease)
 
 
@@ -201,10 +225,10 @@ class _OnlyClaimsRenew(_SharedDictStore):
     def claim_many(
         self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
     ) -> Claims:
-        super().heartbeat(claimant.process)
+        super().heartbeat(namespace, claimant.process)
         return super().claim_many(namespace, keys, claimant, limit)
 
-    def heartbeat(self, process: str) -> None:
+    def heartbeat(self, namespace: str, process: str) -> None:
         pass
 
 
@@ -264,6 +288,23 @@ class _OnlyClaimantsPublish(_SharedDictStore):
             if self.memory.claims.get((namespace, key)) == claimant
         }
         return super().publish_many(namespace, mine, claimant, ttl)
+
+
+class _DiscardsAll(_SharedDictStore):
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        self.delete_many(namespace, list(values))
+
+
+class _DiscardsNothing(_SharedDictStore):
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        pass
+
+
+class _DiscardsInTwoSteps(_SharedDictStore):
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        there = self.get_many(namespace, list(values))
+        time.sleep(0.001)  # somebody else's turn
+        self.delete_many(namespace, [key for key in there if there[key] == values[key]])
 
 
 class _EmptyIsMissing(_SharedDictStore):
@@ -370,6 +411,9 @@ class _TwoSteps(_SharedDictStore):
         (_ClaimsForgotten, "test_claims_hold_for_every_handle"),
         (_LeaseForever, "test_a_dead_process_is_taken_over_from"),
         (_LeaseForever, "test_a_heartbeat_keeps_claims"),
+        (_NobodyDoubts, "test_a_lease_is_doubted_before_it_ends"),
+        (_DoubtsStay, "test_a_lease_is_doubted_before_it_ends"),
+        (_LeaseForever, "test_a_lease_is_doubted_before_it_ends"),
         (_NothingRenews, "test_a_heartbeat_keeps_claims"),
         (_NothingRenews, "test_claiming_renews_the_lease"),
         (_OnlyClaimsRenew, "test_a_heartbeat_keeps_claims"),
@@ -380,6 +424,9 @@ class _TwoSteps(_SharedDictStore):
         (_LateWriterNotTold, "test_the_first_published_value_wins"),
         (_ClaimsOutlivePublishing, "test_a_late_writers_claims_end"),
         (_OnlyClaimantsPublish, "test_one_thought_dead_publishes"),
+        (_DiscardsAll, "test_discarding"),
+        (_DiscardsNothing, "test_discarding"),
+        (_DiscardsInTwoSteps, "test_discarding_takes_nothing_new"),
         (_EmptyIsMissing, "test_values_are_any_bytes"),
         (_NamespacesFolded, "test_namespaces_are_apart"),
         (_EverythingDeleted, "test_deleting_in_one_namespace"),

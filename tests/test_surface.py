@@ -123,10 +123,15 @@ def test_both_faces_are_alike() -> None:
 # Every room with those that it may import from: only what stands above it.
 ROOMS = [
     "_errors",
+    "_messages",
+    "_forks",
+    "_alive",
+    "_keys",
     "_statistics",
     "_store",
     "_digests",
     "_plain",
+    "_sameness",
     "_codecs",
     "_loops",
     "_plan",
@@ -137,6 +142,8 @@ ROOMS = [
     "_values",
     "_table",
     "_leases",
+    "_fuse",
+    "_workers",
     "_durable",
     "_cache",
     "_caller",
@@ -183,8 +190,8 @@ def test_imports_run_downwards_only() -> None:
         assert imported(room) <= set(ROOMS[:number]), room
     assert not imported("_async") & {"_portal"}
     assert not imported("_portal") & {"_engine", "_async"}
-    assert imported("stores") == {"_errors", "_store"}
-    assert imported("testing") == {"_store"}
+    assert imported("stores") <= {"_alive", "_errors", "_messages", "_store"}
+    assert imported("testing") <= {"_store"}
 
 
 def test_who_knows_of_tasks() -> None:
@@ -195,7 +202,7 @@ def test_who_knows_of_tasks() -> None:
         source = (files("batchproxy") / f"{room}.py").read_text()
         assert "import anyio" not in source, room
         assert "from anyio" not in source, room
-        assert "await " not in ast.unparse(ast.parse(source)).replace('"""', ""), room
+        assert not any(isinstance(node, ast.Await) for node in ast.walk(ast.parse(source))), room
 
 
 def test_importing_is_light() -> None:

@@ -6,17 +6,18 @@ Ctrl-C, exit and fork need processes of their own: see test_processes.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
+import gc
 import importlib.util
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from tools import Calls, naive, settle
+from anyio.lowlevel import checkpoint
+from tools import Calls, naive, settle, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -107,15 +109,6 @@ class SyncCalls:
 
 def never(items: list[Any]) -> list[str]:
     raise AssertionError(f"called with {items}, which another call was computing")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something that another thread is about to do, and that tells nobody."""
-    for _ in range(30_000):
-        if condition():
-            return
-        time.sleep(0.001)
-    raise AssertionError("this never happens")
 
 
 def passed(gate: threading.Event) -> None:
@@ -355,6 +348,109 @@ def test_whatever_the_function_raises_harms_nobody(
     assert_idle(proxy)
 
 
+class Custom(BaseException):
+    """Of no known kind."""
+
+
+@both
+@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KeyError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        StopAsyncIteration,
+        Custom,
+        asyncio.CancelledError,
+        concurrent.futures.CancelledError,
+    ],
+)
+def test_whatever_an_asynchronous_function_raises_harms_nobody(
+    backend: Backend, batch_size: int | None, kind: type[BaseException]
+) -> None:
+    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
+    error = kind("raised by the function")
+
+    async def fetch(items: list[int]) -> list[str]:
+        await checkpoint()
+        raise error
+
+    with bystander_in(backend):
+        with pytest.raises(kind) as caught:
+            map_in_portal(backend, batch_size, fetch)
+        assert caught.value is error
+
+
+@pytest.mark.needs_trio
+def test_an_old_cancellation_of_trio_harms_nobody() -> None:
+    """Nor does one that a function has kept from a scope of its own, and raises later."""
+    import trio
+
+    kept: list[BaseException] = []
+
+    async def fetch(items: list[int]) -> list[str]:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await checkpoint()
+            except BaseException as error:
+                kept.append(error)
+                raise
+        raise kept[0]
+
+    with bystander_in("trio"):
+        with pytest.raises(trio.Cancelled) as caught:
+            map_in_portal("trio", None, fetch)
+        assert caught.value is kept[0]
+
+
+def test_a_function_that_cancels_the_task_it_runs_in() -> None:
+    """Its caller gets a PortalError, which says that this may have happened."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await checkpoint()
+        raise AssertionError("it was cancelled")
+
+    with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
+        map_in_portal("asyncio", None, fetch)
+
+
+@contextmanager
+def bystander_in(backend: Backend) -> Iterator[None]:
+    """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    calls = SyncCalls(gated=True)
+    bystander = Thread(proxy.map, [10], calls)
+    until(lambda: calls.running)
+    portal = _portal._portals[backend]
+    yield
+    calls.open()
+    assert bystander.outcome() == ["10"]
+    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert _portal._portals[backend] is portal
+    assert not portal.dead
+    assert_idle(proxy)
+
+
+def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
+    """Map with an asynchronous `function` as the command does; it must leave nothing behind."""
+    proxy = AsyncBatchingMapProxy[int, str](batch_size, 3)
+
+    async def in_loop() -> None:
+        await proxy.map([1, 2, 3], function)
+
+    try:
+        _portal.PortalCall(_portal.get_portal(backend)).run(in_loop)
+    finally:
+        now = proxy.statistics()
+        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+
+
 @both
 @modes
 def test_waiters_take_over_after_a_base_exception(
@@ -394,8 +490,12 @@ def test_workers_still_running_are_waited_for(backend: Backend, kind: type[BaseE
         passed(gate)
         return naive(items)
 
+    def the_failed_call_has_ended() -> bool:
+        now = proxy.statistics()
+        return (now.calls, now.in_flight) == (3, 2)  # not before the third has even begun
+
     caller = Thread(proxy.map, [1, 2, 3, 4, 5], fail_first)
-    until(lambda: proxy.statistics().in_flight == 2)  # the failed call has ended
+    until(the_failed_call_has_ended)
     assert caller.is_alive()
     gate.set()
     assert caller.outcome() is boom
@@ -455,7 +555,9 @@ def test_a_worker_thread_that_cannot_start(
         raise refused
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
-    assert Thread(proxy.map, [1], never).outcome() is refused
+    outcome = Thread(proxy.map, [1], never).outcome()
+    assert type(outcome) is PortalError
+    assert outcome.__cause__ is refused
     monkeypatch.undo()
     bystanders.open()
     assert bystander.outcome() == ["10"]
@@ -870,6 +972,7 @@ def test_a_portal_that_dies(backend: Backend, how: str) -> None:
     assert is_gone(portal)
     calls.open()
     assert type(owner.outcome()) is PortalError
+    gc.collect()  # of a loop that could not end in order this closes the coroutines
     assert_idle(proxy)
     assert Thread(proxy.map, [1, 2], SyncCalls()).outcome() == ["1", "2"]
     assert _portal._portals[backend] is not portal
@@ -927,6 +1030,27 @@ def test_a_portal_that_cannot_start(backend: Backend, monkeypatch: pytest.Monkey
     assert isinstance(Thread(proxy.map, [1], never).outcome(), PortalError)
     monkeypatch.undo()
     assert Thread(proxy.map, [1], SyncCalls()).outcome() == ["1"]
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_thread_that_cannot_start(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system refuses the portal its thread, its caller is told; the next map() works."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    refused = RuntimeError("can't start new thread")
+
+    def refuse(thread: threading.Thread) -> None:
+        raise refused
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(PortalError, match="no thread could be started") as caught:
+        proxy.map([1], never)
+    assert caught.value.__cause__ is refused
+    monkeypatch.undo()
+    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert_idle(proxy)
 
 
 @both

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
+import gc
 import selectors
+import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any
 
@@ -12,11 +17,51 @@ from anyio.lowlevel import checkpoint
 
 from batchproxy import AsyncBatchingMapProxy, _digests, _rings
 
+FREE_THREADED = "free-threading" in sys.version
+"""Whether Python was built to run without a GIL, whether or not it has one now.
+
+There an object whose last reference is dropped by another thread than the one that made it is freed
+when the latter runs next, which may be much later if it waits for something, or by the collector;
+what that object had, and a third thread has made, at the next opportunity.
+"""
+
+
+def collect() -> None:
+    """Run the collector; in a free-threaded build as often as it may take, for the reason above."""
+    for _ in range(20 if FREE_THREADED else 1):
+        gc.collect()
+
 
 async def settle(ticks: int = 30) -> None:
     """Let every task run until it waits for something. (No thread or timer takes part.)"""
     for _ in range(ticks):
         await checkpoint()
+
+
+def _never() -> AssertionError:
+    """What to raise for a condition that does not come; who may be why is in what pytest shows."""
+    faulthandler.dump_traceback()
+    threads = ", ".join(f"{each.name} of {id(each):x}" for each in threading.enumerate())
+    return AssertionError(f"this never happens; there are the threads {threads}")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another thread is about to do, and that tells nobody."""
+    for _ in range(30_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise _never()
+
+
+async def happens(condition: Callable[[], object]) -> None:
+    """As `until`, where the event loop has to go on. In real time: threads know no other."""
+    for _ in range(30_000):
+        if condition():
+            return
+        await checkpoint()
+        time.sleep(0.001)  # noqa: ASYNC251 - there is nothing else for the loop to do
+    raise _never()
 
 
 def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:

@@ -6,15 +6,14 @@ import inspect
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
-from weakref import ref
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from ._cache import Cache
-from ._caller import Caller, innermost
-from ._engine import Engine
+from ._caller import Caller, Nest, innermost
+from ._engine import Engine, unpicklable
 from ._errors import AnswerTypeError
 from ._flights import Flight
 from ._loops import running_loop
@@ -115,8 +114,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             items: Any iterable of items; it is read once, before anything else happens.
             map_func: Any async callable. It is given a list of distinct items, and answers with as
                 many results in the same order (a list, tuple, array, Series: anything sized and
-                indexable), or with a mapping from key to result (further entries are ignored). An
-                `Exception` instance among the results is the failure of that one item.
+                indexable), or with a mapping from key to result (further entries are ignored); if
+                there is a ``key=`` and the mapping lacks a key, it may be one from item to result.
+                An `Exception` instance among the results is the failure of that one item.
             return_exceptions: If true, failed items hold their exception in the list, every batch
                 is called, and nothing is raised for them, as in `asyncio.gather`.
             progress: True for a bar (it needs the extra ``progress``), or a plain function that is
@@ -124,7 +124,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 `map_func`. If it raises, that is logged, and it is not called again.
 
         Returns:
-            A new list as long as `items`.
+            A new list as long as `items`. The results in it are the objects that `map_func` gave,
+            and shared with everybody who asks for the same keys.
 
         Raises:
             Exception: What `map_func` raised: that very object, never in a group. The first failing
@@ -136,8 +137,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             CircularWaitError: This ``map()`` would wait for itself: it was called, directly or not,
                 by the very call that computes what it asks for.
             ClosedError: The proxy is closed.
-            StoreError: The store of the cache failed. What had been computed stays in memory, and
-                is written when the store works again.
+            StoreError: The store of the cache failed. What could not be written is kept, and is
+                written for the next who asks for it.
             TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
                 `map_func` cannot be called, `progress` is no bool or plain function, or a key is of
                 a type that a store cannot have.
@@ -149,7 +150,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         Cancellation: A cancelled caller leaves at once. Its running calls are cancelled and their
         keys released, and others who wait for those keys compute them anew. Finished batches stay
         cached. Cancelling one who waits for another's call disturbs nobody. Where there is a
-        store, results that are being written are still written.
+        store, results that have come are written all the same.
 
         Threads: May be called in any event loop, also in several at once; from a synchronous thread
         through a portal: ``portal.call(proxy.map, items, map_func)``. `map_func` runs in the
@@ -224,6 +225,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         """What this proxy has done so far, in all event loops together. No checkpoint."""
         return self._engine.statistics()
 
+    def __reduce__(self) -> Any:
+        raise unpicklable(self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
 
@@ -234,7 +238,8 @@ class _InTask(Caller):
     __slots__ = ()
 
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
-        innermost.set((ref(flight), self.nest))  # until the next call, or the end of the map()
+        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
+        del flight  # as `Plan.forget`
         answer = self.map_func(items)
         if not hasattr(type(answer), "__await__") and not inspect.isawaitable(answer):
             raise AnswerTypeError(

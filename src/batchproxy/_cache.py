@@ -10,11 +10,15 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from ._codecs import Codec
 from ._durable import Durable
-from ._store import SharedStore, Store
+from ._keys import unequal
+from ._messages import short
+from ._store import SharedStore, Store, check_seconds
 from ._table import Table
 from ._values import Bounded, Expiring, Mapped, Unbounded
 
 T = TypeVar("T")
+
+_NAMESPACE = 1_000  # characters; it is shown in lists, and is in the name of each key on a server
 
 
 class Cache(Generic[T]):
@@ -25,7 +29,10 @@ class Cache(Generic[T]):
     used from. A cache belongs to one question: give each ``map_func`` a cache of its own.
 
     Calls under way never count towards `max_size`, and nothing that the cache forgets is lost to a
-    ``map()`` already waiting for it: a bound costs recomputations, never answers.
+    ``map()`` already waiting for it: a bound costs recomputations, never answers. Values are given
+    out as they are, not as copies: everybody who asks for a key gets the same object. Nothing is
+    kept for a key that is not equal to itself, such as NaN, or for a tuple with one in it. A cache
+    is true, also when it is empty.
 
     With a `store` the results outlive the process. Memory stays in front: what is missing there is
     looked up in the store, in bulk, and every batch is written before anybody is told of its
@@ -49,15 +56,17 @@ class Cache(Generic[T]):
         codec: How values become bytes; by default bytes, text, JSON and NumPy arrays do, and others
             are refused. See `batchproxy.codecs`.
         on_store_error: ``"raise"`` (the default): a store that fails ends the ``map()`` with a
-            `StoreError`; what had been computed stays in memory, and is written with the next batch
-            for which the store works. ``"continue"``: it is logged once, and ``map()`` computes
-            without it.
+            `StoreError`; what could not be written is kept, and is written for whoever asks for
+            it, and with the next batch for which the store works. ``"continue"``: that is logged,
+            and ``map()`` computes without the store, which is left alone for a while: for a pause
+            that grows from one second to thirty.
 
     Raises:
         TypeError: `max_size` is no integer, `ttl` no number, `store` no `Store`, `namespace` no
             text, or `codec` no `Codec`.
-        ValueError: `max_size` or `ttl` is negative, `ttl` is NaN, a store has no namespace, or
-            there is something for a store and none is given.
+        ValueError: `max_size` or `ttl` is negative, `ttl` is NaN, a store has no namespace, or one
+            that is too long or cannot be printed, `on_store_error` is neither of the two, the tag
+            of `codec` is none, or there is something for a store and none is given.
 
     Threads: every method may be called from any thread; none is a checkpoint or blocks, except as
     long as another thread is inside one. With a store, `prime`, `invalidate`, `clear` and `close`
@@ -80,7 +89,9 @@ class Cache(Generic[T]):
         self._table = Table(values if ttl is None else Expiring(values, ttl))
         self._durable: Durable | None = None
         if store is not None and namespace is not None:
-            self._durable = Durable(store, namespace, codec, ttl, on_store_error)
+            self._durable = Durable(
+                store, namespace, codec, ttl, on_store_error, self._table.flights
+            )
 
     @classmethod
     def _over(cls, mapping: MutableMapping[Any, T]) -> Cache[T]:
@@ -98,10 +109,11 @@ class Cache(Generic[T]):
         a call get its result, but everybody else the primed one.
 
         Args:
-            mapping: Results by key (by what ``key=`` gives, where a proxy has one).
+            mapping: Results by key (by what ``key=`` gives, where a proxy has one). Those of keys
+                that are not equal to themselves, such as NaN, are not kept.
 
         Raises:
-            TypeError: `mapping` is no mapping.
+            TypeError: `mapping` is no mapping, or a key is one that no store can have.
             ValueError: one of its values is an exception; those are never cached.
             AnswerTypeError: a value is of a type that the store cannot have.
             AnswerValueError: a value would not come back equal from the store.
@@ -109,13 +121,16 @@ class Cache(Generic[T]):
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(
-                f"prime() takes a mapping from key to result, got {type(mapping).__qualname__!r}; "
+                f"prime() takes a mapping from key to result, got {short(mapping)}; "
                 "dict(zip(keys, results)) makes one"
             )
-        answers: dict[Hashable, Any] = dict(mapping)
-        for key, value in answers.items():
+        for key, value in mapping.items():
             if isinstance(value, Exception):
-                raise ValueError(f"prime() got an exception for {key!r}: exceptions are not cached")
+                raise ValueError(
+                    f"prime() got an exception for {short(key)}: exceptions are not cached"
+                )
+        unkept = unequal(mapping)
+        answers = {key: value for key, value in mapping.items() if key not in unkept}
         if self._durable is None:
             self._table.prime(answers)
             return
@@ -141,16 +156,24 @@ class Cache(Generic[T]):
             keys: Any iterable of keys; those that are not cached are no error.
 
         Raises:
-            TypeError: `keys` is a single string or bytes object, or no iterable; or a key is one
-                that no store can have, in which case nothing is forgotten.
+            TypeError: `keys` is a single string or bytes object, or no iterable; or a key is not
+                hashable, or one that no store can have. Nothing is forgotten then.
             StoreError: the store failed; it is not known what it still has.
         """
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
             raise TypeError(
-                f"invalidate() takes an iterable of keys, got the {type(keys).__qualname__} "
-                f"{keys!r}; put a single key into a list: invalidate([{keys!r}])"
+                f"invalidate() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
+                f"single key into a list: invalidate([{short(keys)}])"
             )
         keys = list(keys)
+        try:
+            unkept = unequal(dict.fromkeys(keys))
+        except TypeError:
+            raise TypeError(
+                "invalidate() takes keys, got something that is not hashable among them; the key "
+                "of an item is what key= gives for it"
+            ) from None
+        keys = [key for key in keys if key not in unkept]
         if self._durable is None:
             self._table.invalidate(keys)
             return
@@ -181,8 +204,10 @@ class Cache(Generic[T]):
     def close(self) -> None:
         """Close the store, if there is one; deletes nothing. Closing twice is fine.
 
-        Results that could not be written are written first, if that is possible now, and claims of
-        calls that were given up are released, for which it waits a second at most.
+        What is being written is waited for, ten seconds at most; results that could not be written
+        are written, if that is possible now, else how many were not is logged; and claims of calls
+        that were given up are released, for which it waits a second at most. It may be called in an
+        `atexit` handler.
         """
         if self._durable is not None:
             self._durable.close()
@@ -197,6 +222,17 @@ class Cache(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __bool__(self) -> bool:
+        """True, also for an empty cache."""
+        return True
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__qualname__} cannot be pickled or copied: it has the calls under way, "
+            "which belong to this process. Make it in each process; to share results between them, "
+            "give it a store: Cache(store=SQLiteStore(path), namespace=name)"
+        )
 
     def __len__(self) -> int:
         """The number of values in memory; calls under way do not count, nor does the store."""
@@ -216,37 +252,59 @@ class Cache(Generic[T]):
 def _check_bounds(max_size: object, ttl: object) -> None:
     if max_size is not None:
         if isinstance(max_size, bool) or not isinstance(max_size, int):
-            raise TypeError(f"max_size must be an integer or None, got {max_size!r}")
+            raise TypeError(f"max_size must be an integer or None, got {short(max_size)}")
         if max_size < 0:
-            raise ValueError(f"max_size must be 0 or more, or None for no bound, got {max_size}")
+            raise ValueError(
+                f"max_size must be 0 or more, or None for no bound, got {short(max_size)}"
+            )
     if ttl is not None:
         if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-            raise TypeError(f"ttl must be a number of seconds or None, got {ttl!r}")
+            raise TypeError(f"ttl must be a number of seconds or None, got {short(ttl)}")
         if ttl < 0 or math.isnan(ttl):
-            raise ValueError(f"ttl must be 0 seconds or more, or None for no end, got {ttl}")
+            raise ValueError(f"ttl must be 0 seconds or more, or None for no end, got {short(ttl)}")
 
 
 def _check_store(store: object, namespace: object, codec: object, on_store_error: object) -> None:
     if on_store_error not in ("raise", "continue"):
-        raise ValueError(f"on_store_error must be 'raise' or 'continue', got {on_store_error!r}")
+        raise ValueError(
+            f"on_store_error must be 'raise' or 'continue', got {short(on_store_error)}"
+        )
     if codec is not None and not isinstance(codec, Codec):
-        raise TypeError(f"codec must be a batchproxy.codecs.Codec, got {codec!r}")
+        raise TypeError(
+            f"codec must be an instance of a Codec, or None, got {short(codec)}; "
+            "for instance codec=batchproxy.codecs.PydanticCodec(MODEL)"
+        )
     if store is None:
         if namespace is not None or codec is not None:
             raise ValueError("namespace and codec are for a store: give store=, too")
         return
     if not isinstance(store, Store):
         raise TypeError(
-            f"store must be a batchproxy.stores.Store, such as SQLiteStore(path), got {store!r}; "
-            "a mapping can be given to a proxy, as cache="
+            "store must be a batchproxy.stores.Store, such as SQLiteStore(path), got "
+            f"{short(store)}; a mapping can be given to a proxy, as cache="
         )
-    if isinstance(store, SharedStore) and not store.lease > 0:
-        raise ValueError(f"the lease of {store!r} must be more than 0 seconds, got {store.lease!r}")
+    if isinstance(store, SharedStore):
+        check_seconds(f"the lease of {short(store)}", store.lease)
+    check_namespace(namespace)
+
+
+def check_namespace(namespace: object) -> None:
+    """Refuse what cannot be the namespace of a store.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: there is none, it cannot be printed, or is too long.
+    """
     if namespace is not None and not isinstance(namespace, str):
-        raise TypeError(f"namespace must be text, got {namespace!r}")
+        raise TypeError(f"namespace must be text, got {short(namespace)}")
     if not namespace:
         raise ValueError(
             f"a store needs a namespace, got {namespace!r}: a name for what its results are the "
             "results of, the function, the model and the version of the prompt; for example "
             "namespace='embed-v3'. Results of another namespace are never found"
+        )
+    if len(namespace) > _NAMESPACE or not namespace.isprintable():
+        raise ValueError(
+            f"namespace must be text that can be printed, of {_NAMESPACE:,} characters at most, "
+            f"got {len(namespace):,}: {short(namespace)}"
         )

@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 from weakref import ref
 
 from ._flights import Flight
 from ._plan import Plan
 from ._progress import Progress, Reporting, snapshot
+from ._progress import is_async as is_async
 
-Nest: TypeAlias = "tuple[ref[Flight], Nest | None]"
-"""The calls that some code is inside of: the innermost, and the others around it.
 
-Weak: a task that a ``map_func`` left behind must not keep the results of that call alive.
-"""
+class Nest:
+    """The calls that some code is inside of: the innermost, and the others around it.
+
+    Weak: a task that a ``map_func`` left behind must not keep the results of that call alive. And
+    links to calls that have ended are taken out: such tasks may leave others behind, without end.
+    """
+
+    __slots__ = ("flight", "outer")
+
+    def __init__(self, flight: Flight, outer: Nest | None) -> None:
+        self.flight = ref(flight)
+        self.outer = outer
+
+
+def _under_way(nest: Nest | None) -> Nest | None:
+    """The first of these whose call still runs."""
+    while nest is not None and ((flight := nest.flight()) is None or not flight.in_progress):
+        nest = nest.outer
+    return nest
+
 
 innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
+
+
+def _calls(nest: Nest | None) -> Iterator[Flight]:
+    while nest is not None:
+        if (flight := nest.flight()) is not None:
+            yield flight
+        nest = nest.outer
 
 
 class Caller(ABC):
     """Who calls ``map()``: from where, and how its `map_func` is called."""
 
-    __slots__ = ("ancestors", "blocked", "home", "loop", "map_func", "nest", "reporting")
+    __slots__ = ("blocked", "home", "loop", "map_func", "nest", "reporting")
 
     interruptible: ClassVar[bool] = True
     """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
@@ -43,22 +66,22 @@ class Caller(ABC):
         self.reporting = reporting
         self.loop = loop  # where the engine runs
         self.home = home  # where the calls of map_func run, if they are tasks
-        # The calls that this map() is nested in, the innermost first, and the link to that one.
-        self.ancestors: list[Flight] = []
-        self.nest: Nest | None = None
+        # The calls that this map() is nested in.
+        self.nest = nest = None if (inside := innermost.get()) is None else _under_way(inside)
         # What stands still until this map() returns: the event loop whose thread it holds, and the
         # call that it is nested in.
         self.blocked: list[object] = [] if holding is None else [holding]
-        nest = innermost.get()
         while nest is not None:
-            if (flight := nest[0]()) is not None:
-                self.ancestors.append(flight)
-                self.nest = self.nest or nest
-            nest = nest[1]
-        for flight in self.ancestors:
+            nest.outer = _under_way(nest.outer)
+            nest = nest.outer
+        for flight in self.around():
             if not flight.done:
                 self.blocked.append(flight)
                 break
+
+    def around(self) -> Iterable[Flight]:
+        """The calls that this ``map()`` is nested in, the innermost first."""
+        return () if self.nest is None else _calls(self.nest)
 
     @abstractmethod
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
@@ -76,10 +99,3 @@ class Caller(ABC):
     def report(self, reporting: Reporting, now: Progress) -> None:
         """Pass a snapshot on, in the thread that called ``map()``."""
         reporting(now)
-
-
-def is_async(map_func: Callable[..., object]) -> bool:
-    """Whether calling `map_func` gives what has to be awaited."""
-    return inspect.iscoroutinefunction(map_func) or inspect.iscoroutinefunction(
-        type(map_func).__call__
-    )

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from ._plain import READERS, shown, write_plain
+from ._messages import describe, short, typed
+from ._plain import READERS, write_plain
+from ._sameness import difference
 
 
 class UnreadableValue(Exception):
@@ -88,7 +90,7 @@ class PickleCodec(Codec):
         try:
             return pickle.dumps(value, 5)
         except Exception as error:  # PicklingError, AttributeError, or what a method raised
-            raise TypeError(f"{shown(value)} cannot be pickled: {error}") from error
+            raise TypeError(f"{typed(value)} cannot be pickled: {describe(error)}") from error
 
     def decode(self, data: bytes) -> Any:
         """See `Codec.decode`.
@@ -125,15 +127,34 @@ class _TypedCodec(Codec):
         try:
             data = self._write(value)
         except Exception as error:
-            raise TypeError(f"{self!r} cannot write {shown(value)}: {error}; {_REMEDY}") from error
+            raise TypeError(
+                f"{short(self)} cannot write {typed(value)}: {describe(error)}; {_REMEDY}"
+            ) from error
         try:
             back = self._read(data)
         except Exception as error:
             raise ValueError(
-                f"{self!r} could not read {shown(value)} back: {error}; {_REMEDY}"
+                f"{short(self)} could not read {typed(value)} back: {describe(error)}; {_REMEDY}"
             ) from error
-        if not _same(value, back):
-            raise ValueError(f"{self!r} would give {shown(value)} back as {shown(back)}; {_REMEDY}")
+        try:
+            differ = difference(value, back)
+            equal = differ is None and bool(value == back)
+        except Exception as error:
+            raise ValueError(
+                f"{short(self)} cannot tell whether {typed(value)} comes back as it is: "
+                f"{describe(error)}; {_REMEDY}"
+            ) from error
+        if differ is not None:
+            one, other = differ
+            inside = "" if one is value else f", in {short(value)}"
+            raise ValueError(
+                f"{short(self)} would give {typed(one)} back as {typed(other)}{inside}; {_REMEDY}"
+            )
+        if not equal:
+            raise ValueError(
+                f"{short(self)} would give {typed(value)} back as one that is not equal to it; "
+                "let its class define __eq__, as dataclasses do"
+            )
         return data
 
     def decode(self, data: bytes) -> Any:
@@ -153,7 +174,7 @@ class MsgspecCodec(_TypedCodec):
     """Values of one type as MessagePack, through msgspec (extra ``msgspec``).
 
     Each value is decoded when it is written, and refused if the result is not equal, or if its type
-    or that of something in it (as far as fields, lists, tuples and dicts go) is not the same.
+    or that of anything in it is not the same, a datetime's time zone included.
 
     Args:
         type_: What `msgspec.msgpack.Decoder` takes: a Struct, a dataclass, ``list[Struct]``, ...
@@ -180,7 +201,8 @@ class PydanticCodec(_TypedCodec):
     """Values of one type as JSON, through pydantic (extra ``pydantic``).
 
     Each value is validated when it is written, and refused if the result is not equal, or if its
-    type or that of something in it (as far as fields, lists, tuples and dicts go) is not the same.
+    type or that of anything in it is not the same; but which fields of a model were given is not
+    kept, and time zones of a fixed offset are pydantic's own afterwards.
 
     Args:
         type_: A model, or what else `pydantic.TypeAdapter` takes, such as ``list[Model]``.
@@ -206,23 +228,6 @@ class PydanticCodec(_TypedCodec):
         super().__init__(type_, write, adapter.validate_json)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether they are equal, and of the same types, as far as containers and fields go."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict):
-        return _same(list(one.items()), list(other.items()))
-    if one is other:  # an enum's member, say
-        return True
-    # A Struct of msgspec has no __dict__; models and dataclasses have.
-    names: Iterable[str] = getattr(one, "__struct_fields__", getattr(one, "__dict__", ()))
-    return bool(one == other) and all(
-        _same(getattr(one, name), getattr(other, name)) for name in names
-    )
-
-
 _BUILT_IN = {b"k": "PickleCodec", b"m": "MsgspecCodec", b"p": "PydanticCodec"}
 
 
@@ -234,17 +239,12 @@ class Codecs:
         self._readers = READERS
         if codec is None:
             return
-        if not isinstance(codec, Codec):
-            raise TypeError(
-                f"codec must be an instance of a Codec, or None, got {codec!r}; "
-                "for instance codec=batchproxy.codecs.PydanticCodec(MODEL)"
-            )
         tag = codec.tag
         if not isinstance(tag, bytes) or len(tag) != 1:
-            raise ValueError(f"the tag of a codec is one byte, such as b'A', got {tag!r}")
+            raise ValueError(f"the tag of a codec is one byte, such as b'A', got {short(tag)}")
         if tag.islower() and not isinstance(codec, PickleCodec | _TypedCodec):
             raise ValueError(
-                f"the tag {tag!r} of {codec!r} is reserved, as all lower-case letters are; "
+                f"the tag {tag!r} of {short(codec)} is reserved, as all lower-case letters are; "
                 f"take another byte, such as {tag.upper()!r}"
             )
         self._readers = {**READERS, tag: codec.decode}
@@ -262,7 +262,7 @@ class Codecs:
             return write_plain(value)
         data = codec.encode(value)
         if not isinstance(data, bytes):
-            raise TypeError(f"{codec!r}.encode() must give bytes, got {shown(data)}")
+            raise TypeError(f"{short(codec)}.encode() must give bytes, got {typed(data)}")
         return codec.tag + data
 
     def loads(self, data: bytes) -> Any:
@@ -277,12 +277,11 @@ class Codecs:
             writer = _BUILT_IN.get(tag, "an unknown codec")
             raise UnreadableValue(
                 f"its tag is {tag!r}, it was written by {writer}; this cache has "
-                f"{'no codec' if self._codec is None else repr(self._codec)}"
+                f"{'no codec' if self._codec is None else short(self._codec)}"
             )
         try:
             return reader(data[1:])
         except Exception as error:
             raise UnreadableValue(
-                f"the {len(data)} bytes with the tag {tag!r} cannot be read: "
-                f"{type(error).__qualname__}: {error}"
+                f"the {len(data)} bytes with the tag {tag!r} cannot be read: {describe(error)}"
             ) from error

@@ -3,22 +3,37 @@
 They are written to files that outlive the process, so nothing in them may depend on it: no `hash`,
 no `repr`, no pickle. What is digested is
 
-- of None, a bool, int, float, str or bytes a byte that names the type, then the value;
+- of all but a tuple a byte that names the type, then the value, in such a form that equal values
+  of one type have one: Decimals without zeros at the end, times without their `fold`, and those
+  with a time zone in UTC. Of NumPy's scalars it is that of the Python value that they stand for;
 - of a tuple ``(``, then all that is in it, in the order in which one reads it: for a tuple ``(``,
   its length and ``:``; for everything else the number of bytes, ``:`` and the bytes as above.
 
-Numbers are hexadecimal. The tests have examples.
+Numbers are hexadecimal, but for Decimals. The tests have examples.
 """
 
 from __future__ import annotations
 
-import reprlib
+import math
 import struct
-from collections.abc import Hashable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from hashlib import blake2b
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+from ._messages import short, typed
 
 SIZE = 20  # bytes; of 10**15 keys two have the same digest with a probability of 10**-18
-_SUPPORTED = "None, a bool, int, float, str, bytes or a tuple of these"
+_POSSIBLE = (
+    "None, a bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal, UUID, a NumPy "
+    "scalar that stands for one of these, or a tuple of these"
+)
 
 # To copy an object that has seen the first byte is faster than to make one.
 _INT = blake2b(b"i", digest_size=SIZE)
@@ -29,8 +44,9 @@ def digests(keys: Sequence[Hashable]) -> list[bytes]:
     """What `keys` are called in a store, in their order: `SIZE` bytes each.
 
     Args:
-        keys: Each is None, a bool, int, float, str, bytes or a tuple of these: of exactly these
-            types, not of their subclasses.
+        keys: Each is None, a bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal
+            or UUID, of exactly these types, not of their subclasses; or a scalar of NumPy that
+            stands for one; or a tuple of these.
 
     Raises:
         TypeError: a key is of another type, or something in it is.
@@ -53,30 +69,6 @@ def digests(keys: Sequence[Hashable]) -> list[bytes]:
     return found
 
 
-def _tagged(part: object, key: object) -> bytes:
-    """A byte for the type, then the value, of a `part` of `key` that is no tuple."""
-    if type(part) is str:
-        return b"s" + part.encode("utf-8", "surrogatepass")
-    if type(part) is int:
-        return b"i%x" % part
-    if part is None:
-        return b"n"
-    if type(part) is bool:
-        return b"?1" if part else b"?0"
-    if type(part) is bytes:
-        return b"b" + part
-    if type(part) is float and part == part:
-        return b"f" + struct.pack(">d", part + 0.0)  # -0.0 equals 0.0, and becomes it
-    inside = "" if part is key else f" in {reprlib.repr(key)}"
-    if type(part) is float:
-        raise ValueError(f"a key in a store cannot be NaN{inside}: it would never be found again")
-    raise TypeError(
-        f"a key in a store is {_SUPPORTED}, got {reprlib.repr(part)} of type "
-        f"{type(part).__qualname__!r}{inside}; give the proxy key= with a function from an item to "
-        "such a key, for instance key=lambda item: item.id"
-    )
-
-
 def _flat(key: tuple[object, ...]) -> bytes:
     pieces = [b"("]
     rest: list[object] = [key]
@@ -89,3 +81,120 @@ def _flat(key: tuple[object, ...]) -> bytes:
             piece = _tagged(part, key)
             pieces += (b"%x:" % len(piece), piece)
     return b"".join(pieces)
+
+
+def _tagged(part: object, key: object) -> bytes:
+    """A byte for the type, then the value, of a `part` of `key` that is no tuple."""
+    form = _FORMS.get(type(part))
+    if form is None:
+        part = _python_value(part)
+        form = _FORMS.get(type(part))
+    if form is not None and (tagged := form(part)):
+        return tagged
+    inside = "" if part is key else f" in {short(key)}"
+    if form is not None:
+        raise ValueError(f"a key in a store cannot be NaN{inside}: it would never be found again")
+    raise TypeError(
+        f"a key in a store is {_POSSIBLE}, got {typed(part)}{inside}; give the proxy key= with a "
+        f"function from an item to such a key, for instance key=lambda item: item.id{_hint(part)}"
+    )
+
+
+def _float(number: float) -> bytes:
+    if number != number:
+        return b""
+    return b"f" + struct.pack(">d", number + 0.0)  # -0.0 equals 0.0, and becomes it
+
+
+def _decimal(number: Decimal) -> bytes:
+    if number.is_nan():
+        return b""
+    if number.is_infinite():
+        return b"m-inf" if number < 0 else b"minf"
+    # Not normalize(), which rounds to the precision of the moment.
+    sign, all_digits, exponent = number.as_tuple()
+    digits = "".join(map(str, all_digits)).rstrip("0")
+    if not digits:
+        return b"m0"
+    assert type(exponent) is int
+    zeros = len(all_digits) - len(digits)
+    return f"m{'-' * sign}{digits}e{exponent + zeros}".encode()
+
+
+def _datetime(moment: datetime) -> bytes:
+    wall = moment.replace(tzinfo=None) - datetime.min
+    early, late = (moment.replace(fold=fold).utcoffset() for fold in (0, 1))
+    if early is None or late is None:
+        return b"w%x" % _microseconds(wall)
+    # An hour that a clock shows twice equals, in its own zone, itself, and no time in another.
+    twice = b"" if late == early else b",%x" % _microseconds(wall - late)
+    return b"a%x%b" % (_microseconds(wall - early), twice)
+
+
+def _time(clock: time) -> bytes:
+    wall = timedelta(0, clock.second, clock.microsecond, 0, clock.minute, clock.hour)
+    offset = clock.utcoffset()
+    if offset is None:
+        return b"t%x" % _microseconds(wall)
+    return b"o%x" % _microseconds(wall - offset)
+
+
+def _microseconds(duration: timedelta) -> int:
+    return duration // timedelta.resolution
+
+
+# By the exact type. A form is empty if the value equals nothing, not even itself.
+_FORMS: dict[type, Callable[[Any], bytes]] = {
+    str: lambda text: b"s" + text.encode("utf-8", "surrogatepass"),
+    int: lambda number: b"i%x" % number,
+    NoneType: lambda _: b"n",
+    bool: lambda truth: b"?1" if truth else b"?0",
+    bytes: lambda data: b"b" + data,
+    float: _float,
+    date: lambda day: b"d%x" % day.toordinal(),
+    datetime: _datetime,
+    time: _time,
+    timedelta: lambda duration: b"l%x" % _microseconds(duration),
+    Decimal: _decimal,
+    UUID: lambda number: b"u" + number.bytes,
+}
+
+_PLAIN = frozenset({str, int, float, bytes, tuple})  # of these, Python makes one of a subclass
+
+
+def _python_value(part: object) -> object:
+    """What a scalar of NumPy stands for; everything else, and what stands for nothing, as it is."""
+    numpy = sys.modules.get("numpy")  # nobody has made a scalar without it
+    if numpy is None or type(part).__module__ != "numpy" or not isinstance(part, numpy.generic):
+        return part
+    scalar: Any = part
+    kind = scalar.dtype.kind
+    if kind == "U":
+        return str.__str__(scalar)
+    if kind == "S":
+        return bytes(scalar)
+    if kind not in "mM":  # void becomes bytes or a tuple, which it equals not
+        return part if kind == "V" else scalar.item()
+    if scalar != scalar:  # NaT
+        return math.nan
+    unit, _ = numpy.datetime_data(scalar.dtype)
+    if unit in ("ns", "ps", "fs", "as"):  # finer than Python's
+        rounded = scalar.astype(f"{kind}8[us]")
+        scalar = rounded if rounded == scalar else scalar
+    value = scalar.item()
+    return part if type(value) is int else value  # that is a number of units, and no time
+
+
+def _hint(part: object) -> str:
+    """How some of the types that are refused become one that is not."""
+    kind = type(part)
+    if isinstance(part, Enum):
+        return ", or take the .value of an Enum's member"
+    if is_dataclass(kind):
+        return ", or take dataclasses.astuple(...) of a dataclass"
+    if isinstance(part, frozenset):
+        return ", or take tuple(sorted(...)) of a set"
+    if kind.__module__ == "numpy":
+        return ", or take str(...) of it"
+    base = next((base for base in kind.__mro__ if base in _PLAIN), None)
+    return f", or take {base.__name__}(...) of it" if base else ""

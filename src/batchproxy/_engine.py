@@ -1,4 +1,4 @@
-"""The one room that awaits: claim → call under a slot → settle → deliver.
+"""The one room that decides what is awaited: claim → call under a slot → settle → deliver.
 
 Both proxies run this. What differs between them, how a ``map_func`` is called, is handed in as a
 `Caller`. All state is in `Plan`, `Flight` and `Table`, changed by plain methods; whatever happens
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from . import _rings
 from ._cache import Cache
@@ -22,7 +22,8 @@ from ._caller import Caller
 from ._errors import ClosedError
 from ._flights import Flight
 from ._loops import is_being_cancelled, is_cancellation, post
-from ._plan import Failure, Plan, StoreFailure, check_answer, failures_in, listed, unhashable
+from ._messages import short
+from ._plan import Failure, Plan, check_answer, check_hashable, failures_in, listed
 from ._progress import Progress, Reporting
 from ._slots import Slots
 from ._statistics import Statistics
@@ -43,15 +44,15 @@ class Engine:
         if max_concurrency is not None:
             _check_integer("max_concurrency", max_concurrency, "an integer of 1 or more")
             if max_concurrency < 1:
-                raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency}")
+                raise ValueError(f"max_concurrency must be 1 or more, got {short(max_concurrency)}")
         if key is not None and not callable(key):
-            raise TypeError(f"key must be a function from item to key, got {key!r}")
+            raise TypeError(f"key must be a function from item to key, got {short(key)}")
         if cache is None:
             cache = Cache()
         elif isinstance(cache, MutableMapping):
             cache = Cache._over(cache)
         elif not isinstance(cache, Cache):
-            raise TypeError(f"cache must be a Cache or a mutable mapping, got {cache!r}")
+            raise TypeError(f"cache must be a Cache or a mutable mapping, got {short(cache)}")
         self.batch_size = batch_size
         self._size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
         self.max_concurrency = max_concurrency
@@ -83,7 +84,7 @@ class Engine:
             self._add_up()
             calls = self._calls
             # A copy, since flights leave without the lock. After a fork none is under way.
-            running = sum(not flight.done for flight in tuple(self._running))
+            running = sum(not flight.done for flight in self._running.copy())
             return Statistics(
                 maps=self._maps,
                 items=self._items,
@@ -129,13 +130,12 @@ class Engine:
                 return answers
             plan = Plan(items, keys, keep_failures=keep_failures)
         except TypeError:
-            if (error := unhashable(keys, has_key=self._key is not None)) is None:
-                raise
-            raise error from None
+            check_hashable(keys, has_key=self._key is not None)
+            raise
         if not callable(map_func):
             raise TypeError(
                 "map() takes a function from a list of items to their results as its second "
-                f"argument, got {map_func!r}"
+                f"argument, got {short(map_func)}"
             )
         return plan
 
@@ -145,16 +145,16 @@ class Engine:
         Raises:
             CircularWaitError: this ``map()`` would wait for itself.
         """
-        self._table.open(plan)
-        if plan.awaited:
-            _rings.check(caller.blocked, plan.awaited)
-        elif not plan.left:  # somebody was quicker
-            await checkpoint()  # the only one here
         try:
+            self._table.open(plan)
+            if plan.awaited:
+                _rings.check(caller.blocked, plan.awaited)
+            elif not plan.left:  # somebody was quicker
+                await checkpoint()  # the only one here
             if self._stored is not None:
                 plan.asking = self._stored.asking()
                 await self._read(plan, caller)
-            while True:
+            while not plan.over:
                 caller.tell(plan)
                 if plan.left > self._size and self._most_tasks > 1:
                     await self._call_in_tasks(plan, caller)
@@ -168,12 +168,16 @@ class Engine:
                 plan.take_awaited()
                 if held and not plan.over:
                     await self._read_held(plan, caller)
+        except BaseException:
+            plan.forget()
+            raise
         finally:
             # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
             # asyncio does the second time. That one is on its way out; no other may stop us.
             while plan.running:
                 with suppress(KeyboardInterrupt):
                     self._release(plan, next(iter(plan.running)), caller)
+            caller.blocked.clear()  # as `Plan.forget`
 
     async def _call_in_tasks(self, plan: Plan, caller: Caller) -> None:
         """`_call_batches` in no more tasks than there are batches."""
@@ -181,17 +185,17 @@ class Engine:
         ended_by: list[BaseException] = []
 
         async def child() -> None:
-            # A task group would wrap an exception, and drop (on asyncio) a CancelledError that the
-            # user's function raised; and KeyboardInterrupt would leave the loop right from here.
-            # So it is noted here, and raised bare below.
+            # A task group would wrap an exception, drop (on asyncio) a CancelledError that the
+            # user's function raised, and leave a cancellation in a cycle with one of its frames;
+            # and KeyboardInterrupt would leave the loop right from here. So it is noted here, and
+            # raised bare below.
             try:
                 await self._call_batches(plan, caller)
+            except GeneratorExit:  # pragma: no cover - of a loop that was torn down
+                raise
             except BaseException as error:
-                cancelled = is_cancellation(error)
-                if not (cancelled and group.cancel_scope.cancel_called):
+                if not (is_cancellation(error) and group.cancel_scope.cancel_called):
                     ended_by.append(error)
-                if cancelled:
-                    raise
             if ended_by or (plan.over and caller.interruptible):
                 group.cancel_scope.cancel()
 
@@ -199,6 +203,9 @@ class Engine:
             async with anyio.create_task_group() as group:
                 for _ in range(tasks):
                     group.start_soon(child)
+            if group.cancel_scope.cancel_called:
+                # On trio a host is cancelled by what its children let out, and these do not.
+                await checkpoint_if_cancelled()
         except BaseExceptionGroup as group_error:  # how trio delivers an interrupt
             ended_by.extend(group_error.exceptions)
         except BaseException as host_error:
@@ -219,11 +226,11 @@ class Engine:
         table = self._table
         while (plan.left or (plan.asking is not None and plan.asking.flight)) and not plan.over:
             await checkpoint()
-            flight = Flight(caller.home)
+            flight, outcome = Flight(caller.home), None
             plan.running.add(flight)
             try:
                 if self._slots is not None:
-                    flight.slot = self._slots.slot(caller.loop, caller.ancestors)
+                    flight.slot = self._slots.slot(caller.loop, caller.around())
                     try:
                         flight.slot.acquire_nowait()
                     except anyio.WouldBlock:
@@ -261,6 +268,7 @@ class Engine:
                         plan.fail(next(iter(flight.failures.values())))
             finally:
                 self._release(plan, flight, caller)
+                del flight, outcome  # as `Plan.forget`
             caller.tell(plan)
 
     def _claim(self, plan: Plan, flight: Flight) -> bool:
@@ -273,15 +281,14 @@ class Engine:
 
     async def _claim_stored(self, plan: Plan, flight: Flight, caller: Caller) -> bool:
         assert self._stored is not None
-        try:
-            if not await self._stored.claim(plan, flight, self._size, caller.loop):
-                return False
-        except Exception as error:  # not raised here: calls that cannot be cancelled shall end
-            plan.fail(StoreFailure(error, error.__traceback__))
+        claimed = await self._stored.claim(plan, flight, self._size, caller.loop)
+        if isinstance(claimed, Failure):
+            plan.fail(claimed)  # not raised here: calls that cannot be cancelled shall end
             return False
-        with self._table.flights.lock:
-            self._begin_call(flight)
-        return True
+        if claimed:
+            with self._table.flights.lock:
+                self._begin_call(flight)
+        return claimed
 
     def _begin_call(self, flight: Flight) -> None:
         """Count a call. *Locked.*"""
@@ -295,7 +302,7 @@ class Engine:
         """
         if not isinstance(outcome, Failure):
             try:
-                results = check_answer(outcome, flight.keys)
+                results = check_answer(outcome, flight.keys, plan.items_of)
                 flight.failures = failures_in(flight.keys, results)
                 flight.results = results
                 return True
@@ -307,6 +314,7 @@ class Engine:
                 self._running.discard(flight)
                 self._failed += 1
         self._fail(plan, flight, outcome)
+        del flight, outcome  # as `Plan.forget`
         return False
 
     def _keep(self, flight: Flight) -> None:
@@ -342,9 +350,13 @@ class Engine:
                 with self._table.flights.lock:
                     if not self._table.claim(plan, WINDOW, flight):
                         break
-                missing += await self._stored.read(plan, flight, caller.loop)
+                unknown = await self._stored.read(plan, flight, caller.loop)
             finally:
                 self._release(plan, flight, caller)
+            if isinstance(unknown, Failure):
+                plan.fail(unknown)
+                return
+            missing += unknown
             caller.tell(plan)
         plan.start(plan.distinct if len(missing) == len(plan.distinct) else missing)
 
@@ -364,6 +376,11 @@ class Engine:
         If other processes are computing some of it, then at most until they are to be asked again.
         """
         flights = tuple(plan.awaited)
+        awaited: Mapping[Flight, Collection[Hashable]] = plan.awaited
+        if plan.asking is not None and plan.asking.held and caller.blocked:
+            assert self._stored is not None
+            # Who computes them may be another cache of this process, and wait for this map().
+            awaited = {**self._stored.elsewhere(plan.asking), **awaited}
         event = anyio.Event()
 
         def wake() -> None:
@@ -371,7 +388,7 @@ class Engine:
                 post(caller.loop, event.set)
 
         try:
-            _rings.block_checked(wake, caller.blocked, plan.awaited)
+            _rings.block_checked(wake, caller.blocked, awaited)
             if self._table.flights.join(flights, wake):
                 if plan.asking is not None and plan.asking.held:
                     with anyio.move_on_after(pause(plan.asking.polls)):
@@ -383,6 +400,7 @@ class Engine:
         finally:
             self._table.flights.leave(flights, wake)
             _rings.unblock(wake, caller.blocked)
+            del flights  # as `Plan.forget`
 
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.
@@ -393,12 +411,17 @@ class Engine:
         if plan.over:
             assert plan.failure is not None
             error, traceback = plan.failure
+            plan.annotate(error)
+            plan.forget()
             try:
                 raise error.with_traceback(traceback)
             finally:
-                del error, traceback, plan  # this frame is in the traceback now: a cycle
+                del error, traceback  # this frame is in the traceback now: a cycle
         self.count(len(plan.keys), plan.shared, plan.stored)
-        return plan.deliver()
+        answers = plan.deliver()
+        if plan.failure is not None:
+            plan.forget()
+        return answers
 
     def count(self, items: int, shared: int = 0, stored: int = 0) -> None:
         """Count a ``map()`` that returns its list."""
@@ -415,6 +438,16 @@ class Engine:
             self._items += items
             self._shared += shared
             self._from_store += stored
+
+
+def unpicklable(proxy: object) -> TypeError:
+    """The error for a `proxy`, or a method of it, that is to be pickled or copied."""
+    return TypeError(
+        f"a {type(proxy).__qualname__}, or a method of one, cannot be pickled or copied: it has "
+        "the calls under way, which belong to this process. Make the proxy in each process, for "
+        "instance at the top of a module; to share results between them, give it a Cache with a "
+        "store"
+    )
 
 
 def _in_clean_up(error: BaseException) -> bool:
@@ -440,4 +473,4 @@ def _gravity(error: BaseException) -> int:
 
 def _check_integer(name: str, value: object, expected: str) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise TypeError(f"{name} must be {expected}, got {value!r}")
+        raise TypeError(f"{name} must be {expected}, got {short(value)}")

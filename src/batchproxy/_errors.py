@@ -1,5 +1,7 @@
 """What the library itself raises; each class is also the builtin error one would expect."""
 
+from collections.abc import Hashable
+
 
 class BatchProxyError(Exception):
     """Base class of the errors that batchproxy itself raises.
@@ -7,6 +9,9 @@ class BatchProxyError(Exception):
     Errors of a ``map_func`` are never wrapped in it: they arrive as the object that was raised.
     Bad arguments are a plain `TypeError` or `ValueError`.
     """
+
+    _key: Hashable = None
+    """What the result was of that could not be stored; None if it is about something else."""
 
 
 class AnswerTypeError(BatchProxyError, TypeError):

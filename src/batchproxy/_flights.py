@@ -36,6 +36,7 @@ class Flight:
         "place",
         "results",
         "slot",
+        "unkept",
         "waiters",
     )
 
@@ -45,6 +46,7 @@ class Flight:
         self.results: list[Any] = []  # none, or one per key
         self.failures: dict[Hashable, Failure] = {}  # which of them are none
         self._values: dict[Hashable, Any] | None = None
+        self.unkept: Collection[Hashable] = ()  # keys of which nothing is kept
         self.done = False
         self.intact = False  # whether the table has all its keys: then none need be looked for
         # What wakes each map() asleep until this flight is done.
@@ -62,6 +64,11 @@ class Flight:
     def __repr__(self) -> str:
         state = "done" if self.done else "under way"
         return f"<Flight {state}: {len(self.keys)} keys, {len(self.waiters)} waiting>"
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether its function may still run: in the thread of a call given up it does."""
+        return not self.done or (self.slot is not None and self.slot.in_use)
 
     def values(self) -> dict[Hashable, Any]:
         """The results by key, for those who do not get all of them. Made when first asked for."""
@@ -191,7 +198,7 @@ class Flights:
         # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
         # looks again, and of those who find keys given up the first to come claims them.
         if flight.waiters:
-            for wake in tuple(flight.waiters):
+            for wake in flight.waiters.copy():  # one step; others leave without the lock
                 wake()
             flight.waiters.clear()
 

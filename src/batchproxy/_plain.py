@@ -7,11 +7,14 @@ it was, as a tuple from the json module, is refused.
 from __future__ import annotations
 
 import json
-import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from io import BytesIO
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._forks import unforked
+from ._messages import describe, short, typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +33,6 @@ _NAMED = (
 _encoder = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
 )
-
-
-def shown(value: object) -> str:
-    """`value` in an error message."""
-    return f"{reprlib.repr(value)} of type {type(value).__qualname__!r}"
 
 
 def write_plain(value: Any) -> bytes:
@@ -60,7 +58,7 @@ def write_plain(value: Any) -> bytes:
     except ValueError as error:
         raise ValueError(
             "a result contains a number that JSON has not; give None for NaN and infinities, "
-            f"and text, such as hex(number), for integers of thousands of digits: {error}"
+            f"and text, such as hex(number), for integers of thousands of digits: {describe(error)}"
         ) from error
     return b"j" + text.encode("utf-8", "surrogatepass")
 
@@ -77,7 +75,7 @@ def _check_parts(value: Any, depth: int) -> None:
         if not {str}.issuperset(map(type, value)):
             key = next(key for key in value if type(key) is not str)
             raise TypeError(
-                f"a dict in a result has the key {shown(key)}; keys must be str exactly: use "
+                f"a dict in a result has the key {typed(key)}; keys must be str exactly: use "
                 "str(key), or a list of pairs"
             )
         parts = value.values()
@@ -96,12 +94,14 @@ def _refusal(value: object) -> str:
         remedy = "use a list"
     elif isinstance(value, bytes):
         remedy = "use text, for instance value.hex()"
+    elif isinstance(value, Enum) and isinstance(value, str):
+        remedy = "use value.value"  # its str() is that of its name
     elif type(value).__module__.partition(".")[0] == "numpy":
         remedy = "use value.tolist() for plain lists and numbers"
     else:
         base = next((base for base in type(value).__mro__ if base in _BASES), None)
         remedy = f"use {base.__name__}(value)" if base else _NAMED
-    return f"{shown(value)}: {remedy}"
+    return f"{typed(value)}: {remedy}"
 
 
 def _write_numpy(value: Any) -> bytes:
@@ -110,11 +110,11 @@ def _write_numpy(value: Any) -> bytes:
     if type(value) is np.ndarray:
         return b"n" + _write_array(value)
     if not isinstance(value, np.generic):
-        raise TypeError(f"a result cannot be {shown(value)}: use numpy.asarray(value)")
+        raise TypeError(f"a result cannot be {typed(value)}: use numpy.asarray(value)")
     array = np.asarray(value)
     if array.dtype.kind in "SU" and array[()] != value:
         raise ValueError(
-            f"a result cannot be {shown(value)}: NumPy drops the NULs at its end; use str or bytes"
+            f"a result cannot be {typed(value)}: NumPy drops the NULs at its end; use str or bytes"
         )
     return b"s" + _write_array(array)
 
@@ -129,8 +129,8 @@ def _write_array(array: np.ndarray[Any, Any]) -> bytes:
         if file.tell() - array.nbytes <= _MAX_HEADER:
             return file.getvalue()
     raise TypeError(
-        f"a result cannot be NumPy data of dtype {array.dtype}, which an .npy file does not keep: "
-        "use value.astype(...) with a plain dtype, or value.tolist()"
+        f"a result cannot be NumPy data of dtype {short(array.dtype)}, which an .npy file does not "
+        "keep: use value.astype(...) with a plain dtype, or value.tolist()"
     )
 
 
@@ -138,23 +138,46 @@ def _comes_back(dtype: np.dtype[Any]) -> bool:
     from numpy.lib import format as npy
 
     # All other kinds are objects, or belong to a library that may be missing when they are read.
-    if dtype.kind not in "biufcmMSUV" or dtype.hasobject or dtype.metadata or not dtype.itemsize:
+    inside = list(_inside(dtype))
+    if not dtype.itemsize or any(each.kind not in "biufcmMSUV" or each.metadata for each in inside):
         return False
     try:
         back = npy.descr_to_dtype(npy.dtype_to_descr(dtype))
     except ValueError:  # fields that overlap, or in another order than in memory
         return False
-    return back == dtype and back.type is dtype.type
+    return back == dtype and all(
+        one.type is other.type and one.isalignedstruct == other.isalignedstruct
+        for one, other in zip(inside, _inside(back))
+    )
+
+
+def _inside(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
+    """`dtype` and those of its fields and elements."""
+    yield dtype
+    if dtype.base is not dtype:
+        yield from _inside(dtype.base)
+    for name in dtype.names or ():
+        yield from _inside(dtype[name])
 
 
 def _read_array(data: bytes) -> np.ndarray[Any, Any]:
-    from numpy.lib import format as npy
+    with unforked():  # this is a worker thread, and perhaps the first that wants NumPy
+        from numpy.lib import format as npy
 
     file = BytesIO(data)
     array = npy.read_array(file, allow_pickle=False, max_header_size=_MAX_HEADER)
     if file.read(1):
         raise ValueError("there are bytes after the array's last")
+    if not array.dtype.itemsize:  # of elements of no bytes a few may claim to be billions
+        raise ValueError("its elements have no bytes")
     return array
+
+
+def _read_scalar(data: bytes) -> Any:
+    array = _read_array(data)
+    if array.shape:
+        raise ValueError("it is an array")
+    return array[()]
 
 
 def _never(name: str) -> NoReturn:
@@ -168,5 +191,5 @@ READERS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"t": lambda data: data.decode("utf-8", "surrogatepass"),
     b"j": lambda data: _decoder.decode(data.decode("utf-8", "surrogatepass")),
     b"n": _read_array,
-    b"s": lambda data: _read_array(data)[()],
+    b"s": _read_scalar,
 }

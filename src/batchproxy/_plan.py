@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import (
     Awaitable,
+    Callable,
     Collection,
+    Coroutine,
     Hashable,
     Iterable,
     Mapping,
@@ -16,6 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ._errors import AnswerTypeError, AnswerValueError
+from ._keys import unequal
+from ._messages import describe, short_list
 
 if TYPE_CHECKING:
     from ._flights import Flight
@@ -43,6 +47,10 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
+
+NOTE = "another call of the same map() failed too: "
+MOST_NOTES = 10
+"""Further failures that an exception names; the others are counted."""
 
 
 class Failure(NamedTuple):
@@ -92,6 +100,7 @@ class Plan:
         "_firsts",
         "_learned",
         "_next",
+        "_notes",
         "_todo",
         "asking",
         "awaited",
@@ -100,6 +109,7 @@ class Plan:
         "distinct",
         "failed",
         "failure",
+        "further",
         "hits",
         "keep_failures",
         "keys",
@@ -108,17 +118,24 @@ class Plan:
         "running",
         "shared",
         "stored",
+        "unkept",
     )
 
     def __init__(
         self, items: list[Any], keys: list[Hashable], *, keep_failures: bool = False
     ) -> None:
+        keyed = keys is not items
+        distinct = _distinct(keys)
+        # Keys of which nothing is kept, neither here nor in a store.
+        self.unkept: Collection[Hashable] = ()
+        if same := unequal(distinct):
+            self.unkept = frozenset(same.values())
+            keys = [same.get(key, key) for key in keys]
+            distinct = _distinct(keys)
         self.keys = keys  # one per item
-        distinct = dict.fromkeys(keys)
-        # In the order of first occurrence.
-        self.distinct = keys if len(distinct) == len(keys) else list(distinct)
+        self.distinct = distinct  # in the order of first occurrence
         # The first item of each key; the keys are the items themselves unless key= is given.
-        self._firsts = None if keys is items else dict(zip(reversed(keys), reversed(items)))
+        self._firsts = dict(zip(reversed(keys), reversed(items))) if keyed else None
         self.start(self.distinct)
         # The only copies of the answers that deliver() reads, so that no cache can lose or change
         # one: those that this map() computes, beside their keys in the order of the claims ...
@@ -132,6 +149,8 @@ class Plan:
         self.running: set[Flight] = set()
         self.keep_failures = keep_failures
         self.failure: Failure | None = None
+        self.further = 0  # failing calls after that one
+        self._notes: list[str] = []  # of the first of those
         self.over = False  # whether that failure ends this map()
         # Keys known from the cache, from a store, from other calls, from its own; keys that failed.
         self.hits = self.stored = self.shared = self.computed = self.failed = 0
@@ -206,10 +225,23 @@ class Plan:
             self.failure = failure
             self.over = not self.keep_failures or _ends_all(failure)
         elif self.failure.error is not failure.error and not self.keep_failures:
-            with suppress(Exception):  # some refuse attributes; the repr of others raises
-                self.failure.error.add_note(
-                    f"another call of the same map() failed too: {failure.error!r}"
-                )
+            self.further += 1
+            if len(self._notes) < MOST_NOTES:
+                self._notes.append(NOTE + describe(failure.error))
+
+    def annotate(self, error: BaseException) -> None:
+        """Attach the further failures to `error`, the first, as notes; its own ones stay.
+
+        They replace those of another ``map()``: functions may raise one object again and again.
+        """
+        if not self.further:
+            return
+        notes = self._notes
+        if self.further > len(notes):
+            notes = [*notes, f"{NOTE}... and {self.further - len(notes)} more"]
+        with suppress(Exception):  # some refuse attributes
+            others = [note for note in getattr(error, "__notes__", ()) if not _is_ours(note)]
+            error.__notes__ = others + notes
 
     def take(self, flight: Flight, results: list[Any]) -> None:
         """Take the results of a call of this ``map()`` itself, exceptions where there is none."""
@@ -236,7 +268,7 @@ class Plan:
                 elif (failure := failures.get(key)) is not None:
                     self._learned[key] = failure.error
                     self.failed += 1
-                    if self.failure is None:
+                    if self.failure is None or _ends_all(failure):
                         self.fail(failure)
                 elif onward is not None and key in moved:
                     self.awaited.setdefault(onward, []).append(key)
@@ -247,6 +279,15 @@ class Plan:
         if lost:
             self.again(lost)
 
+    def forget(self) -> None:
+        """Let go of every exception, now that this ``map()`` is over.
+
+        Tracebacks have the frames that were inside of it, and those have this plan: a cycle.
+        """
+        self.failure = self.asking = None
+        self._computed, self._learned = [], {}
+        self.awaited.clear()
+
     def deliver(self) -> list[Any]:
         """The answers, one per item, in the order of the items."""
         if self._todo is self.keys and len(self._claimed) == len(self.keys):
@@ -254,6 +295,15 @@ class Plan:
         answers = dict(zip(self._claimed, self._computed))
         answers.update(self._learned)
         return list(map(answers.__getitem__, self.keys))
+
+
+def _distinct(keys: list[Hashable]) -> list[Hashable]:
+    distinct = dict.fromkeys(keys)
+    return keys if len(distinct) == len(keys) else list(distinct)
+
+
+def _is_ours(note: object) -> bool:
+    return isinstance(note, str) and note.startswith(NOTE)
 
 
 def _ends_all(failure: Failure) -> bool:
@@ -277,24 +327,32 @@ def listed(items: Iterable[Any]) -> list[Any]:
         ) from None
 
 
-def unhashable(keys: Sequence[Any], *, has_key: bool) -> TypeError | None:
-    """The error for `keys` if one of them cannot be hashed."""
+def check_hashable(keys: Sequence[Any], *, has_key: bool) -> None:
+    """
+    Raises:
+        TypeError: one of `keys` cannot be hashed.
+    """
     for position, key in enumerate(keys):
         try:
             hash(key)
         except TypeError:
-            return TypeError(
+            raise TypeError(
                 f"the key= function gave the unhashable {_kind(key)} for item {position}: "
                 "let it return something hashable, such as a str or a tuple"
                 if has_key
                 else f"item {position} is an unhashable {_kind(key)}: give the proxy a key= "
                 "function that maps an item to something hashable, e.g. key=lambda item: item['id']"
-            )
-    return None
+            ) from None
 
 
-def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
+def check_answer(
+    answer: Any,
+    keys: list[Hashable],
+    items_of: Callable[[list[Hashable]], list[Any]] = list,
+) -> list[Any]:
     """The results in `answer`, one per key of the batch, in the order of the batch.
+
+    A mapping is by key if it has all of them, else by item: those that `items_of` gives.
 
     Raises:
         AnswerTypeError: `answer` is of a kind that cannot be matched with the batch.
@@ -303,18 +361,29 @@ def check_answer(answer: Any, keys: list[Hashable]) -> list[Any]:
     if isinstance(answer, (list, tuple)):
         count = len(answer)
     elif isinstance(answer, Mapping):
+        names: list[Any] = keys
         if missing := [key for key in keys if key not in answer]:
-            raise AnswerValueError(
-                f"map_func answered with a mapping that lacks {_some(missing)} of its "
-                f"{len(keys)} keys; give every key an entry, None where there is no result"
-            )
-        return [answer[key] for key in keys]
+            names = items_of(keys)
+            if not _has_all(answer, names):
+                raise AnswerValueError(
+                    f"map_func answered with a mapping that lacks {short_list(missing)} of its "
+                    f"{len(keys)} keys; give every key an entry, None where there is no result"
+                )
+        return [answer[name] for name in names]
     elif isinstance(answer, Awaitable):
         if close := getattr(answer, "close", None):
             close()  # it will never be awaited, and Python need not say so
-        raise _wrong_kind(answer, "use AsyncBatchingMapProxy for asynchronous functions")
+        raise _wrong_kind(
+            answer, "await it in map_func, or use AsyncBatchingMapProxy for asynchronous functions"
+        )
     elif isinstance(answer, str | bytes | bytearray | memoryview):
         raise _wrong_kind(answer, "split it into one result per item")
+    elif hasattr(type(answer), "columns"):
+        raise _wrong_kind(
+            answer,
+            "a table gives its columns, and not its rows: take the one with the results out of it, "
+            "as in list(frame['column'])",
+        )
     elif not hasattr(type(answer), "__len__") or not hasattr(type(answer), "__getitem__"):
         raise _wrong_kind(answer, "return a list with one result per item")
     else:
@@ -338,6 +407,15 @@ def failures_in(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Fail
     """
     failed = False
     for kind in set(map(type, results)):
+        if hasattr(kind, "__await__"):
+            for result in results:
+                if isinstance(result, Coroutine):
+                    result.close()  # as an answer that is one itself
+            raise AnswerTypeError(
+                f"map_func answered with a {kind.__qualname__} as the result of an item, which is "
+                "still to be awaited; answer with what it gives, as in "
+                "`return await asyncio.gather(*results)`"
+            )
         if issubclass(kind, BaseException):
             failed = True
             if not issubclass(kind, Exception):
@@ -366,6 +444,8 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"{type(value).__qualname__!r}"
 
 
-def _some(keys: Sequence[Hashable], most: int = 5) -> str:
-    named = ", ".join(map(repr, keys[:most]))
-    return f"{named} and {len(keys) - most} more" if len(keys) > most else named
+def _has_all(answer: Mapping[Any, Any], items: list[Any]) -> bool:
+    try:
+        return all(item in answer for item in items)
+    except TypeError:  # one is not hashable
+        return False

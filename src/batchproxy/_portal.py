@@ -12,10 +12,11 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from anyio.abc import TaskGroup
 
 from . import _loops
 from ._errors import PortalError
+from ._forks import unforked
 
 T = TypeVar("T")
 
@@ -44,6 +46,15 @@ def _wait_for(queue: SimpleQueue[T]) -> T:
 
 
 _DEATH = "the event loop behind the synchronous proxies has died; the next map() starts another"
+_CANCELLED = (
+    "map() was cancelled inside the event loop behind it: that has died, and the next map() starts "
+    "another; or what runs in it has cancelled its own task"
+)
+_NO_THREAD = "no thread could be started for the synchronous proxies; the next map() tries again"
+_EXIT = (
+    "the interpreter is shutting down: map() gives what is in memory, but computes nothing any "
+    "more, as threads may not start; call it before the end of the main thread"
+)
 
 
 class Portal:
@@ -63,13 +74,17 @@ class Portal:
         self._ready = False
         # What wakes those who wait for that; no Event, whose lock an interrupt can leave locked.
         self._bells: list[SimpleQueue[None]] = []
+        # What a thread is importing while another one forks stays locked in the child for ever.
+        with unforked(), suppress(ImportError):  # which anyio.run() raises again
+            import_module(f"anyio._backends._{backend}")
         self._thread = threading.Thread(
             target=Context().run,  # of its own: a thread may inherit the context of its starter
             args=(self._run,),
             name=f"batchproxy portal ({backend})",
             daemon=True,
         )
-        self._thread.start()
+        with thread_errors():
+            self._thread.start()
 
     def wait_until_ready(self) -> None:
         """Wait until tasks can be posted. May be interrupted, and called again."""
@@ -113,12 +128,12 @@ class Portal:
             self.dead = True
             self._announce()
             # A loop that closes may have accepted what it never ran.
-            for call in tuple(self.calls):
+            for call in self.calls.copy():
                 call.end()
 
     def _announce(self) -> None:
         self._ready = True
-        for bell in tuple(self._bells):
+        for bell in self._bells.copy():
             bell.put(None)
 
     async def _main(self) -> None:
@@ -202,11 +217,16 @@ class PortalCall:
                     await work(*args)
                     self._finished = True
         except BaseException as error:
-            if _loops.is_cancellation(error):
-                raise  # the portal is dying
-            self._error = error
+            # Of whatever kind it is, it is the caller's alone: the portal serves others, too.
+            self._error = PortalError(_CANCELLED) if self._is_from_outside(error) else error
         finally:
             self.end()
+
+    def _is_from_outside(self, error: BaseException) -> bool:
+        """Whether `error` was not raised by what runs here, but ends its task."""
+        if _loops.running_loop() is not self.portal.loop:
+            return True  # the collector closes a coroutine of a loop that is gone
+        return _loops.is_cancellation(error) and _loops.is_being_cancelled()
 
     def _cancel(self) -> None:
         self._cancelled = True
@@ -216,14 +236,37 @@ class PortalCall:
             self.end()  # once more: the interrupt may have cost what end() sent before
 
 
+@contextmanager
+def thread_errors() -> Iterator[None]:
+    """Inside, that the system, or an interpreter that ends, refuses a thread is a `PortalError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The cause without its traceback: that has the frames in here, and those of worker threads
+        # the flight whose outcome this becomes, a cycle.
+        cause = error.with_traceback(None)
+        raise PortalError(_EXIT if _is_exiting() else _NO_THREAD) from cause
+
+
+def _is_exiting() -> bool:
+    """Whether this is an ``atexit`` handler, or something that runs still later.
+
+    Then some versions of Python let threads start, and others do not.
+    """
+    if sys.is_finalizing():  # pragma: no cover - tested, but after the measuring has ended
+        return True
+    main = threading.main_thread()
+    return threading.current_thread() is main and not main.is_alive()
+
+
 _lock = threading.RLock()
 _portals: dict[str, Portal] = {}
 
 
 def get_portal(backend: str) -> Portal:
     """The portal of `backend`; started if there is none, or if it died."""
-    if sys.is_finalizing():  # pragma: no cover - tested, but after the measuring has ended
-        raise PortalError("the interpreter is shutting down: no thread but this one runs any more")
+    if _is_exiting():
+        raise PortalError(_EXIT)
     with _lock:
         portal = _portals.get(backend)
         if portal is None or portal.dead:

@@ -6,7 +6,10 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
+
+from ._messages import short
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -50,12 +53,19 @@ def reporting(progress: object) -> Reporting | None:
         return None
     if progress is True:
         return Reporting(_Bar())
-    if not callable(progress) or inspect.iscoroutinefunction(progress):
+    if not callable(progress) or is_async(progress):
         raise TypeError(
             "progress must be True for a bar, or a function that is not asynchronous and takes a "
-            f"Progress, got {progress!r}"
+            f"Progress, got {short(progress)}"
         )
     return Reporting(progress)
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling `function` gives what has to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 def snapshot(plan: Plan) -> Progress:
@@ -85,16 +95,19 @@ class Reporting:
         if self._report is None or now == self._last:
             return
         self._last = now
-        try:
-            self._report(now)
-        except Exception:
-            _logger.exception("the progress function failed, and is not called again")
-            self._report = None
+        self._try(partial(self._report, now))
 
     def end(self) -> None:
         """Nothing more will come."""
         if isinstance(self._report, _Bar):
-            self._report.close()
+            self._try(self._report.close)
+
+    def _try(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except Exception:
+            self._report = None  # first: the log may be what cannot be written to
+            _logger.exception("the progress function failed, and is not called again")
 
 
 class _Bar:

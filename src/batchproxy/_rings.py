@@ -15,6 +15,7 @@ from threading import RLock
 
 from ._errors import CircularWaitError
 from ._flights import Flight
+from ._messages import short_list
 
 _lock = RLock()
 # node → {who added the edge: the flights that the node is blocked on}
@@ -60,9 +61,9 @@ def check(nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashabl
     if not nodes:
         return
     with _lock:
-        for flight, keys in awaited.items():
-            if _leads_to(nodes, flight):
-                raise CircularWaitError(_explain(keys))
+        ring = next((keys for flight, keys in awaited.items() if _leads_to(nodes, flight)), None)
+    if ring is not None:
+        raise CircularWaitError(_explain(ring))
 
 
 def _leads_to(nodes: Collection[object], start: Flight) -> bool:
@@ -86,11 +87,11 @@ def _leads_to(nodes: Collection[object], start: Flight) -> bool:
 
 
 def _explain(keys: Collection[Hashable]) -> str:
-    named = ", ".join(map(repr, list(keys)[:5])) + (", …" if len(keys) > 5 else "")
     return (
-        f"map() would wait for itself: {named} is being computed by a call that cannot end before "
-        "this map() does. Do not ask, inside a map_func, for keys that it is computing, nor, in "
-        "synchronous code inside an event loop, for keys that a task of that loop is computing"
+        f"map() would wait for itself: {short_list(keys)} is being computed by a call that cannot "
+        "end before this map() does. Do not ask, inside a map_func, for keys that it is computing, "
+        "nor, in synchronous code inside an event loop, for keys that a task of that loop is "
+        "computing"
     )
 
 

@@ -32,11 +32,11 @@ class Slots:
             limiter = self._limiters[loop] = CapacityLimiter(self._total)
             return limiter
 
-    def slot(self, loop: object, ancestors: Iterable[Flight]) -> Slot:
-        """A slot to acquire: that of the nearest of `ancestors` with one, else of the limiter."""
+    def slot(self, loop: object, around: Iterable[Flight]) -> Slot:
+        """A slot to acquire: that of the nearest call of `around` with one, else of the limiter."""
         limiter = self.limiter(loop)
-        for flight in ancestors:
-            if flight.slot is not None and flight.slot.limiter is limiter and flight.slot.held:
+        for flight in around:
+            if flight.slot is not None and flight.slot.limiter is limiter and flight.slot.in_use:
                 return Slot(limiter, flight.slot)
         return Slot(limiter, None)
 
@@ -46,16 +46,22 @@ class Slot:
 
     A slot is kept as long as it has holders: the call itself, the worker thread that runs it (which
     a cancelled ``map()`` leaves behind), and calls that borrow it. All in the thread of its loop.
+
+    A borrower that is left alone in it, the call having ended, takes its place. So tasks that are
+    left behind and leave others behind, generation after generation, hold one slot and not a chain.
     """
 
-    __slots__ = ("_holders", "_lender", "_source", "limiter", "parent")
+    __slots__ = ("_borrowers", "_lender", "_source", "_token", "_users", "limiter", "parent")
 
     def __init__(self, limiter: CapacityLimiter, parent: Slot | None) -> None:
         self.limiter = limiter
         self.parent = parent
         self._source = limiter if parent is None else parent._lending()
+        self._token = object()  # what it is known by where it comes from
         self._lender: CapacityLimiter | None = None
-        self._holders: set[object] = {self}
+        # Who holds it: what runs in it, and, by their tokens, the calls that borrow it.
+        self._users: set[object] = {self}
+        self._borrowers: dict[object, Slot] = {}
 
     def _lending(self) -> CapacityLimiter:
         # Nested calls take turns in the one slot.
@@ -64,9 +70,9 @@ class Slot:
         return self._lender
 
     @property
-    def held(self) -> bool:
-        """Whether anybody still runs in this slot."""
-        return bool(self._holders)
+    def in_use(self) -> bool:
+        """Whether the call that it was for still runs, or its thread; borrowers do not count."""
+        return bool(self._users)
 
     def acquire_nowait(self) -> None:
         """Take a free slot.
@@ -74,27 +80,65 @@ class Slot:
         Raises:
             anyio.WouldBlock: there is none, or others wait for one.
         """
-        self._source.acquire_on_behalf_of_nowait(self)
+        self._source.acquire_on_behalf_of_nowait(self._token)
         if self.parent is not None:
-            self.parent.hold(self)
+            self.parent._borrowers[self._token] = self
 
     async def acquire(self) -> None:
         """Wait for a slot, first come, first served. A checkpoint."""
-        if self.parent is not None:
-            self.parent.hold(self)  # already now: a parent that ends must not give it away
-        await self._source.acquire_on_behalf_of(self)
+        if self.parent is not None:  # already now: a parent that ends must not give it away
+            self.parent._borrowers[self._token] = self
+        await self._source.acquire_on_behalf_of(self._token)
 
     def hold(self, holder: object) -> None:
         """Keep the slot until `holder` too has released it."""
-        self._holders.add(holder)
+        self._users.add(holder)
 
     def release(self, holder: object) -> None:
         """Give the slot back if `holder` was the last to hold it; twice is fine."""
-        self._holders.discard(holder)
-        if not self._holders:
+        slot: Slot | None = self
+        while slot is not None:
+            slot._users.discard(holder)
+            slot._borrowers.pop(holder, None)
+            if slot._users:
+                return
+            if slot._borrowers:
+                slot._leave_to_borrower()
+                return
             try:
-                self._source.release_on_behalf_of(self)
+                slot._source.release_on_behalf_of(slot._token)
             except RuntimeError:
                 pass  # it was never got, or is back already, or its event loop is closed
-            if self.parent is not None:
-                self.parent.release(self)
+            holder, slot = slot._token, slot.parent
+
+    def _leave_to_borrower(self) -> None:
+        """Let a borrower that is the only holder hold this slot from where it comes itself.
+
+        It has its turn, or gets it without waiting for anybody: no other borrower is left.
+        """
+        if len(self._borrowers) > 1:
+            return
+        [borrower] = self._borrowers.values()
+        token = self._token
+        nobody: dict[object, Slot] = {}
+        kept_by: dict[object, Slot] = {} if self.parent is None else self.parent._borrowers
+        # They change places, in one statement without a call: an interrupt lands before or after.
+        (
+            kept_by[token],
+            borrower._source,
+            self._source,
+            borrower._token,
+            self._token,
+            borrower.parent,
+            self.parent,
+            self._borrowers,
+        ) = (
+            borrower,
+            self._source,
+            borrower._source,
+            token,
+            borrower._token,
+            self.parent,
+            None,
+            nobody,
+        )

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
+
+from ._messages import short
+
+DAY = 86_400
+"""The most seconds of a lease, and of what a store waits for."""
+
+
+def check_seconds(name: str, seconds: object, *, zero: bool = False) -> None:
+    """Raise a TypeError or ValueError unless it is a number of seconds that can be waited for."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{name} must be a number of seconds, got {short(seconds)}")
+    if not 0 <= seconds <= DAY or not (seconds or zero):
+        least = "0 seconds or more" if zero else "more than 0 seconds"
+        raise ValueError(f"{name} must be {least}, and a day (86,400) at most, got {seconds}")
+
+
+def not_picklable(store: Store) -> TypeError:
+    """What is raised when a store is to be pickled or copied that has connections of its own."""
+    return TypeError(
+        f"{store!r} cannot be pickled or copied, as its connections are those of one process; make "
+        "a store in each process, for example in the function that runs there"
+    )
 
 
 class Store(ABC):
@@ -13,14 +36,29 @@ class Store(ABC):
 
     Keys are bytes of one fixed length, values bytes of any; both mean nothing to the store.
     `namespace` keeps the values of different functions apart: equal keys of two namespaces are
-    different keys. It is text of any kind, and not empty.
+    different keys. A `Cache` gives text that can be printed, of 1,000 characters at most.
 
     Every method may be called from any thread, by several at once, and blocks. What it raises (an
     `Exception` of any kind) becomes a `StoreError`, of which it is the cause. After a ``fork`` the
     child uses the inherited object: a store has to notice, and open connections of its own.
 
+    A store connects when it is first used, not when it is made: so the policy of the `Cache` that
+    uses it covers what cannot be opened, too.
+
     `batchproxy.testing` has the tests that a store must pass.
     """
+
+    max_value_size: int = sys.maxsize
+    """The most bytes that one value may have. A larger one is the failure of its item: it is not
+    given to the store, and its neighbours in the batch are kept."""
+
+    @property
+    def identity(self) -> Hashable:
+        """What two stores have in common that keep their values in the same place.
+
+        By default a store shares its place with no other.
+        """
+        return id(self)
 
     @abstractmethod
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -92,10 +130,17 @@ class SharedStore(Store):
     A process that is about to compute keys claims them first. Its claims stand as long as its
     *lease* does, which every `claim_many` that claims something and every `heartbeat` renews for
     `lease` seconds.
+
+    A lease that has run out proves nothing by itself: perhaps nobody could reach the store, which
+    was locked, or stood still. So a lease ends in two steps. Half of it after it was last renewed
+    it may be *doubted*, by the `claim_many` of another process, which leaves a mark: from now on
+    the store can be reached. Half a lease after that it has run out, unless it was renewed, which
+    removes the mark. Where others wait, and so ask again and again, the two are `lease` seconds.
     """
 
     lease: float = 10.0
-    """Seconds for which a process is believed to be alive after it was last heard of."""
+    """Seconds for which a process is believed to be alive after it was last heard of; a day at
+    most."""
 
     @abstractmethod
     def claim_many(
@@ -105,7 +150,8 @@ class SharedStore(Store):
 
         A key is free if it has no value (or an expired one) and no claim, or a claim of a process
         whose lease has run out, or one of any call of the claimant's own process: that claim is
-        then the claimant's. Renews the lease of ``claimant.process`` if it claims anything.
+        then the claimant's. Renews the lease of ``claimant.process`` if it claims anything, and
+        doubts those of others that were not renewed for half of them.
 
         Args:
             namespace: Where the keys are.
@@ -137,6 +183,17 @@ class SharedStore(Store):
         """
 
     @abstractmethod
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        """Forget those keys of `values` that still have this very value, in one step.
+
+        So a value that cannot be read makes room, and never one that was published meanwhile.
+
+        Args:
+            namespace: Where to look.
+            values: By key, as they were found.
+        """
+
+    @abstractmethod
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         """End the claims on `keys`, as far as they are those of this very `claimant`.
 
@@ -147,10 +204,13 @@ class SharedStore(Store):
         """
 
     @abstractmethod
-    def heartbeat(self, process: str) -> None:
+    def heartbeat(self, namespace: str, process: str) -> None:
         """Renew the lease of `process`: from now on it is `lease` seconds.
 
+        It may do so in other namespaces, too.
+
         Args:
+            namespace: Where it has claims. Who has some in several calls this for each.
             process: As in `Claimant`.
         """
 

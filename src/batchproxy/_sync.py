@@ -9,18 +9,18 @@ from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
-from weakref import ref
 
 import anyio
 import anyio.to_thread
 
 from ._cache import Cache
-from ._caller import Caller, innermost, is_async
-from ._engine import Engine
+from ._caller import Caller, Nest, innermost, is_async
+from ._engine import Engine, unpicklable
 from ._flights import Flight
 from ._loops import running_loop
+from ._messages import short
 from ._plan import Answer, Failure, Plan
-from ._portal import PortalCall, get_portal
+from ._portal import PortalCall, get_portal, thread_errors
 from ._progress import Progress, Reporting, reporting
 from ._statistics import Statistics
 
@@ -68,7 +68,7 @@ class BatchingMapProxy(Generic[S, T]):
     ) -> None:
         self._engine = Engine(batch_size, max_concurrency, key, cache)
         if backend not in ("asyncio", "trio"):
-            raise ValueError(f"backend must be 'asyncio' or 'trio', got {backend!r}")
+            raise ValueError(f"backend must be 'asyncio' or 'trio', got {short(backend)}")
         if backend == "trio" and importlib.util.find_spec("trio") is None:
             raise ImportError("backend='trio' needs trio: pip install 'batchproxy[trio]'")
         self._backend = backend
@@ -135,7 +135,9 @@ class BatchingMapProxy(Generic[S, T]):
                 thread it blocks, for keys that a task of that very loop is computing.
             ClosedError: As there.
             PortalError: The process was forked inside this very ``map()`` (in the child), it was
-                called in the thread of the portal, or that thread has died.
+                called in the thread of the portal, or that thread has died; no thread could be
+                started; or there is something to compute at the end of the interpreter, in an
+                ``atexit`` handler or later.
             StoreError: As there.
             TypeError: As there; and if `map_func` is asynchronous.
             ImportError: As there.
@@ -156,8 +158,8 @@ class BatchingMapProxy(Generic[S, T]):
             return plan
         if is_async(map_func):
             raise TypeError(
-                f"map_func is asynchronous: {map_func!r}; use AsyncBatchingMapProxy, or give a "
-                "function that returns its results"
+                f"map_func is asynchronous: {short(map_func)}; use AsyncBatchingMapProxy, or give "
+                "a function that returns its results"
             )
         portal_call = PortalCall(get_portal(self._backend))
         kind = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
@@ -203,6 +205,9 @@ class BatchingMapProxy(Generic[S, T]):
         """What this proxy has done so far, in all threads together."""
         return self._engine.statistics()
 
+    def __reduce__(self) -> Any:
+        raise unpicklable(self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
 
@@ -228,23 +233,23 @@ class _InCallingThread(Caller):
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:
         answered = anyio.Event()
-        answer: Any = None
+        answers: list[Any] = []
+        nest = Nest(flight, self.nest)
 
         def job() -> None:
-            nonlocal answer
-            answer = self._outcome(flight, items)
+            answers.append(self._outcome(nest, items))
             self._portal_call.portal.post(answered.set)
 
         self._portal_call.ask(job)
         await answered.wait()
-        return answer
+        return answers.pop()  # not to be left in that function, as `Plan.forget`
 
-    def _outcome(self, flight: Flight, items: list[Any]) -> Any:
+    def _outcome(self, nest: Nest, items: list[Any]) -> Any:
         """What the function answers, or what it raises, of whatever kind, in a `Failure`.
 
         Nothing raised by a user's function may reach the portal: some kinds would kill it.
         """
-        token = innermost.set((ref(flight), self.nest))
+        token = innermost.set(nest)
         try:
             return self.map_func(items)
         except BaseException as error:
@@ -274,25 +279,30 @@ class _InWorkerThread(_InCallingThread):
         assert slot is not None  # worker threads come with a max_concurrency
         portal = self._portal_call.portal
         answered = anyio.Event()
-        answer: Any = None
+        answers: list[Any] = []
+        nest = Nest(flight, self.nest)
+
+        def job() -> None:  # gives nothing back: the frames of a thread that is idle would keep it
+            answers.append(self._outcome(nest, items))
 
         async def in_thread() -> None:
-            nonlocal answer
             context = self._context.copy()
             # The worker does not run the caller's event loop, which sniffio would believe.
             if "sniffio" in sys.modules:  # pragma: no branch - it comes with trio, for the tests
                 context.run(sys.modules["sniffio"].current_async_library_cvar.set, None)
             try:
-                answer = await anyio.to_thread.run_sync(
-                    context.run, self._outcome, flight, items, limiter=portal.threads
-                )
+                with thread_errors():
+                    await anyio.to_thread.run_sync(context.run, job, limiter=portal.threads)
             except Exception as error:  # there is no thread to be had
-                answer = Failure(error, error.__traceback__)
+                # Without its traceback: the flight is in the frames of that.
+                answers.append(Failure(error.with_traceback(None), None))
             finally:
                 slot.release(answered)
                 answered.set()
+                if flight.done:  # it was given up, but has lent its slot as long as its thread ran
+                    answers.clear()
 
         slot.hold(answered)
         portal.tasks.start_soon(in_thread)
         await answered.wait()
-        return answer
+        return answers.pop()

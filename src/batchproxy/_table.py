@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable
 from typing import Any
-from weakref import WeakSet
 
+from ._alive import Alive
 from ._flights import Flight, Flights
 from ._plan import Plan
 from ._values import Unbounded, Values
@@ -63,6 +63,7 @@ class Table:
         batch = self._next_batch(plan, size)
         if not batch:
             return False
+        flight.unkept = plan.unkept
         self.flights.claim(flight, batch)
         return True
 
@@ -92,9 +93,10 @@ class Table:
     def keep(self, flight: Flight) -> None:
         """The first half of `settle`. *Locked.*"""
         keys, results = flight.keys, flight.results
-        if flight.failures or not flight.intact:
-            values = flight.values()
-            keys = [key for key in self.flights.current(flight) if key in values]
+        if flight.failures or flight.unkept or not flight.intact:
+            values, unkept = flight.values(), flight.unkept
+            current = self.flights.current(flight)
+            keys = [key for key in current if key in values and key not in unkept]
             results = [values[key] for key in keys]
         self._values.store(keys, results)
 
@@ -124,11 +126,11 @@ class Table:
             self._values.clear()
 
 
-_alive: WeakSet[Table] = WeakSet()
+_alive = Alive[Table]()
 
 
 def _reset_after_fork() -> None:
-    for table in list(_alive):
+    for table in _alive.all():
         table.flights.reset_after_fork()
 
 

@@ -1,6 +1,6 @@
 """Values known: unbounded, bounded and expiring, or kept in the user's own mapping.
 
-Three kinds behind one set of bulk methods. Their owner, the `Cache`, holds its lock around each of
+Three kinds behind one set of bulk methods. Their owner, the `Table`, holds its lock around each of
 them; only `Unbounded.every` is called without.
 """
 
@@ -11,15 +11,17 @@ import time
 from collections.abc import Collection, Hashable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
+from traceback import format_tb
 from typing import Any, Protocol
 
+from ._messages import describe, short_list
 from ._plan import MISSING
 
 _logger = logging.getLogger("batchproxy")
 
 
 class Values(Protocol):
-    """What a `Cache` needs of its values."""
+    """What a `Table` needs of its values."""
 
     def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         """The values of all of `keys` in their order, or None if one is missing."""
@@ -219,6 +221,12 @@ class Expiring:
         return key in self._purge()
 
 
+def _say(what: str, error: Exception) -> None:
+    """Log what the user's mapping raised, and where, but not at length what it says."""
+    where = "".join(format_tb(error.__traceback__))
+    _logger.error("%s\n%s%s", what, where, describe(error))
+
+
 class Mapped:
     """The user's own mapping. What it raises is logged and counts as a miss."""
 
@@ -232,14 +240,20 @@ class Mapped:
 
     def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         found: dict[Hashable, Any] = {}
+        failed: list[Hashable] = []
+        last: Exception | None = None
         for key in keys:
             try:  # not mapping[key], which a defaultdict would fill
                 value = self._mapping.get(key, MISSING)
-            except Exception:
-                _logger.exception("reading from the cache failed: %r counts as a miss", key)
+            except Exception as error:
+                failed.append(key)
+                last = error
             else:
                 if value is not MISSING:
                     found[key] = value
+        if last is not None:
+            _say(f"reading {short_list(failed)} from the cache failed: that counts as a miss", last)
+            last = None  # this frame is in its traceback: a cycle
         return found
 
     def use(self, keys: Sequence[Hashable]) -> None:
@@ -248,8 +262,8 @@ class Mapped:
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         try:
             self._mapping.update(dict(zip(keys, values)))
-        except Exception:
-            _logger.exception("writing %d results to the cache failed: none is kept", len(keys))
+        except Exception as error:
+            _say(f"writing {len(keys)} results to the cache failed: none is kept", error)
             for key in keys:
                 with suppress(Exception):  # it was logged that the mapping is broken
                     self._mapping.pop(key, None)
@@ -264,8 +278,8 @@ class Mapped:
     def __len__(self) -> int:
         try:
             return len(self._mapping)
-        except Exception:
-            _logger.exception("the cache cannot tell its length: 0 is said instead")
+        except Exception as error:
+            _say("the cache cannot tell its length: 0 is said instead", error)
             return 0
 
     def __contains__(self, key: object) -> bool:

@@ -5,7 +5,7 @@
     from batchproxy.testing import SharedStoreContract
 
     class TestMyStore(SharedStoreContract):
-        def make_store(self, lease=10.0):
+        def make_store(self, lease=60.0):
             return MyStore("postgresql://localhost/tests", lease=lease)
 
 Use `StoreContract` for a store that is no `SharedStore`. The tests are plain methods, which raise
@@ -416,10 +416,11 @@ class SharedStoreContract(StoreContract):
         """No keys and no values are fine here, too; so is a process that was never heard of."""
         with self.make_store() as store:
             namespace, (p,) = _namespace(), _claimants(1)
-            store.heartbeat(p.process)
+            store.heartbeat(namespace, p.process)
             _same(store.claim_many(namespace, [], p, 1), Claims({}, [], []), "claims of no keys")
             _equal(store.publish_many(namespace, {}, p, None), {}, "values there before none")
             store.release_many(namespace, [], p)
+            store.discard_many(namespace, {})
 
     def test_a_process_takes_over_from_itself(self) -> None:
         """A claim of another call of one's own process is free; it is then the new claimant's."""
@@ -466,6 +467,42 @@ class SharedStoreContract(StoreContract):
             _equal(store.publish_many(namespace, values, p, None), {}, "values there before")
             got = store.claim_many(namespace, keys, q, 40_000)
             _same(got, Claims(values, [], []), "40,000 values")
+
+    # Discarding
+
+    def test_discarding(self) -> None:
+        """Values that are still as they were found are forgotten, others and claims are not."""
+        with self.make_store() as store, self.make_store() as other:
+            namespace, (a, b, c, d), (p, q) = _namespace(), _keys(4), _claimants(2)
+            store.set_many(namespace, {a: b"1", b: b"new", c: b""}, None)
+            store.set_many(f"{namespace} 2", {a: b"1"}, None)
+            store.claim_many(namespace, [d], p, 1)
+            store.discard_many(namespace, {a: b"1", b: b"1", c: b"", d: b"1"})
+            _equal(other.get_many(namespace, [a, b, c, d]), {b: b"new"}, "values not discarded")
+            _equal(other.get_many(f"{namespace} 2", [a]), {a: b"1"}, "values of another namespace")
+            got = other.claim_many(namespace, [a, b, c, d], q, 4)
+            _same(got, Claims({b: b"new"}, [a, c], [d]), "claims after values were discarded")
+
+    def test_many_are_discarded_at_once(self) -> None:
+        """Tens of thousands in one call."""
+        with self.make_store() as store:
+            namespace, keys = _namespace(), _keys(40_000)
+            store.set_many(namespace, {key: key[:4] for key in keys}, None)
+            store.discard_many(namespace, {key: key[:4] for key in keys[1:]})
+            _equal(store.get_many(namespace, keys), {keys[0]: keys[0][:4]}, "values not discarded")
+
+    def test_discarding_takes_nothing_new(self) -> None:
+        """A value that takes the place of another in the very moment stays: it is one step."""
+        with self.make_store() as one, self.make_store() as other:
+            namespace = _namespace()
+            for _ in range(50):
+                (key,) = _keys(1)
+                one.set_many(namespace, {key: b"old"}, None)
+                _at_once(  # mostly the last one is the first to go on
+                    partial(other.set_many, namespace, {key: b"new"}, None),
+                    partial(one.discard_many, namespace, {key: b"old"}),
+                )
+                _equal(one.get_many(namespace, [key]), {key: b"new"}, "values after both")
 
     # Releasing
 
@@ -594,6 +631,23 @@ class SharedStoreContract(StoreContract):
             got = store.claim_many(namespace, keys, dead, 3)
             _equal(got.claimed, [], "claims of the process that was thought dead")
 
+    def test_a_lease_is_doubted_before_it_ends(self) -> None:
+        """If nobody could renew it or see that, its owner has time to do so when somebody does."""
+        with self.make_store(lease=0.1) as store:
+            namespace, keys, (p, q) = _namespace(), _keys(1), _claimants(2)
+            store.claim_many(namespace, keys, p, 1)
+            for what in ("for the first time", "again, after it was renewed"):
+                time.sleep(0.2)  # as if the store had been locked, or its server had stood still
+                got = store.claim_many(namespace, keys, q, 1)
+                _same(got, Claims({}, [], keys), f"claims, a lease having run out {what}")
+                store.heartbeat(namespace, p.process)
+                got = store.claim_many(namespace, keys, q, 1)
+                _same(got, Claims({}, [], keys), "claims after the lease was renewed in time")
+            self._until(
+                lambda: store.claim_many(namespace, keys, q, 1).claimed == keys,
+                "a lease of 100 ms runs out that is not renewed any more",
+            )
+
     def test_one_thought_dead_publishes(self) -> None:
         """A process whose claims were taken over publishes as any other: the first value wins."""
         with self.make_store(lease=0.1) as store:
@@ -613,7 +667,8 @@ class SharedStoreContract(StoreContract):
         with self.make_store(lease=0.4) as store:
 
             def renew(namespaces: list[str], p: Claimant) -> None:
-                store.heartbeat(p.process)
+                for namespace in namespaces:
+                    store.heartbeat(namespace, p.process)
 
             self._check_renewal(store, renew)
 

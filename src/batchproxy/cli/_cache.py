@@ -5,38 +5,65 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from typing import TextIO
+from collections.abc import Iterator
 
 import click
 
 from .._codecs import Codecs, UnreadableValue
+from .._messages import cut, short
+from ._apart import check_apart
+from ._interrupts import Interrupts
+from ._output import Output, writing
 from ._rows import BadResult, to_json
-from ._store import is_url, open_store
+from ._store import Opened, Place, open_store, using
+from ._terminal import count, sayable, standard_output, tell
 
 
-def info(path: str) -> None:
+def info(place: Place) -> None:
     """Print how many values each namespace has, and how many bytes."""
-    with open_store(path, create=False) as store:
+    with open_store(place, create=False) as store, using(place):
         usage = store.usage()
-    width = max(map(len, [*usage, "namespace"]))
-    print(f"{'namespace':{width}}  {'values':>12}  {'bytes':>16}")
-    for namespace, (values, size) in sorted(usage.items()):
-        print(f"{namespace:{width}}  {values:12,}  {size:16,}")
-    if not is_url(path):
-        files = [path, f"{path}-wal"]
+    names = {name: cut(name) for name in usage}
+    width = max(map(len, [*names.values(), "namespace"]))
+    lines = [f"{'namespace':{width}}  {'values':>12}  {'bytes':>16}"]
+    for name, (values, size) in sorted(usage.items()):
+        lines.append(f"{names[name]:{width}}  {values:12,}  {size:16,}")
+    if not place.is_url:
+        files = [place.text, f"{place.text}-wal"]
         size = sum(os.path.getsize(file) for file in files if os.path.exists(file))
-        print(f"{path}: {size:,} bytes")
+        lines.append(f"{place}: {count(size, 'byte')}")
+    tell(*lines)
 
 
-def export(path: str, namespace: str | None, output: TextIO) -> None:
+def export(place: Place, namespace: str | None, path: str, interrupts: Interrupts) -> None:
     """Write a line of JSON for every value: its namespace, its key in hexadecimal, itself."""
+    check_apart(None, path, place)
+    with open_store(place, create=False) as store:
+        with using(place):
+            names = sorted(store.usage())
+        if namespace is not None:
+            if namespace not in names:
+                raise click.UsageError(f"{place!r} has no namespace {short(namespace)}")
+            names = [namespace]
+        with writing(path), Output(path, sys.stdout) as output:
+            if output.part is not None:
+                interrupts.litter.append(output.part)
+            _export(place, store, names, output)
+
+
+def _export(place: Place, store: Opened, names: list[str], output: Output) -> None:
     codecs = Codecs(None)
-    with open_store(path, create=False) as store:
-        for name in sorted(store.usage()) if namespace is None else [namespace]:
+    for name, key, data in _entries(place, store, names):
+        entry = {"namespace": name, "key": key.hex()}
+        output.file.write(f"{to_json(entry)[:-1]}, {_value(codecs, data)}}}\n".encode())
+    output.complete()
+
+
+def _entries(place: Place, store: Opened, names: list[str]) -> Iterator[tuple[str, bytes, bytes]]:
+    with using(place):
+        for name in names:
             for key, data in store.scan(name):
-                entry = {"namespace": name, "key": key.hex()}
-                output.write(f"{to_json(entry)[:-1]}, {_value(codecs, data)}}}\n")
-    output.flush()
+                yield name, key, data
 
 
 def _value(codecs: Codecs, data: bytes) -> str:
@@ -47,22 +74,25 @@ def _value(codecs: Codecs, data: bytes) -> str:
         return f'"codec": {to_json(tag)}, "base64": {to_json(encoded)}'
 
 
-def clear(path: str, namespace: str | None, *, everything: bool, yes: bool) -> None:
+def clear(place: Place, namespace: str | None, *, everything: bool, yes: bool) -> None:
     """Delete the values of a namespace, or of all."""
     if everything == (namespace is not None):
         raise click.UsageError("give either --namespace TEXT or --all")
-    with open_store(path, create=False) as store:
-        usage = store.usage()
+    standard_output()
+    with open_store(place, create=False) as store:
+        with using(place):
+            usage = store.usage()
         names = [namespace] if namespace is not None else sorted(usage)
-        count = sum(usage[name].values for name in names if name in usage)
-        where = f"namespace {namespace!r}" if namespace is not None else "all namespaces"
+        values = count(sum(usage[name].values for name in names if name in usage), "value")
+        where = "all namespaces" if namespace is None else f"namespace {short(namespace)}"
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 raise click.UsageError(
-                    f"{count:,} values of {where} would be deleted, and there is nobody to ask; "
-                    "give --yes to delete them"
+                    f"{values} of {where} would be deleted, and there is nobody to ask; "
+                    "give --yes to delete what is there"
                 )
-            click.confirm(f"Delete {count:,} values of {where} in {path}?", abort=True)
-        for name in names:
-            store.delete_many(name, None)
-    print(f"{count:,} values deleted")
+            click.confirm(sayable(f"Delete {values} of {where} in {place}?"), abort=True)
+        with using(place):
+            for name in names:
+                store.delete_many(name, None)
+    tell(f"{values} deleted")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
+from .._digests import digests
+
 _MOST = 1_000_000
 """Keys that are told apart: 64 bits of each are kept, in less than 100 MiB altogether."""
 
@@ -18,8 +20,19 @@ class Distinct:
     def add(self, keys: Iterable[Hashable]) -> None:
         """Count those of `keys` that are new."""
         if not self._more:
-            self._seen.update(map(hash, keys))
+            # Not by `hash`, which is one for -1 and -2.
+            self._seen.update(int.from_bytes(each[:8], "big") for each in digests([*set(keys)]))
             self._more = len(self._seen) > _MOST
 
+    @property
+    def count(self) -> int:
+        """How many there were; beyond a million any number beyond it."""
+        return len(self._seen)
+
     def __str__(self) -> str:
-        return f"more than {_MOST:,}" if self._more else f"{len(self._seen):,}"
+        return said(self.count)
+
+
+def said(count: int) -> str:
+    """So many different keys."""
+    return f"more than {_MOST:,}" if count > _MOST else f"{count:,}"

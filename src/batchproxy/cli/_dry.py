@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
-import sys
+from collections.abc import Collection
 
 from .._digests import digests
-from ._formats import Source, make_reader
+from ._apart import check_apart
+from ._formats import Source, make_reader, make_writer
 from ._keys import key_of
 from ._load import load
 from ._options import Options
 from ._rows import BadInput
-from ._store import is_url, open_store
+from ._store import open_store, using
+from ._terminal import count, say, standard_output, tell
 from ._windows import windows
 
 
@@ -22,35 +25,48 @@ def dry_run(options: Options) -> int:
 
     All distinct items are told apart exactly, for which 20 bytes of each are in memory.
     """
+    standard_output()
+    check_apart(options.input, options.output, options.store, options.code())
     with contextlib.ExitStack() as stack:
+        source = stack.enter_context(Source(options.input))  # the function may go elsewhere
         function = load(options.function)
-        source = stack.enter_context(Source(options.input))
         path, namespace = options.store, options.namespace
         store = None
-        if path is not None and (is_url(path) or os.path.exists(path)):
+        if path is not None and (path.is_url or os.path.exists(path.text)):
             store = stack.enter_context(open_store(path, create=False))
         seen: set[bytes] = set()
-        rows = known = calls = malformed = 0
+        rows = known = calls = malformed = absent = 0
         try:
-            reader = make_reader(source, options.formats()[0], options.names())
-            for window in windows(reader, options.window(function), options.limit, source.name):
+            kind, target = options.formats()
+            reader = make_reader(source, kind, options.names(), options.form())
+            # Asked for nothing but what it refuses.
+            writer = make_writer(io.BytesIO(), target, options.names(), reader, same=kind == target)
+            missing = options.is_missing()
+            for window in windows(reader, options.window(function), options.limit, missing):
+                writer.prepare(window)
+                absent += sum(row.missing for row in window)
                 rows += len(window)
                 bad = [row for row in window if row.problem is not None]
                 malformed += len(bad)
                 for row in bad[: 1 if options.on_error == "stop" else 0]:
                     raise BadInput(f"{source.name}:{row.line}: {row.problem}")
-                keys = digests([key_of(row.item) for row in window if row.problem is None])
+                keys = digests([key_of(row.item) for row in window if row.mapped])
                 new = [key for key in dict.fromkeys(keys) if key not in seen]
                 seen.update(new)
-                found = store.get_many(namespace, new) if store and namespace else {}
+                found: Collection[bytes] = ()
+                if store is not None and path is not None and namespace is not None:
+                    with using(path):
+                        found = store.get_many(namespace, new)
                 known += len(found)
                 calls += math.ceil((len(new) - len(found)) / options.batch_size)
         except BadInput as error:
-            print(f"batchproxy: {error}", file=sys.stderr)
+            say(str(error))
             return 1
-    there = "" if path is None else f"{known:,} are in {path}, "
-    print(f"{rows:,} rows, {len(seen):,} distinct")
-    print(f"{there}{len(seen) - known:,} would be computed in {calls:,} calls")
-    if malformed:
-        print(f"{malformed:,} rows are malformed")
+    there = "" if path is None else f"{known:,} {'is' if known == 1 else 'are'} in {path}, "
+    tell(
+        f"{count(rows, 'row')}, {len(seen):,} distinct",
+        f"{there}{len(seen) - known:,} would be computed in {count(calls, 'call')}",
+        *([f"{count(absent, 'row')} without a value, not sent"] if absent else []),
+        *([f"{count(malformed, 'malformed row')}"] if malformed else []),
+    )
     return 3 if malformed else 0

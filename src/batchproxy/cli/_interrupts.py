@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends in under a second, whatever its function is doing."""
+"""Ctrl-C, SIGTERM and SIGHUP: the run ends in under a second, whatever its function is doing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Self
 
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 _PATIENCE = 0.5
 """Seconds between a signal and the end by force."""
 
 
 class Interrupts:
-    """While it is entered, both signals raise `KeyboardInterrupt` in the main thread.
+    """While it is entered, these signals raise `KeyboardInterrupt` in the main thread.
 
     If that is not enough (a worker thread that blocks, code that catches everything), a thread that
     has been waiting for it ends the process. A second signal changes nothing.
@@ -34,13 +38,14 @@ class Interrupts:
         self.status = 0
         """The exit status that the signal stands for; 0 if there was none."""
         self._last_words = last_words
+        self._process = os.getpid()
         self._spoken = threading.Lock()
         # Both are written to in the signal handler, for which a lock or an Event is not safe.
         self._bell: SimpleQueue[bool] = SimpleQueue()
         self._handlers: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # so for the children of nohup
                 self._handlers[number] = signal.signal(number, self._handle)
         threading.Thread(target=self._watch, name="batchproxy watchdog", daemon=True).start()
@@ -69,9 +74,14 @@ class Interrupts:
                 else:
                     path.unlink(missing_ok=True)
             self._last_words()
-            sys.stderr.flush()
+            with suppress(OSError):  # of a terminal that was closed
+                sys.stderr.flush()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a child that the function forked ends as it would
+            signal.signal(number, self._handlers[number] or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if not self.status:
             self.status = 128 + number
             self._bell.put(True)

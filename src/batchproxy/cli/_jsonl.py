@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import Any
 
-from ._rows import Names, Outcome, Reader, Row, Writer, to_json
+from .._messages import short, short_list
+from ._rows import Names, Outcome, Row, Writer, make_portable, to_json
+from ._text import Text, TextOutput, TextReader
+from ._values import member
 
-_decoder = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\r\n]*")
-_BOM = "\ufeff"
+decoder = json.JSONDecoder()
+SPACE = re.compile(r"[ \t\r\n]*")
 _KINDS = {
     list: "an array",
     str: "a string",
@@ -22,73 +24,105 @@ _KINDS = {
 }
 
 
-class JsonlReader(Reader):
+class JsonlReader(TextReader):
     """A JSON value on every line; blank lines are no rows."""
 
-    def __init__(self, file: BinaryIO, names: Names) -> None:
-        self._file = file
+    def __init__(self, text: Text, names: Names) -> None:
+        super().__init__(text)
         self._field = names.field
 
     def __iter__(self) -> Iterator[Row]:
-        for number, line in enumerate(self._file, 1):
+        for line in self.text:
+            problem, self.text.problem = self.text.problem, None
             if line.strip():
-                yield self._row(number, line)
+                row = Row(self.text.number, len(line), line, problem=problem)
+                if problem is None:
+                    try:
+                        fill(row, json.loads(line), self._field)
+                    except (ValueError, RecursionError) as error:
+                        row.problem = f"no JSON: {error}{_hint(row)}"
+                yield row
 
-    def _row(self, number: int, line: bytes) -> Row:
-        row = Row(number, len(line))
+
+def _hint(row: Row) -> str:
+    if row.line == 1 and row.raw.lstrip().startswith("["):
+        return "; if the whole file is one array, give --input-format json"
+    return ""
+
+
+def fill(row: Row, value: Any, field: str | None) -> None:
+    """Put into `row`, which has the text of `value`, what that means."""
+    is_object = isinstance(value, dict)
+    row.fields = value if is_object else {"item": value}
+    if field is None:
+        row.item = value
+    elif not is_object:
+        row.problem = f"--field {field} wants an object, this is {_KINDS[type(value)]}{_hint(row)}"
+    else:
         try:
-            row.raw = line.decode()
-            value = json.loads(row.raw.removeprefix(_BOM) if number == 1 else row.raw)
-        except (ValueError, RecursionError) as error:
-            row.problem = f"no JSON: {error}"
-            return row
-        is_object = isinstance(value, dict)
-        row.fields = value if is_object else {"item": value}
-        if self._field is None:
-            row.item = value
-        elif not is_object:
-            row.problem = f"--field {self._field} wants an object, this is {_KINDS[type(value)]}"
-        elif self._field not in value:
-            row.problem = f"no member {self._field!r}; there are {', '.join(map(repr, value))}"
-        else:
-            row.item = value[self._field]
-        if not is_object:
-            text = row.raw.removeprefix(_BOM)
-            body = text.strip(" \t\r\n")
-            row.raw = text.replace(body, f'{{"item": {body}}}', 1)
-        return row
+            row.item = member(value, field)
+        except KeyError:
+            row.problem = f"no member {short(field)}; there are {short_list(value)}"
+    if not is_object:
+        body = row.raw.strip(" \t\r\n")
+        row.raw = row.raw.replace(body, f'{{"item": {body}}}', 1)
 
 
 class JsonlWriter(Writer):
     """An object on every line; if the input is JSON Lines too (`same`), with the text it had."""
 
-    def __init__(self, file: BinaryIO, names: Names, *, same: bool) -> None:
-        self._file = file
+    end = "\n"
+
+    def __init__(self, out: TextOutput, names: Names, *, same: bool) -> None:
+        self._out = out
         self._names = names
         self._same = same
 
+    def prepare(self, rows: list[Row]) -> None:
+        if not self._same:
+            for row in rows:
+                make_portable(row)
+
     def write(self, row: Row, outcome: Outcome) -> None:
+        self._out.write(self.text(row, outcome))
+
+    def text(self, row: Row, outcome: Outcome) -> str:
+        """The object with its end."""
         _, into, error = self._names
         fields = row.fields or {}
-        members = {into: to_json(outcome.result)}
+        members = {into: self._json(outcome.result)}
         if error is not None and (outcome.error is not None or error in fields):
-            members[error] = to_json(outcome.error)
+            members[error] = self._json(outcome.error)
         as_it_was = self._same and row.fields is not None
-        text = row.raw if as_it_was else to_json(fields) + "\n"
-        self._file.write(splice(text, fields, members).encode())
+        text = row.raw if as_it_was else self._json(fields) + self.end
+        return splice(text, fields, members, ascii_only=not self._out.unicode)
+
+    def _json(self, value: Any) -> str:
+        return to_json(value, ascii_only=not self._out.unicode)
 
 
-def splice(text: str, fields: Mapping[str, object], members: Mapping[str, str]) -> str:
+def splice(
+    text: str,
+    fields: Mapping[str, object],
+    members: Mapping[str, str],
+    *,
+    ascii_only: bool = False,
+) -> str:
     """`text` with `members` in it: in place of those with their names, else at the end.
 
     Args:
-        text: A JSON object, with white space and a byte order mark around it, or without.
+        text: A JSON object, with white space around it, or without.
         fields: What it says.
         members: Names and JSON texts.
+        ascii_only: Whether all else in the names is to be escaped.
     """
     spans = _spans(text) if any(name in fields for name in members) else {}
     edits = [(*spans[name], value) for name, value in members.items() if name in spans]
-    added = [f"{to_json(name)}: {value}" for name, value in members.items() if name not in spans]
+    added = [
+        f"{to_json(name, ascii_only=ascii_only)}: {value}"
+        for name, value in members.items()
+        if name not in spans
+    ]
     if added:
         end = len(text[: text.rindex("}")].rstrip(" \t\r\n"))
         edits.append((end, end, ", " * bool(fields) + ", ".join(added)))
@@ -102,9 +136,9 @@ def _spans(text: str) -> dict[str, tuple[int, int]]:
     spans: dict[str, tuple[int, int]] = {}
     position = text.index("{") + 1
     while True:
-        name, position = _decoder.raw_decode(text, _skip(text, position))
+        name, position = decoder.raw_decode(text, _skip(text, position))
         start = _skip(text, _skip(text, position) + 1)  # after the colon
-        _, end = _decoder.raw_decode(text, start)
+        _, end = decoder.raw_decode(text, start)
         spans[name] = start, end
         position = _skip(text, end)
         if text[position] == "}":
@@ -113,6 +147,6 @@ def _spans(text: str) -> dict[str, tuple[int, int]]:
 
 
 def _skip(text: str, position: int) -> int:
-    space = _SPACE.match(text, position)
+    space = SPACE.match(text, position)
     assert space is not None  # it matches nothing at all, too
     return space.end()

@@ -1,43 +1,65 @@
-"""From the text `package.module:function` to the function."""
+"""From the text `package.module:function` or `path/file.py:function` to the function."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from click import UsageError
 
-from ._rows import said
+from .._messages import describe
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The function that `target` names, looked for in the current directory first.
+    """The function that `target` names; of a module, looked for in the current directory first.
 
     Raises:
         UsageError: there is none, and why.
     """
-    module_name, colon, path = target.partition(":")
+    function = find(target)
+    if not callable(function):
+        raise UsageError(
+            f"{target!r} is of type {type(function).__qualname__!r}, expected a function from a "
+            "list of items to their results"
+        )
+    return function  # type: ignore[no-any-return] # all that is known of it was tested
+
+
+def find(target: str, what: str = "FUNCTION") -> Any:
+    """What `target`, which the argument `what` gives, names.
+
+    Raises:
+        UsageError: there is nothing of that name, and why.
+    """
+    module_name, colon, path = target.rpartition(":")
     if not (module_name and colon and path):
         raise UsageError(
-            f"FUNCTION must be PACKAGE.MODULE:FUNCTION, such as geo.places:locate, got {target!r}"
+            f"{what} must be PACKAGE.MODULE:NAME, such as geo.places:locate, or FILE.py:NAME, got "
+            f"{target!r}"
         )
-    if (directory := os.getcwd()) not in sys.path:
-        sys.path.insert(0, directory)
     try:
-        found: Any = importlib.import_module(module_name)
+        if module_name.endswith(".py"):
+            found: Any = _file(module_name)
+        else:
+            _look_in(os.getcwd())
+            found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # Not found is this module, or one above it; else it is there and imports what is not.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise UsageError(f"importing {module_name!r} failed: {said(error)}") from error
+            raise _failed(module_name, error) from error
         raise UsageError(
-            f"there is no module {error.name!r}, neither in {directory} nor installed"
+            f"there is no module {error.name!r}, neither in {os.getcwd()} nor installed"
         ) from error
-    except Exception as error:
-        raise UsageError(f"importing {module_name!r} failed: {said(error)}") from error
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(module_name, error) from error
     walked = module_name
     for name in path.split("."):
         try:
@@ -47,10 +69,40 @@ def load(target: str) -> Callable[..., Any]:
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise UsageError(f"{walked!r} has no {name!r}{hint}") from None
         walked = f"{walked}:{name}" if walked == module_name else f"{walked}.{name}"
-    if not callable(found):
-        raise UsageError(
-            f"{target!r} is of type {type(found).__qualname__!r}, expected a function from a "
-            "list of items to their results"
-        )
-    function: Callable[..., Any] = found
-    return function
+    return found
+
+
+def _file(path: str) -> ModuleType:
+    """The module in that file, which finds its neighbours, as a script of Python does."""
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no file {path!r}")
+    name = os.path.basename(path).removesuffix(".py")
+    there = sys.modules.get(name)
+    if there is not None:
+        if os.path.realpath(getattr(there, "__file__", None) or "") == os.path.realpath(path):
+            return there
+        name = f"batchproxy_{name}"  # a module of that name is in use, say one of Python's
+    _look_in(os.path.dirname(os.path.abspath(path)))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # of a file that ends in .py there is one
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _look_in(directory: str) -> None:
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+
+
+def _failed(module: str, error: BaseException) -> UsageError:
+    remedy = ""
+    if "no known parent package" in str(error):
+        remedy = "; give a module of a package as PACKAGE.MODULE:FUNCTION"
+    return UsageError(f"importing {module!r} failed: {describe(error)}{remedy}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from click import UsageError
 
+from .._cache import check_namespace
 from .._caller import is_async
-from ._formats import format_of
-from ._rows import Names
+from .._messages import short
+from ._calls import ASYNC_CONCURRENCY
+from ._formats import Form, format_of
+from ._rows import Names, is_text
+from ._store import Place
+from ._text import checked_encoding
+from ._values import is_missing, is_missing_or_empty
 
 OnError = Literal["stop", "skip", "record"]
-
-_ASYNC_CONCURRENCY = 8
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class Options:
     output: str
     input_format: str | None
     output_format: str | None
+    encoding: str | None
+    delimiter: str | None
+    quoting: Literal["csv", "none"] | None
+    missing: Literal["skip", "send"] | None
     field: str | None
     into: str
     error_field: str
@@ -33,11 +42,17 @@ class Options:
     batch_size: int
     max_concurrency: int | None
     backend: Literal["asyncio", "trio"]
-    store: str | None
+    store: Place | None
     namespace: str | None
+    codec: str | None
     limit: int | None
     traceback: bool
     quiet: bool
+
+    def code(self) -> list[str]:
+        """The files of Python that are named."""
+        names = [self.function.rpartition(":")[0], *(self.codec or "").split(":")[1:2]]
+        return [name for name in names if name.endswith(".py")]
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -47,13 +62,28 @@ class Options:
         """
         if self.store is not None and not self.namespace:
             raise UsageError(
-                "--store needs --namespace: a name for what the results are results of, that is "
-                "the function, the model and the version of the prompt, such as embed-v3. Give it "
-                "another name when one of these changes"
+                "--store (or BATCHPROXY_STORE) needs --namespace: a name for what the results are "
+                "results of, that is the function, the model and the version of the prompt, such "
+                "as embed-v3. Give it another name when one of these changes"
             )
         if self.namespace is not None and self.store is None:
-            raise UsageError("--namespace is a part of a store: give --store FILE as well")
+            raise UsageError(
+                "--namespace is a part of a store: give --store FILE as well, or BATCHPROXY_STORE"
+            )
+        if self.namespace is not None:
+            try:
+                check_namespace(self.namespace)
+            except ValueError as error:
+                raise UsageError(f"--{error}") from error
+        for option, number in (
+            ("batch-size", self.batch_size),
+            ("max-concurrency", self.max_concurrency),
+            ("limit", self.limit),
+        ):
+            if number is not None and number > sys.maxsize:
+                raise UsageError(f"--{option} must be {sys.maxsize} at most, got {short(number)}")
         source, target = self.formats()
+        self._check_form(source)
         if source == "lines" and self.field is not None:
             raise UsageError("plain lines have no fields: leave --field out, or --input-format")
         if source == "parquet" and self.input == "-":
@@ -62,22 +92,51 @@ class Options:
             raise UsageError("Parquet cannot be written to standard output: give -o FILE")
         if target == "lines" and self.on_error == "record":
             raise UsageError("plain lines have no place for errors: use --output-format jsonl")
+        for option, name in (("--into", self.into), ("--error-field", self.error_field)):
+            if not is_text(name):
+                raise UsageError(f"{option} is no text that UTF-8 can say: {short(name)}")
         if self.on_error == "record" and self.error_field == self.into:
             raise UsageError(f"--error-field and --into are both {self.into!r}")
 
     def formats(self) -> tuple[str, str]:
         """Of the input and of the output."""
-        source = self.input_format or format_of(self.input) or "lines"
-        return source, self.output_format or format_of(self.output) or source
+        source = format_of(self.input, self.input_format) or "lines"
+        return source, format_of(self.output, self.output_format) or source
+
+    def _check_form(self, source: str) -> None:
+        if source not in ("csv", "tsv"):
+            for option, value in (("--delimiter", self.delimiter), ("--quoting", self.quoting)):
+                if value is not None:
+                    raise UsageError(
+                        f"{option} is for CSV and TSV, and the input is {source}; give "
+                        "--input-format csv as well"
+                    )
+        if source == "parquet" and self.encoding is not None:
+            raise UsageError("Parquet says itself how its text is encoded: leave --encoding out")
+        form = self.form()
+        if form.delimiter is not None and (len(form.delimiter) != 1 or form.delimiter in '"\r\n'):
+            raise UsageError(
+                f"--delimiter is one character, and neither a quote nor the end of a line, got "
+                f"{short(form.delimiter)}; for a tab write '\\t'"
+            )
+
+    def form(self) -> Form:
+        """What is said of the text of the input."""
+        encoding = None if self.encoding is None else checked_encoding(self.encoding)
+        delimiter = "\t" if self.delimiter == "\\t" else self.delimiter
+        return Form(encoding, delimiter, self.quoting)
+
+    def is_missing(self) -> Callable[[Any], bool]:
+        """Which items are not sent to the function."""
+        if self.missing == "send":
+            return _never
+        empty = self.missing == "skip" and self.formats()[0] in ("csv", "tsv", "lines")
+        return is_missing_or_empty if empty else is_missing
 
     def names(self) -> Names:
         """The fields that are read and written."""
         error = self.error_field if self.on_error == "record" else None
         return Names(self.field, self.into, error)
-
-    def concurrency(self, function: Callable[..., Any]) -> int | None:
-        """The most calls at a time; None if they run in the main thread, one after another."""
-        return self.max_concurrency or (_ASYNC_CONCURRENCY if is_async(function) else None)
 
     def window(self, function: Callable[..., Any]) -> int:
         """How many rows are in memory at a time.
@@ -85,7 +144,8 @@ class Options:
         At least ten rounds of full batches: when a window ends some slots have nothing to do, and a
         batch is not full, which is to be a small part of it.
         """
-        return max(10_000, 10 * self.batch_size * (self.concurrency(function) or 1))
+        calls = self.max_concurrency or (ASYNC_CONCURRENCY if is_async(function) else 1)
+        return max(10_000, 10 * self.batch_size * calls)
 
     def how_to_resume(self) -> str:
         """For a run that ended early."""
@@ -95,3 +155,7 @@ class Options:
                 "goes on where it ended"
             )
         return f"finished batches are in {self.store}; to resume, run the same command again"
+
+
+def _never(item: Any) -> bool:
+    return False

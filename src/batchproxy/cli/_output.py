@@ -1,46 +1,73 @@
-"""The output: under its name only when it is complete."""
+"""The output: under its name only when it is complete, and with the rights that were there."""
 
 from __future__ import annotations
 
 import io
 import os
-import sys
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, Self, TextIO, cast
+
+from click import ClickException, UsageError
 
 from ._formats import compressed
-from ._rows import BadInput
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows, where two runs of one output stay unnoticed
-    fcntl = None  # type: ignore[assignment] # as said
-
-
-class OutputClosed(Exception):
-    """Nobody reads standard output any more."""
+from ._terminal import forgetting_output
 
 
 class Output(AbstractContextManager["Output"]):
     """A file that is written beside its name and renamed by `complete`, or standard output.
 
     What is no regular file (a pipe, a device) is written to as it is.
+
+    Args:
+        path: A name, or ``-``.
+        stdout: Standard output; None if it is closed.
+
+    Raises:
+        UsageError: it cannot be written, and why.
     """
 
-    def __init__(self, path: str, stdout: BinaryIO) -> None:
+    def __init__(self, path: str, stdout: TextIO | None) -> None:
         self.part: Path | None = None
         self._target = Path(os.path.realpath(path))  # a link stays one
+        try:
+            self._raw = self._open(path, stdout)
+        except OSError as error:
+            raise UsageError(f"the output cannot be written: {error}") from error
+        self.file = compressed(path, self._raw)
+
+    def _open(self, path: str, stdout: TextIO | None) -> IO[bytes]:
         if path == "-":
-            self._raw: IO[bytes] = cast(BinaryIO, _Stdout(stdout))
-        elif self._target.exists() and not self._target.is_file():
-            self._raw = open(self._target, "wb")  # noqa: SIM115 - __exit__ closes it
-        else:
-            self.part = self._target.with_name(self._target.name + ".part")
-            self._raw = _locked(self.part, path)
-        self.file = compressed(path, self._raw, "wb")
+            if stdout is None:
+                raise UsageError("standard output is closed; give -o FILE")
+            return cast(BinaryIO, _Stdout(stdout.buffer))
+        there = True
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return open(path, "wb")
+        except FileNotFoundError:
+            there = False
+        if not os.path.basename(path):
+            raise UsageError(f"the output has no name: {path!r}")
+        if there and not os.access(path, os.W_OK):
+            raise UsageError(f"the output {path!r} is read-only")
+        # Nobody can have guessed the name, and nothing that is there is opened. What replaces a
+        # file is private until it gets the rights of that; a new one has those of any new file.
+        part = self._target.with_name(f".batchproxy-{secrets.token_hex(8)}.part")
+        mode = 0o600 if there else 0o666
+        try:
+            file = open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115 - __exit__ closes it
+        except OSError as error:
+            raise UsageError(
+                f"the output cannot be written: no file can be made in {str(part.parent)!r}, where "
+                f"it is until it is complete: {error.strerror}"
+            ) from error
+        self.part = part
+        return file
 
     def complete(self) -> None:
         """All is written: from now on it is there, also after a power failure."""
@@ -48,9 +75,12 @@ class Output(AbstractContextManager["Output"]):
             self.file.close()
         self._raw.flush()
         if self.part is not None:
-            os.fsync(self._raw.fileno())
+            file = self._raw.fileno()
+            _give_rights(file, self._target)
+            os.fsync(file)
             os.replace(self.part, self._target)
             self.part = None
+            _sync_folder(self._target.parent)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +99,34 @@ class Output(AbstractContextManager["Output"]):
                 file.close()
 
 
+def _give_rights(file: int, target: Path) -> None:
+    """Give `file` the mode, owner and group of what it replaces, as far as that is permitted."""
+    if not hasattr(os, "fchown"):  # pragma: no cover - Windows
+        return
+    try:
+        there = os.stat(target)
+    except FileNotFoundError:
+        return
+    mode = there.st_mode & 0o777
+    try:
+        os.fchown(file, there.st_uid, there.st_gid)
+    except OSError:
+        try:
+            os.fchown(file, -1, there.st_gid)
+        except OSError:  # what its group might do, another group might not
+            mode = mode & 0o707 | (mode & 0o007) << 3
+    os.fchmod(file, mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system lets folders be opened, or synced
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
 class _Stdout(io.RawIOBase):
     """Standard output; closing it is not ours."""
 
@@ -76,11 +134,11 @@ class _Stdout(io.RawIOBase):
         self._buffer = buffer
 
     def write(self, data: Any, /) -> int:
-        with _noticing_the_end():
+        with forgetting_output():
             return self._buffer.write(data)
 
     def flush(self) -> None:
-        with _noticing_the_end():
+        with forgetting_output():
             self._buffer.flush()
 
     def close(self) -> None:
@@ -88,32 +146,14 @@ class _Stdout(io.RawIOBase):
 
 
 @contextmanager
-def _noticing_the_end() -> Iterator[None]:
+def writing(path: str) -> Iterator[None]:
+    """Inside, what cannot be written ends the command with status 1."""
     try:
         yield
-    except BrokenPipeError:
-        # What is still in the buffer goes nowhere, lest Python complain about it at its end.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.__stdout__.fileno())  # type: ignore[union-attr] # there was a pipe
-        os.close(null)
-        raise OutputClosed from None
+    except OSError as error:
+        raise ClickException(f"{called(path)} cannot be written: {error}") from error
 
 
-def _locked(part: Path, path: str) -> IO[bytes]:
-    """The file to write to, empty, and nobody else's as long as it is open."""
-    while True:
-        file = open(part, "ab")  # noqa: SIM115 - that of the Output closes it
-        if fcntl is not None:  # pragma: no branch - as above
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise BadInput(f"another run is writing {path}; let it finish, or end it") from None
-        try:
-            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(part))
-        except FileNotFoundError:
-            ours = False
-        if ours:
-            file.truncate(0)
-            return file
-        file.close()  # between opening and locking, the other run has renamed it
+def called(path: str) -> str:
+    """That output, in messages."""
+    return "standard output" if path == "-" else path

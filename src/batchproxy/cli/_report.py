@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 from tqdm import tqdm
 
 from .._progress import Progress
 from .._statistics import Statistics
-from ._distinct import Distinct
+from ._distinct import Distinct, said
 from ._keys import key_of
 from ._rows import Row
+from ._store import Place
+from ._terminal import count, say
 
 _BAR_EVERY, _LINE_EVERY = 0.1, 10.0  # seconds
 
@@ -30,6 +34,7 @@ class Report(AbstractContextManager["Report"]):
         statistics: What the proxy has done.
         total: The size of the input in bytes, as `Source.position` counts; None if unknown.
         quiet: Show nothing.
+        bar: Whether a terminal gets a bar; it is in the way of rows that go there, too.
         stream: Where it is shown; standard error.
     """
 
@@ -39,21 +44,22 @@ class Report(AbstractContextManager["Report"]):
         total: int | None,
         *,
         quiet: bool = False,
+        bar: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self.rows = self.failed = 0
+        self.rows = self.failed = self.missing = 0
         self.distinct = Distinct()
         self._statistics = statistics
         self._total = total
         self._quiet = quiet
         self._stream = stream = stream or sys.stderr
         self._start = time.monotonic()
-        # The window under way: where it begins and ends in the input, its rows, how much is done.
-        self._from = self._to = self._rows = 0
+        # The window under way: where it begins and ends in the input, its rows, the distinct keys
+        # before it, how much is done.
+        self._from = self._to = self._rows = self._known = 0
         self._done = 0.0
         self._bar: tqdm[Any] | None = None
-        if not quiet and stream.isatty():
-            # What fits into few columns comes first.
+        if bar and not quiet and can_redraw(stream):
             known = "{percentage:3.0f}%|{bar}| {remaining} left{postfix}"
             bar_format = known if total else "{elapsed}{postfix}"
             tqdm.monitor_interval = 0  # no thread of tqdm's: there is one here
@@ -63,7 +69,9 @@ class Report(AbstractContextManager["Report"]):
 
     def begin_window(self, rows: list[Row], position: int) -> None:
         """These rows are being mapped, up to this position of the input."""
-        self.distinct.add(key_of(row.item) for row in rows if row.problem is None)
+        self._known = self.distinct.count
+        self.distinct.add(key_of(row.item) for row in rows if row.mapped)
+        self.missing += sum(row.missing for row in rows)
         self._rows, self._done = len(rows), 0.0
         self._from, self._to = self._to, position
 
@@ -75,32 +83,36 @@ class Report(AbstractContextManager["Report"]):
         """The window is written; so many of its rows have failed."""
         self.rows += self._rows
         self.failed += failed
-        self._rows, self._from = 0, self._to
+        self._rows, self._from, self._known = 0, self._to, self.distinct.count
 
     def show(self) -> None:
         """Show how far the run is."""
         if self._bar is not None:
             self._bar.n = self._position()
-            self._bar.set_postfix_str(self._counts())
+            self._bar.ncols = columns = _columns(self._stream)
+            self._bar.set_postfix_str(", ".join(_fit(self._counts(), columns - _BESIDES)))
         elif not self._quiet:
-            print(f"batchproxy: {self._counts()}{self._remaining()}", file=self._stream, flush=True)
+            say(f"{', '.join(self._counts())}{self._remaining()}", self._stream)
 
     def say(self, line: str) -> None:
         """Print `line`, unless all is to be quiet."""
         if not self._quiet:
-            print(f"batchproxy: {line}", file=self._stream, flush=True)
+            say(line, self._stream)
 
-    def summary(self, store: str | None) -> None:
+    def summary(self, store: Place | None) -> None:
         """What the run did, and what it saved; `store` is where the results are, if they are."""
         done, rows = self._statistics(), self.rows
         seconds = time.monotonic() - self._start
         others = f", {done.shared:,} from other processes" * bool(done.shared)
-        found = "" if store is None else f", {_count(done.stored, 'hit')} in {store}{others}"
-        self.say(f"{rows:,} rows, {self.distinct} distinct, in {seconds:.1f} s")
-        self.say(f"{done.computed:,} computed in {_count(done.calls, 'call')}{found}")
-        self.say(f"{_count(max(rows - done.calls, 0), 'call')} saved, compared with one per row")
+        found = "" if store is None else f", {count(done.stored, 'hit')} in {store}{others}"
+        self.say(f"{count(rows, 'row')}, {self.distinct} distinct, in {seconds:.1f} s")
+        self.say(f"{done.computed:,} computed in {count(done.calls, 'call')}{found}")
+        saved = max(rows - self.missing - done.calls, 0)
+        self.say(f"{count(saved, 'call')} saved, compared with one per row")
+        if self.missing:
+            self.say(f"{count(self.missing, 'row')} without a value, not sent")
         if self.failed:
-            self.say(f"{_count(self.failed, 'row')} failed")
+            self.say(f"{count(self.failed, 'row')} failed")
         if store is None:
             self.say("results were not kept: with --store and --namespace another run finds them")
 
@@ -126,14 +138,19 @@ class Report(AbstractContextManager["Report"]):
         while not self._stop.wait(_LINE_EVERY if self._bar is None else _BAR_EVERY):
             self.show()
 
-    def _counts(self) -> str:
+    def _counts(self) -> list[str]:
         done = self._statistics()
         rows = self.rows + int(self._rows * self._done)
+        distinct = self._known + int((self.distinct.count - self._known) * self._done)
         rate = rows / max(time.monotonic() - self._start, 0.001)
-        return (
-            f"{rows:,} rows, {self.distinct} distinct, {_count(done.stored, 'hit')}, "
-            f"{_count(done.calls, 'call')}, {self.failed:,} failed, {rate:,.0f}/s"
-        )
+        return [
+            count(rows, "row"),
+            f"{said(distinct)} distinct",
+            count(done.stored, "hit"),
+            count(done.calls, "call"),
+            f"{self.failed:,} failed",
+            f"{rate:,.0f}/s",
+        ]
 
     def _position(self) -> int:
         return self._from + int((self._to - self._from) * self._done)
@@ -147,5 +164,91 @@ class Report(AbstractContextManager["Report"]):
         return f", {100 * position // self._total} %, {left} left"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether a line of `stream` can be drawn over."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+_BESIDES = len("100%|||||| 1:00:00 left, ")
+
+
+def _fit(counts: list[str], room: int) -> list[str]:
+    """As many of `counts` as there is room for; what failed, and rows, go last."""
+    rows, distinct, hits, calls, failed, rate = counts
+    first = [failed] if failed.startswith("0 ") else []
+    for leaving in (*first, rate, distinct, hits, calls, failed, rows):
+        if len(", ".join(counts)) <= room:
+            break
+        counts = [each for each in counts if each != leaving]
+    return counts
+
+
+@contextlib.contextmanager
+def printing(*, stdout_to_stderr: bool, bar: bool) -> Iterator[None]:
+    """Inside, what is printed, by whomever, goes above the bar and does not tear it.
+
+    Args:
+        stdout_to_stderr: Whether standard output is for rows, and for nothing else.
+        bar: Whether there is one, in a terminal.
+    """
+    out, error = sys.stdout, sys.stderr
+    beside: list[_Beside] = []
+    if bar and can_redraw(error):
+        beside = [_Beside(error, error), _Beside(out, error)]
+        error = cast(TextIO, beside[0])
+        out = cast(TextIO, beside[1]) if out is not None and out.isatty() else out
+    with (
+        contextlib.redirect_stdout(error if stdout_to_stderr else out),
+        contextlib.redirect_stderr(error),
+    ):
+        try:
+            yield
+        finally:
+            for each in beside:
+                each.end()
+
+
+class _Beside:
+    """Text for `stream`, which goes there line by line, with the bar of `terminal` out of its way.
+
+    Of a line that is drawn again and again, by another bar, the last state is written.
+    """
+
+    def __init__(self, stream: TextIO, terminal: TextIO) -> None:
+        self._stream = stream
+        self._terminal = terminal
+        self._lock = threading.RLock()
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            lines, end, begun = (self._begun + text).rpartition("\n")
+            self._begun = begun.rpartition("\r")[2]
+            if end:
+                self._write(lines + end)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def end(self) -> None:
+        with self._lock:
+            if self._begun:
+                self._write(self._begun + "\n")
+            self._begun = ""
+
+    def _write(self, text: str) -> None:
+        with tqdm.external_write_mode(self._terminal):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

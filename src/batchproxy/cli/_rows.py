@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from .._errors import AnswerTypeError, AnswerValueError
+from .._messages import says, short, short_list
+from ._results import plain
+from ._values import portable
 
 
 class BadInput(Exception):
@@ -46,6 +50,13 @@ class Row:
     """What is mapped."""
     problem: str | None = None
     """Why it has no item."""
+    missing: bool = False
+    """Whether its item is one that is not to be mapped."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether its item goes to the function."""
+        return self.problem is None and not self.missing
 
 
 class Outcome(NamedTuple):
@@ -60,6 +71,8 @@ class Reader(ABC):
 
     columns: list[str] | None = None
     """The names of the fields, in their order, where the format has them once for all rows."""
+    with_fields = True
+    """Whether rows say what they have beside their item; nobody may want to know."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Row]: ...
@@ -67,6 +80,15 @@ class Reader(ABC):
 
 class Writer(ABC):
     """Rows of an output."""
+
+    def prepare(self, rows: list[Row]) -> None:  # noqa: B027 - most take rows as they are
+        """See that there is a place for what these rows have, before they cost anything.
+
+        A row for which there is none has a `problem` from then on.
+
+        Raises:
+            BadInput: there is none for a whole column.
+        """
 
     @abstractmethod
     def write(self, row: Row, outcome: Outcome) -> None:
@@ -82,46 +104,96 @@ class Writer(ABC):
     def close(self) -> None:  # noqa: B027 - as above
         """The output is complete. The file is not closed."""
 
+    def release(self) -> None:  # noqa: B027 - as above
+        """Nothing more is written, whether the output is complete or not."""
+
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def to_json(value: Any) -> str:
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can say it."""
+    return _SURROGATE.search(text) is None
+
+
+def to_json(value: Any, *, ascii_only: bool = False) -> str:
     """`value` as JSON on one line; arrays and numbers of NumPy are lists and numbers.
 
     Raises:
         BadResult: JSON has no place for it.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
-        if _SURROGATE.search(text):  # which UTF-8 cannot say, but an escape can
+        text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, default=_plain)
+        if not is_text(text):  # which UTF-8 cannot say, but an escape can
             text = json.dumps(value, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the result is no JSON ({error}): {_short(value)}") from error
+        raise BadResult(f"the result is no JSON ({error}): {short(value)}") from error
     return text
 
 
-def to_text(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    found = plain(value)
+    if found is value:
+        raise TypeError(f"it has no type for a {type(value).__qualname__!r}")
+    return found
+
+
+def to_text(value: Any, what: str = "the result") -> str:
     """`value` for formats without types: text as it is, nothing for None, else as JSON."""
     if isinstance(value, str):
-        if _SURROGATE.search(value):
-            raise BadResult(f"the result is no text that UTF-8 can say: {_short(value)}")
+        if not is_text(value):
+            raise BadResult(f"{what} is no text that UTF-8 can say: {short(value)}")
         return value
     return "" if value is None else to_json(value)
 
 
-def _plain(value: object) -> object:
-    numpy = sys.modules.get("numpy")  # nobody has made an array without it
-    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__qualname__} is in it")
+def first_columns(rows: list[Row], *, waiting: bool) -> list[str] | None:
+    """The columns of an output: what the first of `rows` without a problem has, if there is one.
+
+    Args:
+        rows: Those of a window. A row that has a name which is no text has a problem from then on.
+        waiting: Whether rows of a window before wait for columns.
+
+    Raises:
+        BadInput: and they would have to wait for those of another window.
+    """
+    for row in rows:
+        if row.problem is None and row.fields is not None:
+            bad = next((name for name in row.fields if not is_text(name)), None)
+            if bad is None:
+                return list(row.fields)
+            row.problem = f"a name that is no text that UTF-8 can say: {short(bad)}"
+            row.fields = None
+    if waiting:
+        raise BadInput(
+            "no row so far says which columns there are: all of them are malformed; use "
+            "--output-format jsonl"
+        )
+    return None
 
 
-def _short(value: object, most: int = 200) -> str:
-    text = repr(value)
-    return text if len(text) <= most else text[:most] + "..."
+def no_column(names: list[str]) -> str:
+    """What is said of a row with more fields than the first."""
+    return f"no column for {short_list(names)}: the first row had none; use --output-format jsonl"
 
 
-def said(error: BaseException) -> str:
-    """An exception for a message: its type and what it says."""
-    return f"{type(error).__qualname__}: {error}"
+def make_portable(row: Row) -> None:
+    """Turn what `row` has into what JSON has, or say for which column there is nothing."""
+    for name, value in (row.fields or {}).items():
+        try:
+            row.fields[name] = portable(value)  # type: ignore[index] # it has fields here
+        except (TypeError, ValueError) as error:
+            row.problem = row.problem or (
+                f"column {short(name)}: {error}; write Parquet, or leave the column out"
+            )
+            row.fields = None
+            return
+
+
+def error_text(error: BaseException) -> str:
+    """An exception for a message or a row: its type and what it says, to a user of the command."""
+    text = says(error).encode("utf-8", "backslashreplace").decode()
+    if isinstance(error, AnswerTypeError | AnswerValueError):
+        text = text.replace("map_func", "the function")
+    kind = type(error).__qualname__
+    return f"{kind}: {text}" if text else kind

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import lzma
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from ._rows import BadInput, Reader, Row
+from ._rows import Reader, Row
+from ._values import is_missing
 
 _MOST_BYTES = 16 * 2**20
 """Of the input, in a window: long lines make windows of fewer rows."""
 
 
-def windows(reader: Reader, size: int, limit: int | None, name: str) -> Iterator[list[Row]]:
+def windows(
+    reader: Reader, size: int, limit: int | None, missing: Callable[[Any], bool] = is_missing
+) -> Iterator[list[Row]]:
     """The rows of `reader`, so many at a time, and so many (`limit`) altogether.
+
+    Args:
+        reader: Where they come from.
+        size: The most rows of a window.
+        limit: The most rows.
+        missing: Which items are none, and not to be mapped.
 
     Raises:
         BadInput: the input cannot be read any further.
@@ -23,11 +31,9 @@ def windows(reader: Reader, size: int, limit: int | None, name: str) -> Iterator
     filled = 0
     rows = itertools.islice(reader, limit)
     while True:
-        try:
-            row = next(rows, None)
-        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            raise BadInput(f"{name} cannot be read any further: {error}") from error
+        row = next(rows, None)
         if row is not None:
+            row.missing = row.problem is None and missing(row.item)
             window.append(row)
             filled += row.size
         if window and (row is None or len(window) == size or filled >= _MOST_BYTES):

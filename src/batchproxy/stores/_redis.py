@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from .._errors import StoreError
-from .._store import Claimant, Claims, SharedStore, Usage
+from .._messages import describe, short
+from .._store import Claimant, Claims, SharedStore, Usage, check_seconds, not_picklable
 
 if TYPE_CHECKING:
     import redis
@@ -24,6 +27,8 @@ _PAGE = 1_000  # keys, where nothing is promised of all of them together
 _CLAIMS = 10_000  # keys, to claim or release
 _STEP_KEYS = 100_000  # values that are written in one step, of the million or so that Redis takes
 _STEP_BYTES = 2**28  # and their bytes; Redis takes 2**30
+
+_CONNECTIONS = 1_000  # of one process; who needs one more waits for it
 
 _FOREVER = 10**15  # milliseconds; more than any clock has left, and less than Redis takes
 
@@ -38,23 +43,27 @@ class _Script:
 # is the hash tag: all of it lies in one slot of a cluster, where scripts may use it together.
 #
 #   prefix:{namespace}:v:KEY    a value, with an expiry if it has a ttl
-#   prefix:{namespace}:leases   a sorted set: process -> when its lease runs out, by the server's
-#                               clock in milliseconds. There is one per namespace since a script
-#                               must see it; so a process has a lease in each that it claims in
+#   prefix:{namespace}:leases   a sorted set: process -> when the present half of its lease ends, by
+#                               the server's clock in milliseconds. There is one per namespace since
+#                               a script must see it; so a process has a lease in each
+#   prefix:{namespace}:halves   a hash: process -> half of its lease in milliseconds, as long as
+#                               nobody has doubted it, as `SharedStore` says
 #   prefix:{namespace}:claims   a hash: name of a value -> "process call"
 #
 # A claim has no expiry: it lasts as long as its owner renews the lease, which costs the same
-# however many claims there are. Those of the dead go when the next process claims. The last ones
-# to die leave nothing either, as the hash and the sorted set end with the longest lease in them.
+# however many claims there are. Those of the dead go when the next process claims. The last ones to
+# die leave nothing either, as all three end a day after they were used, at the earliest: later than
+# any lease, for if the server stands still they must not be gone when it goes on.
 
 _RENEW = """
-local leases, claims, process, lease = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+local leases, halves, claims, process, half = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', leases, now + lease, process)
+redis.call('ZADD', leases, now + half, process)
+redis.call('HSET', halves, process, half)
 local function last()
-    for _, key in ipairs({leases, claims}) do
-        if redis.call('PTTL', key) < lease then redis.call('PEXPIRE', key, lease) end
+    for _, key in ipairs({leases, halves, claims}) do
+        if redis.call('PTTL', key) < 86400000 then redis.call('PEXPIRE', key, 172800000) end
     end
 end
 """
@@ -73,7 +82,18 @@ local function holds(claim)
     if alive[owner] == nil then alive[owner] = redis.call('ZSCORE', leases, owner) end
     return alive[owner]
 end
-if redis.call('ZREMRANGEBYSCORE', leases, '-inf', now) > 0 then
+local dead = false
+for _, late in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
+    local rest = redis.call('HGET', halves, late)
+    if rest then  -- doubted: if it is alive it can say so from now on, as this runs
+        redis.call('HDEL', halves, late)
+        redis.call('ZADD', leases, now + rest, late)
+    else
+        redis.call('ZREM', leases, late)
+        dead = true
+    end
+end
+if dead then
     local all = redis.call('HGETALL', claims)
     for i = 1, #all, 2 do
         local owner = string.match(all[i + 1], '^%S+')
@@ -81,7 +101,7 @@ if redis.call('ZREMRANGEBYSCORE', leases, '-inf', now) > 0 then
     end
 end
 local letters, answer = {}, {''}
-for first = 3, #KEYS, 1000 do
+for first = 4, #KEYS, 1000 do
     local final = math.min(first + 999, #KEYS)
     local values = redis.call('MGET', unpack(KEYS, first, final))
     local claimed = redis.call('HMGET', claims, unpack(KEYS, first, final))
@@ -123,6 +143,14 @@ end
 
 _release = _Script(_RELEASE)
 
+_discard = _Script(
+    """
+for i, key in ipairs(KEYS) do
+    if redis.call('GET', key) == ARGV[i] then redis.call('UNLINK', key) end
+end
+"""
+)
+
 _WRITE = """
 local function write(key, value, ttl, ...)
     if ttl == '' then return redis.call('SET', key, value, ...) end
@@ -156,35 +184,41 @@ class RedisStore(SharedStore):
     cluster. Leases and expiry follow the server's clock; those of the machines may differ.
 
     Whether values outlive the server is up to its configuration: ``appendonly yes`` keeps them, but
-    for those of the last second, and ``appendfsync always`` those, too.
-    With a ``maxmemory-policy`` that evicts, values that are evicted are computed again, and where
-    claims or leases are evicted two processes may compute the same key; no answer is ever wrong.
-    Without one, a server whose memory is full refuses to write, which is an error.
+    for those of the last second, and ``appendfsync always`` those, too. With a ``maxmemory-policy``
+    that evicts, values that are evicted are computed again, and where claims or leases are evicted
+    two processes may compute the same key; no answer is ever wrong. Without one, a server whose
+    memory is full refuses to write, which is an error.
 
     A batch is written in one step if it has at most 100,000 values and 256 MiB; a larger one in
     several, each of them whole.
 
-    Connections that `timeout` is for are tried once more when they fail, so a server that was
-    restarted is found again, and one that is gone is an error after a few times `timeout`.
+    It connects when it is first used. Whatever the server or the connection fails with, then and
+    later, is a `StoreError`. Connections that `timeout` is for are tried once more when they fail,
+    so a server that was restarted is found again, and one that is gone is an error after a few
+    times `timeout`.
 
     Args:
         server: A URL (``redis://``, ``rediss://``, ``unix://``; options of redis-py may follow a
             question mark), or a client of redis-py: `redis.Redis`, `redis.RedisCluster`. A client
-            stays yours: `close` leaves it open.
+            stays yours: `close` leaves it open. Passwords are in no message and no `repr`.
         prefix: What keeps these values apart from others on the server; ASCII letters, digits,
             and ``_.:-``.
-        lease: Seconds for which a process is believed to be alive after it was last heard of.
-        timeout: Seconds to wait for a connection and for an answer. A client has its own.
+        lease: Seconds for which a process is believed to be alive after it was last heard of; a day
+            at most.
+        timeout: Seconds to wait for a connection and for an answer; a day at most. A client has its
+            own. With ``max_connections`` in a URL, also to wait for one that is free.
 
     Raises:
         ImportError: redis-py is not installed.
-        TypeError: `server` is neither.
-        ValueError: One of the arguments is not as it should be.
-        StoreError: The server cannot be reached, or refuses the connection.
+        TypeError: `server` is neither, or `lease` or `timeout` no number.
+        ValueError: One of the arguments is not as it should be, or an option of the URL.
 
     Threads: every method may be called from any thread. After a ``fork`` the child connects anew;
     but it is on the client, where that is yours, to be usable then.
     """
+
+    max_value_size: int = 512 * 2**20
+    """What a server takes, unless its ``proto-max-bulk-len`` is another one."""
 
     def __init__(
         self,
@@ -195,47 +229,40 @@ class RedisStore(SharedStore):
         timeout: float = 5.0,
     ) -> None:
         try:
-            from redis import Redis, RedisCluster, RedisError
+            from redis import Redis, RedisCluster
         except ImportError as error:
             raise ImportError(
                 "RedisStore needs redis-py: pip install 'batchproxy[redis]'"
             ) from error
         if not re.fullmatch(r"[A-Za-z0-9_.:-]+", prefix):
             raise ValueError(
-                f"prefix must be ASCII letters, digits, and any of '_.:-', got {prefix!r}"
+                f"prefix must be ASCII letters, digits, and any of '_.:-', got {short(prefix)}"
             )
-        for name, seconds in (("lease", lease), ("timeout", timeout)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-                raise TypeError(f"{name} must be a number of seconds, got {seconds!r}")
-            if not 0 < seconds < math.inf:
-                raise ValueError(f"{name} must be more than 0 seconds, and finite, got {seconds}")
+        check_seconds("lease", lease)
+        check_seconds("timeout", timeout)
         self._own: _Connections | None = None
         self._client: _Client
         if isinstance(server, str):
             self._own = _Connections(server, timeout)
             self._client = self._own.client
         elif isinstance(server, Redis | RedisCluster):
-            if server.get_encoder().decode_responses:
-                raise ValueError(
-                    "RedisStore needs a client that answers in bytes, got one with "
-                    "decode_responses=True; make another one without it"
-                )
             self._client = server
         else:
             raise TypeError(
                 "RedisStore takes a URL such as 'redis://localhost:6379/0', a redis.Redis or a "
                 f"redis.RedisCluster, got {type(server).__module__}.{type(server).__qualname__}"
             )
+        encoder = self._client.get_encoder()
+        if encoder.decode_responses or not _is_utf8(encoder.encoding):
+            raise ValueError(
+                "RedisStore needs a client that answers in bytes and writes UTF-8, got one with "
+                f"decode_responses={short(encoder.decode_responses)} and "
+                f"encoding={short(encoder.encoding)}; leave both out"
+            )
         self.lease = lease
         self._prefix = prefix
         self._closed = False
-        # Where each process has a lease. Sets and dicts guard themselves.
-        self._namespaces: dict[str, set[str]] = {}
-        try:
-            self._client.ping()
-        except RedisError as error:
-            self.close()
-            raise StoreError(f"RedisStore could not connect: {error}") from error
+        self._place = _place(self._client)
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         return dict(self._values(namespace, keys))
@@ -250,9 +277,14 @@ class RedisStore(SharedStore):
             pages = self._scan(quote(namespace, safe=""))
         else:
             pages = map(list, _pages(self._names(namespace, keys), _PAGE))
-        client = self._open()
-        for page in pages:
-            client.unlink(*page)
+        with self._connected() as client:
+            for page in pages:
+                client.unlink(*page)
+
+    @property
+    def identity(self) -> Hashable:
+        """The server, its database, and the prefix."""
+        return self._place, self._prefix
 
     def close(self) -> None:
         self._closed = True
@@ -262,7 +294,6 @@ class RedisStore(SharedStore):
     def claim_many(
         self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
     ) -> Claims:
-        self._namespaces.setdefault(claimant.process, set()).add(namespace)
         claims = Claims({}, [], [])
         for page in _pages(keys, _CLAIMS):
             letters, *values = self._run(
@@ -293,47 +324,43 @@ class RedisStore(SharedStore):
             keys = list(step)
             answer = self._run(
                 _publish,
-                [self._shared(namespace)[1], *self._names(namespace, keys)],
+                [self._name(namespace, b"claims"), *self._names(namespace, keys)],
                 [_text(claimant), expiry, *step.values()],
             )
             earlier |= zip((keys[at] for at in answer[::2]), answer[1::2])
         return earlier
 
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        for step in _steps(values):
+            self._run(_discard, self._names(namespace, step), list(step.values()))
+
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         for page in _pages(keys, _CLAIMS):
             self._run(
                 _release,
-                [self._shared(namespace)[1], *self._names(namespace, page)],
+                [self._name(namespace, b"claims"), *self._names(namespace, page)],
                 [_text(claimant)],
             )
 
-    def heartbeat(self, process: str) -> None:
-        """Renew the lease of `process` where it has claimed through this very store.
-
-        Args:
-            process: As in `Claimant`.
-        """
-        self._open()
-        for namespace in tuple(self._namespaces.get(process, ())):
-            self._run(_heartbeat, self._shared(namespace), self._lease(process))
+    def heartbeat(self, namespace: str, process: str) -> None:
+        self._run(_heartbeat, self._shared(namespace), self._lease(process))
 
     def usage(self) -> dict[str, Usage]:
         """What is stored under the prefix, by namespace.
 
-        Looks at the name of everything that the server has.
+        Looks at the name of everything that the server has. What others have put there is left out.
         """
         usage: dict[str, Usage] = {}
-        client = self._open()
         for page in self._scan("*"):
-            with client.pipeline(transaction=False) as pipeline:
+            with self._connected() as client, client.pipeline(transaction=False) as pipeline:
                 for name in page:
                     pipeline.strlen(name)
-                sizes = pipeline.execute()
+                sizes = pipeline.execute(raise_on_error=False)
             for name, size in zip(page, sizes):
-                encoded = name[len(self._prefix) + 2 : name.index(b"}")]
-                namespace = unquote(encoded.decode())
-                values, total = usage.get(namespace, (0, 0))
-                usage[namespace] = Usage(values + 1, total + size)
+                namespace = self._namespace(name)
+                if namespace is not None and isinstance(size, int):  # else it is no string
+                    values, total = usage.get(namespace, (0, 0))
+                    usage[namespace] = Usage(values + 1, total + size)
         return usage
 
     def scan(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
@@ -349,25 +376,41 @@ class RedisStore(SharedStore):
         for page in self._scan(quote(namespace, safe="")):
             yield from self._values(namespace, [name[start:] for name in page])
 
-    def __repr__(self) -> str:
-        return f"<RedisStore: prefix {self._prefix!r}, {self._client!r}>"
+    def __reduce__(self) -> NoReturn:
+        raise not_picklable(self)
 
-    def _open(self) -> _Client:
+    def __repr__(self) -> str:
+        return f"<RedisStore: {self._place}, prefix {self._prefix!r}>"
+
+    @contextmanager
+    def _connected(self) -> Iterator[_Client]:
+        """The client; what redis-py raises meanwhile becomes a `StoreError`."""
+        from redis import RedisError
+
         if self._closed:
-            raise StoreError("this RedisStore is closed; make another one")
+            raise StoreError(f"{self!r} is closed; make another one")
         if self._own is not None and self._own.process != os.getpid():
             self._own = self._own.again()
             self._client = self._own.client
-        return self._client
+        try:
+            yield self._client
+        except RedisError as error:
+            raise StoreError(f"{self!r} failed: {describe(error)}") from error
 
     def _run(self, script: _Script, keys: list[bytes], arguments: list[Any]) -> Any:
         from redis.exceptions import NoScriptError
 
-        client = self._open()
-        try:
-            return client.evalsha(script.digest, len(keys), *keys, *arguments)
-        except NoScriptError:  # not seen before, or by a server that has restarted since
-            return client.eval(script.text, len(keys), *keys, *arguments)
+        with self._connected() as client:
+            try:
+                return client.evalsha(script.digest, len(keys), *keys, *arguments)
+            except NoScriptError:  # not seen before, or by a server that has restarted since
+                return client.eval(script.text, len(keys), *keys, *arguments)
+
+    def _namespace(self, name: bytes) -> str | None:
+        """That of a value; None if the name is not one of ours."""
+        start = len(self._prefix) + 2
+        namespace = unquote(name[start : name.index(b"}", start)], errors="replace")
+        return namespace if name.startswith(self._name(namespace, b"v:")) else None
 
     def _name(self, namespace: str, what: bytes) -> bytes:
         return f"{self._prefix}:{{{quote(namespace, safe='')}}}:".encode() + what
@@ -377,15 +420,15 @@ class RedisStore(SharedStore):
         return [start + key for key in keys]
 
     def _shared(self, namespace: str) -> list[bytes]:
-        return [self._name(namespace, b"leases"), self._name(namespace, b"claims")]
+        return [self._name(namespace, what) for what in (b"leases", b"halves", b"claims")]
 
     def _lease(self, process: str) -> list[str | int]:
-        return [process, math.ceil(self.lease * 1000)]
+        return [process, math.ceil(self.lease * 500)]
 
     def _values(self, namespace: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        client = self._open()
         for page in _pages(keys, _PAGE):
-            values: list[Any] = client.mget(self._names(namespace, page))
+            with self._connected() as client:
+                values: list[Any] = client.mget(self._names(namespace, page))
             for key, value in zip(page, values):
                 if value is not None:
                     yield key, value
@@ -394,8 +437,13 @@ class RedisStore(SharedStore):
         """Names of values, page by page. The server may repeat some; here each comes once."""
         seen: set[bytes] = set()
         pattern = f"{self._prefix}:{{{encoded}}}:v:*"
-        names = iter(self._open().scan_iter(pattern, _PAGE))
-        while page := list(islice(names, _PAGE)):
+        with self._connected() as client:
+            names = iter(client.scan_iter(pattern, _PAGE))
+        while True:
+            with self._connected():
+                page = list(islice(names, _PAGE))
+            if not page:
+                return
             new = set(page) - seen
             seen |= new
             if new:
@@ -406,27 +454,34 @@ class _Connections:
     """What a store has of its own, to a URL."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        from redis import ConnectionPool, Redis, exceptions
+        from redis import BlockingConnectionPool, Redis, exceptions
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
         self.process = os.getpid()
         self._arguments = url, timeout
+        wrong = _what_is_wrong(url)
         try:
-            self._pool = ConnectionPool.from_url(
+            self._pool = BlockingConnectionPool.from_url(
                 url,
+                max_connections=_CONNECTIONS,
+                timeout=timeout,
                 socket_timeout=timeout,
                 socket_connect_timeout=timeout,
                 # All that a store does comes to the same when it is done twice.
                 retry=Retry(NoBackoff(), 1),
                 retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
             )
-            self._pool.make_connection()  # connects to nothing, but looks at the options
-        except (TypeError, ValueError) as error:  # the URL is not repeated, it may have a password
+            # Connects to nothing, but looks at the options; and not of the pool, which counts.
+            self._pool.connection_class(**self._pool.connection_kwargs)
+        except Exception as error:  # whatever it is that an option makes fail
+            misquoted = "@" in url.partition("?")[2]  # then what it says may be of a password
+            wrong = wrong or f"redis-py says: {'...' if misquoted else describe(error)}"
+        if wrong:  # without the URL, nor an exception that may have a part of it
             raise ValueError(
                 "RedisStore takes a URL such as 'redis://localhost:6379/0', 'rediss://...' or "
-                f"'unix:///run/redis.sock', with options of redis-py; it says: {error}"
-            ) from error
+                f"'unix:///run/redis.sock', with options of redis-py; {wrong}"
+            )
         # A client that was given its pool leaves it alone when it is collected. In a forked child
         # that may happen to one which it inherited.
         self.client = Redis(connection_pool=self._pool)
@@ -441,6 +496,40 @@ class _Connections:
     def close(self) -> None:
         if self.process == os.getpid():
             self._pool.disconnect()
+
+
+def _what_is_wrong(url: str) -> str:
+    """What redis-py would not say, or with a part of the password in it; else nothing."""
+    wrong = "its host, port or database is none, or / ? # or @ are not percent-encoded in it"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        options = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
+    except ValueError:
+        return wrong
+    database = parts.scheme == "unix" or re.fullmatch(r"(/[0-9]*)?/?", parts.path)
+    return wrong if parts.fragment or not database or "@" in "".join(options) else ""
+
+
+def _is_utf8(encoding: str) -> bool:
+    try:
+        return codecs.lookup(encoding).name == "utf-8"
+    except LookupError:
+        return False
+
+
+def _place(client: _Client) -> str:
+    """Which server and database a client is for, and nothing else that it knows."""
+    from redis import RedisCluster
+
+    if isinstance(client, RedisCluster):
+        return f"cluster of {', '.join(sorted(client.nodes_manager.startup_nodes))}"
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    if (service := getattr(pool, "service_name", None)) is not None:
+        where = f"{service} of sentinels"
+    return f"{where}/{options.get('db') or 0}"
 
 
 def _text(claimant: Claimant) -> str:

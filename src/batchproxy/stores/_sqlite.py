@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice, repeat
+from typing import NoReturn
 
-from .._store import Claimant, Claims, SharedStore, Usage
+from .._store import Claimant, Claims, SharedStore, Usage, check_seconds, not_picklable
 from ._sqlite_file import File
 from ._sqlite_pool import Pool
 
 _CHUNK = 250  # keys in a statement: from 50 to 1000 take the same time, and every SQLite takes 999
 _PAGE = 250  # rows that `scan` has in memory
 
+_ROW = 1_000  # bytes of a row besides its value, of the key for the most part
+_CLAIM = 2**22  # bytes of the keys in one row; what is longer is not ours, and not read
+_NAME = 2**20  # bytes of a namespace, at most; as above
+
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-_LIVE = "(expires IS NULL OR expires > ?)"
-_ALIVE = "(boot = ? AND expires > ? AND expires <= ? + 2 * seconds)"
+_LIVE = "(expires IS NULL OR expires > ?) AND typeof(value) = 'blob'"
+_STANDS = "(boot = ? AND (ends > ? OR NOT doubted) AND ends <= ? + 3 * half)"
 
 
 class SQLiteStore(SharedStore):
     """Values and claims in an SQLite file, for any number of threads and processes of one machine.
 
-    The file is made if it is not there. It has a write-ahead log (the files ``-wal`` and ``-shm``
-    beside it, which belong to it while it is in use), so reading never waits for writing, and one
-    process writes at a time, which takes as long as a batch does. The directory must be on a disk
-    of this machine: network file systems are refused.
+    The file has a write-ahead log (the files ``-wal`` and ``-shm`` beside it, which belong to it
+    while it is in use), so reading never waits for writing, and one process writes at a time, which
+    takes as long as a batch does. The directory must be on a disk of this machine: network file
+    systems are refused.
 
     A crash of the process, or of all, loses nothing that was written. One of the machine may lose
     the last seconds, though never a part of a batch, unless the store is `durable`.
@@ -41,17 +45,20 @@ class SQLiteStore(SharedStore):
     What has expired is never found, and is removed by later writes, up to twice as many values as
     they write. Removed values leave room for new ones in the file, which does not become smaller.
 
+    It is opened when it is first used, and made if it is not there, for its owner alone. Then, and
+    whenever it is used later, there is a `StoreError` if it cannot be opened for writing, is not
+    one of this library, is of a newer version, or is where SQLite has no write-ahead log.
+
     Args:
         path: The file. Its directory must exist.
         durable: Whether a write is on the disk when it ends, which costs time with every batch.
-        timeout: Seconds to wait while another process writes, 0 or more.
-        lease: Seconds for which a process is believed to be alive after it was last heard of.
+        timeout: Seconds to wait while another process writes, 0 or more; a day at most.
+        lease: Seconds for which a process is believed to be alive after it was last heard of; a day
+            at most.
 
     Raises:
-        TypeError: `path` is no path.
+        TypeError: `path` is no path, or `timeout` or `lease` no number.
         ValueError: One of the arguments is not as it should be.
-        StoreError: The file cannot be opened for writing, or it is not one of this library, or one
-            of a newer version, or where SQLite has no write-ahead log.
 
     Threads: every method may be called from any thread, and after a ``fork``, which waits until no
         thread is inside one.
@@ -73,14 +80,18 @@ class SQLiteStore(SharedStore):
                 f"path must name a file, got {name!r}: a database in memory belongs to one "
                 "connection, and every thread has its own. Cache() without a store is in memory"
             )
-        if not 0 <= timeout <= 1e6:
-            raise ValueError(f"timeout must be from 0 to 1,000,000 seconds, got {timeout!r}")
-        if not 0 < lease < math.inf:
-            raise ValueError(f"lease must be a number of seconds above 0, got {lease!r}")
+        check_seconds("timeout", timeout, zero=True)
+        check_seconds("lease", lease)
         self.lease = lease
+        self.max_value_size: int = _longest() - _ROW
         self._path = os.path.abspath(name)
         self._boot = _boot_id()
         self._pool = Pool(File(self._path, durable, timeout))
+
+    @property
+    def identity(self) -> Hashable:
+        """The file, by whatever name it goes."""
+        return os.path.normcase(os.path.realpath(self._path))
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """As in `Store.get_many`; waits for nobody."""
@@ -109,15 +120,16 @@ class SQLiteStore(SharedStore):
     ) -> Claims:
         """As in `SharedStore.claim_many`.
 
-        If no key is free it writes nothing, not even to renew the lease, and waits for nobody.
+        If no key is free, and no lease to be doubted, it writes nothing, not even to renew the
+        lease, and waits for nobody.
         """
         with self._pool.connection() as connection:
             version = _data_version(connection)
             number = _find(connection, namespace)
             values = _values(connection, number, keys)
             missing = _without(keys, values)
-            held = self._held(connection, number, missing, claimant)
-            if len(held) == len(missing):
+            held, late = self._held(connection, number, missing, claimant)
+            if len(held) == len(missing) and not late:
                 return Claims(values, [], missing)
             with _transaction(connection):  # now nobody else writes; who has done so meanwhile?
                 number = _find_or_add(connection, namespace)
@@ -126,13 +138,13 @@ class SQLiteStore(SharedStore):
                 if _data_version(connection) != version:
                     values.update(_values(connection, number, missing))
                     missing = _without(keys, values)
-                    held = self._held(connection, number, missing, claimant)
+                    held, _ = self._held(connection, number, missing, claimant)
                 claimed = list(islice(_without(missing, held), limit))
                 if claimed:
                     _release(connection, number, claimed, claimant.process, None)  # of other calls
-                    connection.execute(
+                    connection.executemany(
                         "INSERT INTO claims (namespace, lease, call, keys) VALUES (?, ?, ?, ?)",
-                        (number, lease, claimant.call, _packed(claimed)),
+                        ((number, lease, claimant.call, packed) for packed in _packed(claimed)),
                     )
         return Claims(values, claimed, [key for key in missing if key in held])
 
@@ -158,14 +170,23 @@ class SQLiteStore(SharedStore):
             _release(connection, number, values, claimant.process, claimant.call)
         return first
 
+    def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
+        """As in `SharedStore.discard_many`."""
+        with self._writing() as connection:
+            number = _find(connection, namespace)
+            connection.executemany(
+                "DELETE FROM results WHERE namespace = ? AND key = ? AND value = ?",
+                [(number, key, value) for key, value in values.items()],
+            )
+
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         """As in `SharedStore.release_many`."""
         with self._writing() as connection:
             number = _find(connection, namespace)
             _release(connection, number, keys, claimant.process, claimant.call)
 
-    def heartbeat(self, process: str) -> None:
-        """As in `SharedStore.heartbeat`."""
+    def heartbeat(self, namespace: str, process: str) -> None:
+        """As in `SharedStore.heartbeat`; a process has one lease for all namespaces."""
         with self._writing() as connection:
             self._renew(connection, process)
 
@@ -178,7 +199,8 @@ class SQLiteStore(SharedStore):
         with self._pool.connection() as connection:
             rows = connection.execute(
                 "SELECT name, count(*), sum(length(value)) FROM results "
-                f"JOIN namespaces ON namespaces.id = namespace WHERE {_LIVE} GROUP BY namespace",
+                f"JOIN namespaces ON namespaces.id = namespace WHERE {_LIVE} "
+                f"AND {_short('name', _NAME)} GROUP BY namespace",
                 (time.time(),),
             ).fetchall()
         return {_decoded(name): Usage(count, size) for name, count, size in rows}
@@ -214,6 +236,9 @@ class SQLiteStore(SharedStore):
         """As in `Store.close`; what other threads are doing ends as usual."""
         self._pool.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise not_picklable(self)
+
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._path!r}>"
 
@@ -229,22 +254,32 @@ class SQLiteStore(SharedStore):
         namespace: int | None,
         keys: Sequence[bytes],
         claimant: Claimant,
-    ) -> set[bytes]:
-        """Those of `keys` that a living process has claimed, and not the claimant's."""
+    ) -> tuple[set[bytes], bool]:
+        """Those of `keys` that another process has claimed, and whether any lease is to be doubted.
+
+        That is one which has come to the end of its first half, and which nobody has doubted yet.
+        """
+        now = self._now()
         rows = connection.execute(
-            "SELECT keys FROM claims JOIN leases ON leases.id = lease "
-            f"WHERE namespace = ? AND process <> ? AND {_ALIVE}",
-            (namespace, claimant.process, *self._now()),
+            "SELECT keys, NOT doubted AND ends <= ? FROM claims JOIN leases ON leases.id = lease "
+            f"WHERE namespace = ? AND process <> ? AND {_STANDS} AND {_short('keys', _CLAIM)}",
+            (now[1], namespace, claimant.process, *now),
         )
         wanted = frozenset(keys)
-        return {key for (packed,) in rows for key in _unpacked(packed) if key in wanted}
+        held: set[bytes] = set()
+        late = False
+        for packed, is_late in rows:
+            found = wanted.intersection(_unpacked(packed))
+            held |= found
+            late = late or bool(found and is_late)
+        return held, late
 
     def _renew(self, connection: sqlite3.Connection, process: str) -> int:
         connection.execute(
-            "INSERT INTO leases (process, boot, expires, seconds) VALUES (?, ?, ?, ?) "
+            "INSERT INTO leases (process, boot, ends, half, doubted) VALUES (?, ?, ?, ?, 0) "
             "ON CONFLICT (process) DO UPDATE "
-            "SET boot = excluded.boot, expires = excluded.expires, seconds = excluded.seconds",
-            (process, self._boot, time.monotonic() + self.lease, self.lease),
+            "SET boot = excluded.boot, ends = excluded.ends, half = excluded.half, doubted = 0",
+            (process, self._boot, time.monotonic() + self.lease / 2, self.lease / 2),
         )
         (number,) = connection.execute(
             "SELECT id FROM leases WHERE process = ?", (process,)
@@ -252,18 +287,26 @@ class SQLiteStore(SharedStore):
         return int(number)
 
     def _bury(self, connection: sqlite3.Connection) -> None:
-        """Remove the leases that have run out, and their claims."""
-        dead = connection.execute(
-            f"SELECT id FROM leases WHERE NOT {_ALIVE}", self._now()
-        ).fetchall()
-        connection.executemany("DELETE FROM claims WHERE lease = ?", dead)
-        connection.executemany("DELETE FROM leases WHERE id = ?", dead)
+        """Remove the leases that have run out, and their claims; doubt those that may have."""
+        now = self._now()
+        dead = f"SELECT id FROM leases WHERE NOT {_STANDS}"
+        connection.execute(f"DELETE FROM claims WHERE lease IN ({dead})", now)
+        connection.execute(
+            f"DELETE FROM leases WHERE id IN ({dead}) "
+            "OR ends <= ? AND id NOT IN (SELECT lease FROM claims)",
+            (*now, now[1]),
+        )
+        # This transaction proves that whoever is alive can write from now on: before it, the file
+        # may have been locked by somebody else for longer than any lease.
+        connection.execute(
+            "UPDATE leases SET ends = ? + half, doubted = 1 WHERE ends <= ?", (now[1], now[1])
+        )
 
     def _now(self) -> tuple[str, float, float]:
-        """The parameters of `_ALIVE`.
+        """The parameters of `_STANDS`.
 
         A lease that ends later than it may is of an earlier boot, where there is no name for that.
-        Twice its length is left since it may have been renewed after this clock was read.
+        Its length is left since it may have been renewed after this clock was read.
         """
         now = time.monotonic()
         return self._boot, now, now
@@ -283,7 +326,10 @@ def _encoded(namespace: str) -> bytes:
 
 
 def _decoded(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # damaged
+        return name.decode("utf-8", "backslashreplace")
 
 
 @contextmanager
@@ -301,7 +347,7 @@ def _data_version(connection: sqlite3.Connection) -> int:
 
 
 def _find(connection: sqlite3.Connection, namespace: str) -> int | None:
-    """The number of a namespace; None, which equals nothing in SQL, if it has never had a value."""
+    """The number of a namespace; None, which equals nothing in SQL, if nobody has written to it."""
     row = connection.execute(
         "SELECT id FROM namespaces WHERE name = ?", (_encoded(namespace),)
     ).fetchone()
@@ -389,7 +435,8 @@ def _release(
     """End the claims that `process` has on `keys`: those of one call, or of all (None)."""
     rows = connection.execute(
         "SELECT claims.id, keys FROM claims JOIN leases ON leases.id = lease "
-        "WHERE namespace = ? AND process = ? AND call = ifnull(?, call)",
+        "WHERE namespace = ? AND process = ? AND call = ifnull(?, call) "
+        f"AND {_short('keys', _CLAIM)}",
         (namespace, process, call),
     ).fetchall()
     ended = frozenset(keys)
@@ -399,14 +446,29 @@ def _release(
         if not rest:
             connection.execute("DELETE FROM claims WHERE id = ?", (number,))
         elif len(rest) < len(claimed):
-            connection.execute("UPDATE claims SET keys = ? WHERE id = ?", (_packed(rest), number))
+            (packed,) = _packed(rest)
+            connection.execute("UPDATE claims SET keys = ? WHERE id = ?", (packed, number))
 
 
-def _packed(keys: Sequence[bytes]) -> bytes:
-    """`keys`, which are of one length, with that in front."""
-    return b"".join([len(keys[0]).to_bytes(4, "big"), *keys])
+def _packed(keys: Sequence[bytes]) -> Iterator[bytes]:
+    """`keys`, which are of one length, with that in front; in as many pieces as it takes."""
+    size = len(keys[0])
+    most = (_CLAIM - 4) // size
+    for start in range(0, len(keys), most):
+        yield b"".join([size.to_bytes(4, "big"), *keys[start : start + most]])
 
 
 def _unpacked(packed: bytes) -> list[bytes]:
-    size = int.from_bytes(packed[:4], "big")
+    size = int.from_bytes(packed[:4], "big") or _CLAIM  # a damaged one may be 0
     return [packed[start : start + size] for start in range(4, len(packed), size)]
+
+
+def _short(column: str, most: int) -> str:
+    """That it is bytes, and not too many to read them: anything may be in a file of others."""
+    return f"typeof({column}) = 'blob' AND length({column}) <= {most}"
+
+
+def _longest() -> int:
+    """How many bytes a value may have, as SQLite was built."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
+import sys
 import time
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
 
 from .._errors import StoreError
 
@@ -15,6 +20,8 @@ _VERSION = 1
 # A value is in a row of its own with a number; in a table `WITHOUT ROWID` values of this size would
 # be part of the tree of the keys, which is 4.6 times slower and 3.3 times larger. Claims are few at
 # a time: a row has all that a call was granted at once, instead of a row and an index for each key.
+# A lease ends in two halves, as `SharedStore` says. The first begins when it is renewed, the second
+# when it is doubted; `ends` is the end of the present one, on the monotonic clock of that boot.
 _SCHEMA = f"""
 CREATE TABLE namespaces (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
 CREATE TABLE results (
@@ -30,8 +37,9 @@ CREATE TABLE leases (
     id INTEGER PRIMARY KEY,
     process TEXT NOT NULL UNIQUE,
     boot TEXT NOT NULL,
-    expires REAL NOT NULL,
-    seconds REAL NOT NULL
+    ends REAL NOT NULL,
+    half REAL NOT NULL,
+    doubted INTEGER NOT NULL
 );
 CREATE TABLE claims (
     id INTEGER PRIMARY KEY,
@@ -46,6 +54,11 @@ PRAGMA user_version = {_VERSION};
 
 _PAGE_SIZE = 8192  # of values of 1 KiB it holds 7, where the usual 4096 hold 3: a quarter faster
 _CACHE_SIZE = 16 * 1024  # KiB for each connection, filled as needed; the keys of 500,000 values
+
+# A connection that is closed lets go of the file when the last of its statements is freed. In a
+# free-threaded build that is when the thread which has made it runs next, and that may sleep. There
+# none is kept: each is freed by its thread before another one gets the connection.
+_STATEMENTS = 0 if "free-threading" in sys.version else 128
 
 _NETWORK = {
     "9p",
@@ -70,7 +83,7 @@ _NETWORK = {
     "nfs4",
     "smb3",
     "smbfs",
-}  # fmt: skip - as text, not one a line
+}
 
 
 class File:
@@ -86,47 +99,52 @@ class File:
         self.path = path
         self._synchronous = "FULL" if durable else "NORMAL"
         self._timeout = timeout
-        self._identity: tuple[int, int] | None = None
+        # Which file it was when it was first opened. Threads may do that at once; one is first.
+        self._first: dict[str, tuple[int, int] | None] = {}
 
-    def create(self) -> sqlite3.Connection:
-        """The first connection; makes the file if there is none."""
+    def open(self) -> sqlite3.Connection:
+        """One more connection; the first one makes the file if there is none."""
+        if not self._first:
+            self._make()
+        connection = self._connect()
+        try:
+            self._prepare(connection)
+            self._first.setdefault("file", self._look())
+            self.check_still_there()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make(self) -> None:
         directory = os.path.dirname(self.path)
         if not os.path.isdir(directory):
             raise StoreError(f"{self.path!r} has no directory: create {directory!r} first")
-        if os.path.isdir(self.path):
-            raise StoreError(f"{self.path!r} is a directory: name a file in it")
-        kind = network_file_system(os.path.realpath(self.path), _mounts())
+        real = os.path.realpath(self.path)
+        kind = network_file_system(real, _mounts())
         if kind is not None:
             raise StoreError(
                 f"{self.path!r} is on a network file system ({kind}): SQLite's write-ahead log "
                 "needs memory that all its users share, which machines do not; name a file on a "
                 "local disk, or use a RedisStore to share results between machines"
             )
-        try:
-            connection = self._connect()
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise self.explain(error) from error
-        self._identity = self._look()
-        return connection
-
-    def open(self) -> sqlite3.Connection:
-        """One more connection, to the same file."""
-        connection = self._connect()
-        try:
-            self._tune(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        with suppress(OSError):  # it is there, or SQLite says why it cannot be
+            # Before SQLite does: readable by its owner only, which is also for what it puts beside.
+            os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with suppress(OSError):
+            found = os.stat(real)
+            if stat.S_ISDIR(found.st_mode):
+                raise StoreError(f"{self.path!r} is a directory: name a file in it")
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreError(f"{self.path!r} is a device or a pipe: name a file")
+            if 0 < found.st_size < 512:  # SQLite takes some of these for empty ones, and fills them
+                raise StoreError(
+                    f"{self.path!r} is no SQLite database; name another file, it was left as it is"
+                )
 
     def check_still_there(self) -> None:
         """Raise if another file, or none, is now at `path`: SQLite would go on with the old one."""
-        if self._look() != self._identity:
+        if self._first and self._look() != self._first["file"]:
             raise StoreError(
                 f"{self.path!r} was deleted or replaced while it was open, so what is written now "
                 "would be lost; make a new SQLiteStore to go on with what is there"
@@ -147,6 +165,7 @@ class File:
             "SQLITE_IOERR": "could not be read or written; perhaps a disk fails, or a quota or a "
             "limit on the size of files was reached",
             "SQLITE_NOTADB": "is no SQLite database; name another file, it was left as it is",
+            "SQLITE_TOOBIG": "was given a value, or has one, that is larger than SQLite can take",
             "SQLITE_READONLY": "or its directory is read-only, and SQLite has to write there, "
             "also to read; see who may write there, and whether the disk is mounted read-only",
         }.items():
@@ -163,7 +182,12 @@ class File:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
-            self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            f"{Path(self.path).as_uri()}?mode=rw",  # it makes no file
+            uri=True,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
         )
 
     def _tune(self, connection: sqlite3.Connection) -> None:
@@ -171,9 +195,16 @@ class File:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Make it ready for use, after a look whether it is ours."""
+        if sys.version_info >= (3, 12):  # pragma: no branch - what 3.11 cannot say
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("BEGIN")  # all that is looked at is of one moment
         self._is_empty(connection)  # before anything is written to what may not be ours
         connection.execute("COMMIT")
+        if self._first:
+            self._tune(connection)
+            return
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is empty
         self._set_wal(connection)
         self._tune(connection)
@@ -189,24 +220,24 @@ class File:
         """Whether nothing is there yet; raise if what is there is not ours."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        tables = [
-            name
-            for (name,) in connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name LIMIT 4"
-            )
-        ]
-        if application == version == 0 and not tables:
+        found = _objects(connection)
+        if application == version == 0 and found == []:
             return True
         if application != _APPLICATION:
             raise StoreError(
                 f"{self.path!r} is an SQLite database of another program (application_id "
-                f"{application:#x}, with {', '.join(tables) or 'no tables'}); name another file, "
-                "it was left as it is"
+                f"{application:#x}); name another file, it was left as it is"
             )
         if version > _VERSION:
             raise StoreError(
                 f"{self.path!r} was written by a newer batchproxy (schema version {version}, this "
                 f"one knows {_VERSION}); upgrade batchproxy, or name another file"
+            )
+        if found != _own_objects():
+            # Views, triggers, expressions: reading it would run what somebody has put there.
+            raise StoreError(
+                f"{self.path!r} is no store as batchproxy makes it: its tables are others, or "
+                "there is more than these; name another file, it was left as it is"
             )
         return False
 
@@ -227,6 +258,33 @@ class File:
                 f"stays {mode!r}), as on some network and virtual file systems; name a file on a "
                 "local disk"
             )
+
+
+def _objects(connection: sqlite3.Connection) -> list[tuple[str, ...]] | None:
+    """What a database consists of, in the words of SQL; None if that is more than any of ours is.
+
+    SQLite reads all of it before it answers anything, and it may be of any size.
+    """
+    longest = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    connection.set_progress_handler(lambda: 1, 10_000)  # ends what takes so many steps
+    try:
+        return connection.execute(
+            "SELECT type, name, tbl_name, ifnull(sql, '') FROM sqlite_master ORDER BY name"
+        ).fetchall()
+    except (sqlite3.DataError, sqlite3.OperationalError) as error:
+        if error.sqlite_errorname not in ("SQLITE_TOOBIG", "SQLITE_INTERRUPT"):
+            raise
+        return None
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
+
+
+@cache
+def _own_objects() -> list[tuple[str, ...]] | None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _objects(connection)
 
 
 def network_file_system(path: str, mountinfo: str) -> str | None:

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from weakref import WeakSet, finalize
+from weakref import finalize
 
+from .._alive import Alive
 from .._errors import StoreError
 from ._sqlite_file import File
 
@@ -25,7 +26,7 @@ class Pool:
 
     def __init__(self, file: File) -> None:
         self._file = file
-        self._idle = [file.create()]
+        self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._finalizer = finalize(self, _close_all, self._idle)
         with _gate:
@@ -126,7 +127,7 @@ class _Gate:
         self._door.acquire()
         self._left.acquire()
         self._left.wait_for(lambda: not self._inside, _PATIENCE)
-        for pool in list(_pools):
+        for pool in _pools.all():
             pool.before_fork()
 
     def after_fork_in_parent(self) -> None:
@@ -135,7 +136,7 @@ class _Gate:
 
 
 _gate = _Gate()
-_pools: WeakSet[Pool] = WeakSet()
+_pools = Alive[Pool]()
 _inherited: list[sqlite3.Connection] = []
 """Connections of the parent, if it forked in a way that asks nobody before: never to be closed."""
 
@@ -143,7 +144,7 @@ _inherited: list[sqlite3.Connection] = []
 def _reset_after_fork() -> None:
     global _gate
     _gate = _Gate()
-    for pool in list(_pools):
+    for pool in _pools.all():
         pool.reset_after_fork()
 
 

@@ -1,0 +1,67 @@
+"""What messages, log lines and reprs say of values: short, on one line, and never an exception.
+
+Keys and values may be whole prompts, secrets, or objects whose own `repr` raises. So nothing of
+them is put into a text but through here.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Collection
+from itertools import islice
+
+MOST = 200
+"""About how many characters of a value, or of what an exception says, a message has."""
+
+
+def _shortening(length: int) -> reprlib.Repr:
+    shortening = reprlib.Repr()
+    shortening.maxlevel = 4
+    shortening.maxstring = shortening.maxother = shortening.maxlong = length
+    return shortening
+
+
+_alone, _in_list = _shortening(120), _shortening(40)
+
+
+def short(value: object) -> str:
+    """`value` as its `repr`, cut to about `MOST` characters, with what a terminal obeys escaped."""
+    return cut(_alone.repr(value))
+
+
+def typed(value: object) -> str:
+    """`short`, and the type beside it."""
+    return f"{short(value)} of type {cut(type(value).__qualname__)!r}"
+
+
+def short_list(values: Collection[object], most: int = 5) -> str:
+    """The first of `values`, and how many there are besides."""
+    named = ", ".join(cut(_in_list.repr(value), 80) for value in islice(values, most))
+    return f"{named} and {len(values) - most} more" if len(values) > most else named
+
+
+def describe(error: BaseException) -> str:
+    """The type of `error`, and what it says as far as that can be had."""
+    kind, text = type(error).__qualname__, says(error)
+    return f"{kind}: {cut(text)}" if text else kind
+
+
+def says(error: BaseException) -> str:
+    """What `error` says, whole, as far as that can be had."""
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its str() raised {type(broken).__qualname__}>"
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, whole, with what a terminal obeys or cannot show escaped."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def cut(text: str, most: int = MOST) -> str:
+    if len(text) > most:
+        text = f"{text[: most - 20]}... ({len(text):,} characters)"
+    return escaped(text)

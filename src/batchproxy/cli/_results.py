@@ -1,0 +1,116 @@
+"""Results on their way from the function to a store, and from there to the output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import date, time
+from decimal import Decimal
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+from click import UsageError
+
+from .._codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
+from .._messages import describe, short
+from ._load import find
+
+_SCALARS = frozenset({NoneType, bool, int, float, str})
+_LEFT = (NoneType, int, float, str, bytes, list, dict, set, frozenset)
+"""What is as it is, or is refused by a store, which says what to write instead."""
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON can say: dates, times, decimals and UUIDs are text, tuples are lists.
+
+    So are arrays of NumPy, whose numbers are numbers.
+
+    Raises:
+        TypeError: something in it is of another type.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if isinstance(value, list | tuple):
+        if kind is list and _SCALARS.issuperset(map(type, value)):
+            return value  # a vector of thousands of numbers: not one by one
+        return list(map(plain, value))
+    if kind is dict:
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if _is_numpy(value):
+        return plain(value.tolist())
+    if isinstance(value, _LEFT):
+        return value
+    raise TypeError(
+        f"a result has {short(value)}, of type {kind.__qualname__!r}: return text, numbers, "
+        "dates, and lists and dicts of these, or name a codec: --codec pydantic:MODULE:MODEL, "
+        "--codec msgspec:MODULE:TYPE or --codec pickle"
+    )
+
+
+def storable(value: Any) -> Any:
+    """`value`, plain; but NumPy's as it is: a store and Parquet keep its few bytes.
+
+    Raises:
+        TypeError: as of `plain`.
+    """
+    return value if _is_numpy(value) else plain(value)
+
+
+def _is_numpy(value: object) -> bool:
+    numpy = sys.modules.get("numpy")  # nobody has made an array without it
+    return numpy is not None and isinstance(value, numpy.ndarray | numpy.generic)
+
+
+class Results:
+    """How the results of one run are kept and written.
+
+    Args:
+        codec: What `--codec` says.
+
+    Raises:
+        UsageError: there is no such codec, and why.
+    """
+
+    def __init__(self, codec: str | None) -> None:
+        self.codec: Codec | None = None
+        self.kept: Callable[[Any], Any] = storable
+        """A result as it goes into the store, and comes out. Raises TypeError: there is no way."""
+        self.written: Callable[[Any], Any] = storable
+        """A result as the formats of the output know it. Raises exceptions of any kind."""
+        if codec is None:
+            return
+        self.kept = _as_it_is
+        kind, colon, target = codec.partition(":")
+        try:
+            match kind:
+                case "pickle" if not colon:
+                    self.codec = PickleCodec()
+                case "msgspec" if target:
+                    self.codec = MsgspecCodec(find(target, "--codec"))
+                    from msgspec import to_builtins
+
+                    self.written = to_builtins
+                case "pydantic" if target:
+                    self.codec = PydanticCodec(find(target, "--codec"))
+                    from pydantic_core import to_jsonable_python
+
+                    self.written = to_jsonable_python
+                case _:
+                    raise UsageError(
+                        "--codec takes pydantic:MODULE:MODEL, msgspec:MODULE:TYPE or pickle, got "
+                        f"{codec!r}"
+                    )
+        except UsageError:
+            raise
+        except Exception as error:  # whatever the libraries say of a type
+            raise UsageError(f"--codec {codec}: {describe(error)}") from error
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

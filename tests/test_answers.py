@@ -1,0 +1,147 @@
+"""What a function may answer with, and what not. (Point 3 of the contract; see test_misuse.py.)"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from tools import assert_idle
+
+from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, BatchingMapProxy, Cache
+
+
+async def one(item: int) -> int:
+    return item
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [list, tuple, "mapping"])
+async def test_a_forgotten_gather(kind: Any) -> None:
+    """Results that are still to be awaited are no answer; they are closed, so Python is silent."""
+    proxy = AsyncBatchingMapProxy[int, Any]()
+
+    async def fetch(items: list[int]) -> Any:
+        if kind == "mapping":
+            return {item: one(item) for item in items}
+        return kind([one(items[0]), *items[1:]])
+
+    with pytest.raises(AnswerTypeError, match=r"a coroutine as the result.*asyncio\.gather"):
+        await proxy.map([1, 2], fetch)
+    gc.collect()
+    assert proxy.statistics().cached == 0
+    assert_idle(proxy)
+
+
+def test_futures_are_no_results() -> None:
+    """Nor is anything else that can be awaited; with return_exceptions it is a failure."""
+    proxy = BatchingMapProxy[int, Any]()
+    loop = asyncio.new_event_loop()
+    [failure] = proxy.map([1], lambda items: [loop.create_future()], return_exceptions=True)
+    loop.close()
+    assert isinstance(failure, AnswerTypeError)
+    assert "a Future as the result" in str(failure)
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_as_an_answer() -> None:
+    """The remedy is for both kinds of proxies."""
+    proxy = AsyncBatchingMapProxy[int, Any]()
+
+    async def fetch(items: list[int]) -> Any:
+        return one(1)
+
+    with pytest.raises(AnswerTypeError, match="await it in map_func, or use Async"):
+        await proxy.map([1], fetch)
+
+
+def test_a_mapping_by_item() -> None:
+    """Where there is a key=, a mapping may be by item; by key if all the keys are there."""
+    proxy = BatchingMapProxy[str, str](key=str.lower)
+    assert (
+        proxy.map(["Paris", "PARIS"], lambda items: {x: x * 2 for x in items}) == ["ParisParis"] * 2
+    )
+    both = {"rome": "by key", "Rome": "by item"}
+    assert proxy.map(["Rome"], lambda items: both) == ["by key"]
+    some = {"oslo": "by key", "Oslo": "by item", "Bern": "by item"}
+    assert proxy.map(["Oslo", "Bern"], lambda items: some) == ["by item"] * 2
+    with pytest.raises(ValueError, match="lacks 'lima' of its 2 keys"):
+        proxy.map(["Lima", "Riga"], lambda items: {"Riga": "by item", "riga": "by key"})
+
+
+def test_a_mapping_where_items_are_no_keys() -> None:
+    """What is not hashable is in no mapping."""
+    proxy = BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"])
+    assert proxy.map([{"id": 1}], lambda items: {1: "one"}) == ["one"]
+    with pytest.raises(ValueError, match="lacks 2 of its 1 keys"):
+        proxy.map([{"id": 2}], lambda items: {1: "one"})
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_table_is_no_answer(rows: int) -> None:
+    """It gives its columns; the error says what came, and how to take one."""
+
+    class DataFrame:
+        columns = ("a", "b")
+
+        def __len__(self) -> int:
+            return rows
+
+        def __getitem__(self, name: str) -> Any:
+            raise KeyError(name)
+
+        def __iter__(self) -> Any:
+            return iter(self.columns)
+
+    proxy = BatchingMapProxy[int, Any]()
+    with pytest.raises(AnswerTypeError, match=r"DataFrame'.*list\(frame\['column'\]\)"):
+        proxy.map(range(rows), lambda items: cast(Any, DataFrame()))
+
+
+def test_arrays() -> None:
+    """Of several dimensions, too: their rows are the results."""
+    np = pytest.importorskip("numpy")
+    proxy = BatchingMapProxy[int, Any]()
+    results = proxy.map([1, 2, 1], lambda items: np.eye(2))
+    assert [list(result) for result in results] == [[1, 0], [0, 1], [1, 0]]
+
+
+def test_results_are_shared() -> None:
+    """Who asks for one key gets one object, now and later."""
+    proxy = BatchingMapProxy[str, list[str]]()
+    one, two = proxy.map(["a", "a"], lambda items: [[] for _ in items])
+    assert one is two is proxy.map(["a"], lambda items: [])[0]
+
+
+# --- Proxies and caches as objects ---
+
+
+def test_a_cache_is_true() -> None:
+    """Also when it is empty."""
+    assert Cache()
+    assert Cache(max_size=0)
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.deepcopy, copy.copy])
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (AsyncBatchingMapProxy(), "AsyncBatchingMapProxy"),
+        (BatchingMapProxy(), "BatchingMapProxy"),
+        (BatchingMapProxy().map, "BatchingMapProxy"),
+        (Cache(), "Cache"),
+    ],
+)
+def test_neither_travels(way: Callable[[object], object], thing: Any, name: str) -> None:
+    """The error names the object and says what to do instead."""
+    if way is copy.copy and callable(thing):
+        pytest.skip("that is the method itself")
+    for held in (thing, [thing], {"in": {"a config": thing}}):
+        if way is copy.copy and held is not thing:
+            continue
+        with pytest.raises(TypeError, match=rf"a {name}.* cannot be pickled or copied.*[Mm]ake"):
+            way(held)

@@ -1,0 +1,212 @@
+"""Items of the command are told apart by type and value, whatever they are. (Points 1 and 16.)"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+pytest.importorskip("click", reason="the command needs the extra cli")
+pytest.importorskip("tqdm", reason="the command needs the extra cli")
+
+from click.testing import CliRunner
+
+from batchproxy._digests import digests
+from batchproxy.cli._keys import key_of
+from batchproxy.cli._main import command
+
+
+class Functions(ModuleType):
+    """A module with a function that notes its batches."""
+
+    def __init__(self) -> None:
+        super().__init__("functions")
+        self.batches: list[list[Any]] = []
+
+    def number(self, items: list[Any]) -> list[int]:
+        self.batches.append(items)
+        return list(range(len(items)))
+
+
+@pytest.fixture(scope="module")
+def functions() -> Iterator[Functions]:
+    """`functions:number`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "functions", module := Functions())
+        yield module
+
+
+def run(*arguments: object, data: bytes | None = None) -> str:
+    """What the command prints; everything is one batch."""
+    line = ["map", "functions:number", *map(str, arguments), "--batch-size", "1000", "-q"]
+    line += ["--missing", "send"]
+    result = CliRunner().invoke(command, line, data, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def numbered(functions: Functions, *values: Any) -> list[int]:
+    """The results of `values`, as lines of JSON: equal ones are of one item."""
+    functions.batches.clear()
+    data = "".join(f"{json.dumps(value)}\n" for value in values).encode()
+    lines = run("-", "--input-format", "jsonl", data=data).splitlines()
+    assert len(functions.batches) == 1
+    return [json.loads(line)["result"] for line in lines]
+
+
+def test_what_looks_alike(functions: Functions) -> None:
+    """Numbers of different types, and texts and lists that spell them, are items of their own."""
+    values = [1, 1.0, True, "1", [1], ["1"], [[1]], {"1": 1}, [1, 1], [], {}, None, "null", [None]]
+    values += [["int", 1], ["list", 1, "int", 1], {"list": 1}, [1.0], [True], {"": {}}, "", [""]]
+    assert numbered(functions, *values) == list(range(len(values)))
+
+
+def test_the_order_of_members(functions: Functions) -> None:
+    """It does not matter, at any depth; that of elements does."""
+    assert numbered(
+        functions, [{"a": {"b": 1, "c": 2}, "d": 3}], [{"d": 3, "a": {"c": 2, "b": 1}}]
+    ) == [0, 0]
+    assert numbered(functions, [1, 2], [2, 1]) == [0, 1]
+
+
+def test_nan_is_one_item(functions: Functions) -> None:
+    """It equals nothing, but is sent once, and is not the text or a list of it."""
+    assert numbered(functions, math.nan, math.nan, "nan", [math.nan], [math.nan], ["nan"]) == [
+        *(0, 0, 1, 2, 2, 3)
+    ]
+
+
+texts = st.text(st.characters(exclude_categories=()), max_size=3)
+single = st.none() | st.booleans() | st.integers(-1, 2) | st.floats(allow_nan=False) | texts
+tags = st.sampled_from(["list", "dict", "int", "str", "float", "nan", "NoneType", "bool", 1.0, 0.0])
+values = st.recursive(
+    single | tags,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def canonical(value: Any) -> str:
+    """What two values have in common if and only if they are one item."""
+    return json.dumps(value, sort_keys=True).replace("-0.0", "0.0")
+
+
+@given(values, values)
+@example(["a", "b"], {"a": "b"})
+@example(-0.0, [0.0])
+def test_any_two_values(one: Any, other: Any) -> None:
+    """In memory and in a store they are one key if JSON says the same of both, and only then."""
+    same = canonical(one) == canonical(other)
+    assert (key_of(one) == key_of(other)) == same
+    assert (digests([key_of(one)]) == digests([key_of(other)])) == same
+
+
+@pytest.mark.parametrize("member", [False, True])
+def test_deep_items(member: bool) -> None:
+    """However deep an item is, it has a key, and what is at its bottom counts."""
+
+    def deep(bottom: Any) -> Any:
+        for _ in range(100_000):
+            bottom = {"a": bottom} if member else [bottom]
+        return bottom
+
+    keys = [key_of(deep(bottom)) for bottom in (1, 2, 1)]
+    assert keys[0] == keys[2] != keys[1]
+    assert len(set(digests(keys))) == 2
+
+
+# --- Parquet ---
+
+
+def parquet(functions: Functions, column: Any, path: Path) -> list[int]:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(pa.table({"x": column}), out)
+    path.write_bytes(out.getvalue())
+    functions.batches.clear()
+    result = path.with_name("out.parquet")
+    run(path, "--field", "x", "-o", result, "--store", path.with_name("s.db"), "--namespace", "n")
+    return [row["result"] for row in pq.read_table(result, columns=["result"]).to_pylist()]
+
+
+KINDS: list[tuple[str, list[Any]]] = [
+    ("binary", [b"a", b"b", b"a"]),
+    ("date32", [date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 1)]),
+    ("time64:us", [time(1), time(2), time(1)]),
+    ("timestamp:us", [datetime(2020, 1, 1), datetime(2020, 1, 2), datetime(2020, 1, 1)]),
+    ("timestamp:ns", [1, 2, 1]),
+    ("duration:us", [timedelta(1), timedelta(2), timedelta(1)]),
+    ("duration:ns", [1, 2, 1]),
+    ("decimal128:3", [Decimal("1.5"), Decimal("1.6"), Decimal("1.50")]),
+    ("float16", [math.nan, 0.5, math.nan]),
+    ("struct", [{"a": b"x"}, {"a": b"y"}, {"a": b"x"}]),
+    ("map", [[("a", 1)], [("a", 2)], [("a", 1)]]),
+]
+
+
+@pytest.mark.parametrize(("kind", "items"), KINDS, ids=[kind for kind, _ in KINDS])
+def test_types_of_parquet(
+    functions: Functions, kind: str, items: list[Any], tmp_path: Path
+) -> None:
+    """Equal ones are one item, others are not, and a second run finds all of them."""
+    pa = pytest.importorskip("pyarrow")
+    name, _, argument = kind.partition(":")
+    if argument == "ns":
+        pytest.importorskip("pandas", reason="pyarrow reads nanoseconds through pandas")
+    made = {
+        "struct": lambda: pa.struct([("a", pa.binary())]),
+        "map": lambda: pa.map_(pa.string(), pa.int8()),
+        "decimal128": lambda: pa.decimal128(5, 3),
+    }
+    type_ = made[name]() if name in made else getattr(pa, name)(*([argument] if argument else []))
+    column = pa.array(items, type_)
+    assert parquet(functions, column, tmp_path / "in.parquet") == [0, 1, 0]
+    assert len(functions.batches) == 1
+    assert parquet(functions, column, tmp_path / "in.parquet") == [0, 1, 0]
+    assert functions.batches == []
+
+
+def test_an_hour_that_a_clock_shows_twice(functions: Functions, tmp_path: Path) -> None:
+    """Its moments are items of their own, though to Python they are equal."""
+    pa = pytest.importorskip("pyarrow")
+    column = pa.array([1603585800, 1603589400, 1603585800], pa.timestamp("s", "Europe/Berlin"))
+    assert parquet(functions, column, tmp_path / "in.parquet") == [0, 1, 0]
+
+
+def test_what_spells_another_type() -> None:
+    """Nothing that JSON has is the key of what only Parquet has, nor are two types of it."""
+    moment = datetime(2020, 1, 1)
+    items = [
+        *(b"a", "a", "b'a'", {"!bytes": "b'a'"}, ["bytes", "a"], {"bytes": "a"}),
+        *(date(2020, 1, 1), moment, moment.replace(tzinfo=UTC), moment.replace(fold=1)),
+        *("2020-01-01", {"!date": "2020-01-01"}, ["date", "2020-01-01"]),
+        *(Decimal("1"), 1, 1.0, True, "1", {"!Decimal": "1"}, timedelta(1), time(1)),
+        *(UUID(int=1), [1, 2], (1, 2), {1: 2}.keys(), {1: 2}.items()),
+    ]
+    keys = [key_of(item) for item in [*items, *([item] for item in items)]]
+    assert len(set(keys)) == len(set(digests(keys))) == 2 * len(items)
+
+
+def test_pandas_is_not_needed_to_find_it() -> None:
+    """Times in nanoseconds are pandas' where that is installed, and the same items without."""
+    pandas = pytest.importorskip("pandas")
+    for moment in (datetime(2020, 1, 1, 2), datetime(2020, 1, 1, 2, tzinfo=UTC)):
+        assert key_of(pandas.Timestamp(moment)) == key_of(moment)
+        assert key_of(pandas.Timestamp(moment) + pandas.Timedelta(1)) != key_of(moment)
+    length = timedelta(-1, 2, 3)
+    assert key_of(pandas.Timedelta(length)) == key_of(length)
+    assert key_of(pandas.Timedelta(length) + pandas.Timedelta(1)) != key_of(length)

@@ -1,0 +1,241 @@
+"""A store that failed is left alone for a while. (Point 18 of the contract, ``"continue"``.)"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from memory_store import MemoryStore, PlainStore
+
+from batchproxy import BatchingMapProxy, Cache
+from batchproxy.stores import SQLiteStore, Store
+
+
+class Clock:
+    """The monotonic clock, which stands still unless it is told otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        time = SimpleNamespace(monotonic=lambda: self.now)
+        for room in ("_fuse", "_durable"):
+            monkeypatch.setattr(f"batchproxy.{room}.time", time)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture(params=["plain", "shared"])
+def store(request: pytest.FixtureRequest) -> PlainStore:
+    return PlainStore() if request.param == "plain" else MemoryStore()
+
+
+def proxy_of(store: Store) -> BatchingMapProxy[int, int]:
+    cache = Cache[int](store=store, namespace="n", on_store_error="continue")
+    return BatchingMapProxy(1, cache=cache)
+
+
+def break_down(store: PlainStore) -> None:
+    for method in ("get_many", "set_many", "claim_many", "publish_many"):
+        store.fail[method] = OSError("unplugged")
+
+
+def test_one_failure_then_it_is_left_alone(
+    clock: Clock, store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten batches ask a broken store once, and not for each batch again; it is said once."""
+    proxy = proxy_of(store)
+    break_down(store)
+    assert proxy.map(range(10), list) == list(range(10))
+    assert [method for method, _ in store.asked] == ["get_many"]
+    assert caplog.text.count("goes on without its store") == 1
+    assert "OSError: unplugged" in caplog.text
+
+
+def test_pauses_grow_to_thirty_seconds(clock: Clock, store: PlainStore) -> None:
+    """After each of them one call tries the store; when one works, all do."""
+    proxy = proxy_of(store)
+    break_down(store)
+    proxy.map([0], list)
+    tried = [clock.now]
+    item = 1
+    while clock.now < 1130:
+        clock.now += 1
+        asked = len(store.asked)
+        proxy.map([item], list)
+        assert len(store.asked) <= asked + 1
+        if len(store.asked) > asked:
+            tried.append(clock.now)
+        item += 1
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    store.fail.clear()
+    clock.now += 30
+    proxy.map([item, item + 1], list)
+    assert len(store.values) == 2
+    break_down(store)
+    proxy.map([item + 2], list)
+    store.fail.clear()
+    clock.now += 1
+    proxy.map([item + 3], list)  # a new outage begins with the shortest pause
+    assert len(store.values) == 3
+
+
+def test_a_store_that_stalls_costs_a_fifth_of_the_time(clock: Clock, store: PlainStore) -> None:
+    """The pause is four times as long as the call that failed took."""
+    proxy = proxy_of(store)
+    get_many = store.get_many
+
+    def stalls(*arguments: Any) -> Any:
+        clock.now += 5
+        raise TimeoutError
+
+    store.get_many = stalls  # type: ignore[method-assign, assignment] # as a server's may
+    proxy.map([0], list)
+    store.get_many = get_many  # type: ignore[method-assign]
+    clock.now += 19
+    proxy.map([1], list)
+    assert store.asked == []
+    clock.now += 1
+    proxy.map([2], list)
+    assert len(store.values) == 1
+
+
+def test_one_call_tries_while_others_go_on(clock: Clock, store: PlainStore) -> None:
+    """Who maps while it is tried does not wait for it."""
+    proxy = proxy_of(store)
+    break_down(store)
+    proxy.map([0], list)
+    store.fail.clear()
+    clock.now += 1
+    get_many = store.get_many
+
+    def tries(*arguments: Any) -> Any:
+        store.get_many = get_many  # type: ignore[method-assign]
+        asked = len(store.asked)
+        assert proxy.map([1], list) == [1]
+        assert len(store.asked) == asked
+        return get_many(*arguments)
+
+    store.get_many = tries  # type: ignore[method-assign, assignment]
+    proxy.map([2], list)
+    proxy.map([3], list)
+    assert len(store.values) == 2
+
+
+def test_calls_that_fail_together_count_once(clock: Clock, store: PlainStore) -> None:
+    """Each of them was under way when the first one failed."""
+    proxy = proxy_of(store)
+    get_many = store.get_many
+
+    def fails(*arguments: Any) -> Any:
+        if depth := len(depths):
+            depths.pop()
+            assert proxy.map([depth], list) == [depth]
+        raise OSError("unplugged")
+
+    depths = [0] * 5
+    store.get_many = fails  # type: ignore[method-assign, assignment]
+    proxy.map([0], list)
+    store.get_many = get_many  # type: ignore[method-assign]
+    clock.now += 1
+    proxy.map([10], list)
+    assert len(store.values) == 1
+
+
+def test_it_is_said_again_after_a_minute(
+    clock: Clock, store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage of tomorrow is not passed over because there was one today."""
+    proxy = proxy_of(store)
+    for item in range(3):
+        break_down(store)
+        proxy.map([item], list)
+        store.fail.clear()
+        clock.now += 59
+        proxy.map([item + 10], list)
+    assert caplog.text.count("goes on without its store") == 2
+
+
+@pytest.mark.parametrize("what", ["no directory", "a damaged file"])
+def test_a_store_that_cannot_be_opened(clock: Clock, tmp_path: Path, what: str) -> None:
+    """The policy covers it, too; and when it can be opened it is used."""
+    path = tmp_path / "directory" / "results.db"
+    if what == "a damaged file":
+        path.parent.mkdir()
+        path.write_bytes(b"no database at all" * 300)
+    store = SQLiteStore(path)
+    proxy = proxy_of(store)
+    assert proxy.map([1, 2], list) == [1, 2]
+    if what == "a damaged file":
+        path.unlink()
+    else:
+        path.parent.mkdir()
+    clock.now += 1
+    assert proxy.map([3], list) == [3]
+    assert store.usage()["n"].values == 1
+
+
+def test_policies_are_those_of_a_cache(clock: Clock, tmp_path: Path) -> None:
+    """A cache that minds asks the store that another one leaves alone."""
+    path = tmp_path / "results.db"
+    store = SQLiteStore(path, timeout=0)
+    carefree = proxy_of(store)
+    carefree.map([0], list)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        carefree.map([1], list)
+        other.execute("ROLLBACK")
+    minds = BatchingMapProxy[int, int](cache=Cache(store=store, namespace="n"))
+    assert minds.map([2], list) == [2]
+    assert carefree.map([3], list) == [3]
+    assert store.usage()["n"].values == 2  # 0 and 2
+
+
+FORK = """
+import os, sys, threading, types
+sys.path.insert(0, sys.argv[1])
+from memory_store import MemoryStore
+from batchproxy import BatchingMapProxy, Cache, _fuse
+
+store = MemoryStore()
+proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n", on_store_error="continue"))
+proxy.map([0], list)
+inside, go = threading.Event(), threading.Event()
+monotonic = _fuse.time.monotonic
+
+def stops():
+    if threading.current_thread() is not threading.main_thread() and not inside.is_set():
+        inside.set()
+        go.wait()
+    return monotonic()
+
+_fuse.time = types.SimpleNamespace(monotonic=stops)
+thread = threading.Thread(target=proxy.map, args=([1], list))
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    print(proxy.map([2], list), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+go.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_in_the_middle_of_a_decision() -> None:
+    """The child decides anew: who was deciding does not live there."""
+    command = [sys.executable, "-c", FORK, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[2]\n", done.stderr

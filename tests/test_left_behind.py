@@ -1,0 +1,207 @@
+"""Tasks that a function leaves behind, and that map again. (Points 9 and 10 of the contract.)"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+import pytest
+from tools import Calls, assert_idle, collect, settle
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+
+GENERATIONS = 400
+MARGIN = 50
+
+
+@pytest.fixture
+def shallow() -> Iterator[None]:
+    """Fewer frames may be on a stack than there are generations."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+def ours() -> int:
+    """How many objects of the library there are."""
+    collect()
+    return sum(str(type(each).__module__).startswith("batchproxy") for each in gc.get_objects())
+
+
+class Watch:
+    """Sees what there is, and what a generation costs, near the beginning and near the end."""
+
+    def __init__(self) -> None:
+        self.objects: list[int] = []
+        self.calls: list[int] = []
+
+    def note(self, generation: int) -> None:
+        """To be called by each generation."""
+        if generation in (MARGIN, GENERATIONS - MARGIN):
+            self.objects.append(ours())
+            self.calls.append(0)
+            sys.setprofile(self._count)
+        elif generation in (MARGIN + 20, GENERATIONS - MARGIN + 20):
+            sys.setprofile(None)
+
+    def _count(self, frame: object, event: str, argument: object) -> None:
+        self.calls[-1] += 1
+
+    def assert_no_growth(self) -> None:
+        first, last = self.objects
+        assert last - first < 50
+        first, last = self.calls
+        assert last < 1.5 * first
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("overlap", [0, 3])
+async def test_generations_without_end(overlap: int) -> None:
+    """A task left behind holds nothing of the generations before it, and costs as much as they.
+
+    Each call leaves a task behind that maps again, and ends when `overlap` more have begun.
+    """
+    proxy = AsyncBatchingMapProxy[int, str](1, 4, cache=Cache(max_size=0))
+    begun = [anyio.Event() for _ in range(GENERATIONS)]
+    watch = Watch()
+
+    async def fetch(items: list[int]) -> list[str]:
+        [generation] = items
+        begun[generation].set()
+        watch.note(generation)
+        if generation + 1 < GENERATIONS:
+            group.start_soon(proxy.map, [generation + 1], fetch)
+            await begun[min(generation + overlap, GENERATIONS - 1)].wait()
+        return [str(generation)]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(proxy.map, [0], fetch)
+    watch.assert_no_growth()
+    assert proxy.statistics().computed == GENERATIONS
+    assert_idle(proxy)
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: int | None) -> None:
+    """The same for threads that have the context of their starter; each ends after the next began.
+
+    (What they cost is not seen: most of that is in the portal.)
+    """
+    proxy = BatchingMapProxy[int, str](
+        1, max_concurrency, cache=Cache(max_size=0), backend=sync_backend
+    )
+    begun = [threading.Event() for _ in range(GENERATIONS)]
+    threads: list[threading.Thread] = []
+    lock = threading.Lock()  # two generations are there at a time
+    objects: list[int] = []
+
+    def fetch(items: list[int]) -> list[str]:
+        [generation] = items
+        begun[generation].set()
+        if generation in (MARGIN, GENERATIONS - MARGIN):
+            objects.append(ours())
+        if generation + 1 < GENERATIONS:
+            thread = threading.Thread(
+                target=copy_context().run, args=(proxy.map, [generation + 1], fetch), daemon=True
+            )
+            thread.start()
+            assert begun[generation + 1].wait(20)
+            with lock:
+                threads[:] = [*filter(threading.Thread.is_alive, threads), thread]
+        return [str(generation)]
+
+    proxy.map([0], fetch)
+    assert begun[-1].wait(20)
+    for thread in threads:
+        thread.join()
+    assert proxy.statistics().computed == GENERATIONS
+    assert objects[1] - objects[0] < 50
+    assert proxy.map([0], lambda items: ["0"]) == ["0"]  # no slot is lost
+
+
+@pytest.mark.anyio
+async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
+    """A map() left behind keeps the slot of its parent for its batch, and queues for the next."""
+    proxy = AsyncBatchingMapProxy[str, str](1, 1)
+    left_behind, other = Calls(gated=True), Calls(gated=True)
+    async with anyio.create_task_group() as group:
+
+        async def outer(items: list[str]) -> list[str]:
+            group.start_soon(proxy.map, ["first", "second"], left_behind)
+            await settle()
+            return items
+
+        await proxy.map(["outer"], outer)
+        group.start_soon(proxy.map, ["other"], other)
+        await settle()
+        assert (left_behind.running, other.running) == (1, 0)
+        left_behind.finish(0)
+        await settle()
+        assert (left_behind.running, other.running) == (0, 1)
+        other.finish(0)
+        await settle()
+        assert (left_behind.running, other.running) == (1, 0)
+        left_behind.open()
+    assert left_behind.batches == [["first"], ["second"]]
+    assert_idle(proxy)
+
+
+@pytest.mark.anyio
+async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandparent() -> None:
+    """That call has ended; the slot comes back when the last of both generations has."""
+    proxy = AsyncBatchingMapProxy[str, str](1, 1)
+    left_behind, sibling, other = Calls(gated=True), Calls(gated=True), Calls()
+    async with anyio.create_task_group() as group:
+
+        async def outer(items: list[str]) -> list[str]:
+            await proxy.map(["nested"], nested)
+            group.start_soon(proxy.map, ["sibling"], sibling)
+            await settle()
+            return items
+
+        async def nested(items: list[str]) -> list[str]:
+            group.start_soon(proxy.map, ["left behind", "another", "a third"], left_behind)
+            await settle()
+            return items
+
+        await proxy.map(["outer"], outer)
+        group.start_soon(proxy.map, ["other"], other)
+        await settle()
+        assert (left_behind.running, sibling.running, other.batches) == (1, 0, [])
+        left_behind.finish(0)
+        await settle()
+        assert (left_behind.running, sibling.running, other.batches) == (0, 1, [])
+        sibling.finish(0)
+        await settle()
+        assert (left_behind.running, other.batches) == (1, [["other"]])
+        left_behind.open()
+    assert_idle(proxy)
+
+
+def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
+    """Its thread runs on after Ctrl-C, in the slot that it has, and so does what it asks for."""
+    proxy = BatchingMapProxy[str, str](1, 1, backend=sync_backend)
+    interrupted, ended = threading.Event(), threading.Event()
+    answers: list[list[str]] = []
+
+    def slow(items: list[str]) -> list[str]:
+        _thread.interrupt_main()
+        interrupted.wait()
+        answers.append(proxy.map(["part"], lambda items: items))
+        ended.set()
+        return items
+
+    with pytest.raises(KeyboardInterrupt):
+        proxy.map(["whole"], slow)
+    interrupted.set()
+    assert ended.wait(10)
+    assert answers == [["part"]]

@@ -1,0 +1,166 @@
+"""Making a store opens nothing; and what the stores of the library, and a cache, refuse at once."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_store import MemoryStore
+
+from batchproxy import BatchingMapProxy, Cache, StoreError
+from batchproxy.stores import RedisStore, SharedStore, SQLiteStore
+
+KEY, OTHER, THIRD = (bytes([number]) * 20 for number in range(3))
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make_broken(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], SharedStore]:
+    """Makes stores that cannot be opened."""
+    if request.param == "sqlite":
+        return lambda: SQLiteStore(tmp_path / "missing" / "results.db")
+    pytest.importorskip("redis")
+    return lambda: RedisStore(f"unix://{tmp_path}/nobody.sock")
+
+
+def test_nothing_is_opened_before_it_is_used(
+    make_broken: Callable[[], SharedStore], tmp_path: Path
+) -> None:
+    """Every use tries it, and says what fails; to make and to close a store never fails."""
+    with make_broken() as store:
+        for _ in range(2):
+            with pytest.raises(StoreError, match=r"has no directory|nobody\.sock"):
+                store.get_many("n", [KEY])
+    SQLiteStore(tmp_path / "results.db").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_can_be_opened_later(tmp_path: Path) -> None:
+    """The same store can be used from then on."""
+    with SQLiteStore(tmp_path / "later" / "results.db") as store:
+        with pytest.raises(StoreError, match="has no directory"):
+            store.set_many("n", {KEY: b"1"}, None)
+        (tmp_path / "later").mkdir()
+        store.set_many("n", {KEY: b"1"}, None)
+        assert store.get_many("n", [KEY]) == {KEY: b"1"}
+
+
+def test_the_policy_covers_what_cannot_be_opened(make_broken: Callable[[], SharedStore]) -> None:
+    """With "continue" a map() goes on without the store; by default it raises."""
+    with Cache[int](store=make_broken(), namespace="n", on_store_error="continue") as cache:
+        assert BatchingMapProxy[int, int](cache=cache).map([1, 2], list) == [1, 2]
+    cache = Cache[int](store=make_broken(), namespace="n")
+    with pytest.raises(StoreError, match=r"has no directory|nobody\.sock"):
+        BatchingMapProxy[int, int](cache=cache).map([1, 2], list)
+
+
+def test_what_is_the_same_file(tmp_path: Path) -> None:
+    """Stores on one file are in the same place, whatever it is called; others are not."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    one = SQLiteStore(tmp_path / "results.db")
+    assert one.identity == SQLiteStore(tmp_path / "link" / "results.db", lease=3).identity
+    assert one.identity != SQLiteStore(tmp_path / "other.db").identity
+    assert MemoryStore().identity != (store := MemoryStore()).identity == store.identity
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\0b", "\x1b]0;pwned\x07", "\ud800", "\u202e", "x" * 1001]
+)
+def test_a_namespace_can_be_printed(name: str) -> None:
+    """One that cannot, or is too long, is refused when the cache is made, and shown escaped."""
+    with pytest.raises(ValueError, match="text that can be printed, of 1,000 char") as caught:
+        Cache(store=MemoryStore(), namespace=name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["a}{b", "*", "é/:%", "名 \U0001f600", "x" * 1000])
+def test_a_namespace_may_be_odd(name: str) -> None:
+    """As long as it can be printed."""
+    cache = Cache[int](store=MemoryStore(), namespace=name)
+    assert BatchingMapProxy[int, int](cache=cache).map([1], list) == [1]
+
+
+def test_old_namespaces_can_be_listed(tmp_path: Path) -> None:
+    """Those that no cache takes any more may be in a store."""
+    with SQLiteStore(tmp_path / "results.db") as store:
+        for name in ("a\nb", "\ud800", "\x1b[31m", "x" * 100_000):
+            store.set_many(name, {KEY: b"1"}, None)
+            assert dict(store.scan(name)) == {KEY: b"1"}
+        assert len(store.usage()) == 4
+
+
+@pytest.mark.parametrize("lease", [0, -1, float("nan"), float("inf"), 86_401, "10", None, True])
+def test_the_lease_of_a_store_of_ones_own(lease: Any) -> None:
+    """It is a number of seconds, and none that would end the thread that renews it."""
+    store = MemoryStore()
+    store.lease = lease
+    with pytest.raises((TypeError, ValueError), match=r"the lease of .*MemoryStore.* must be"):
+        Cache(store=store, namespace="n")
+
+
+def test_a_long_lease() -> None:
+    """The longest there can be is waited for without overflow."""
+    store = MemoryStore()
+    store.lease = 86_400
+    proxy = BatchingMapProxy[int, int](cache=Cache(store=store, namespace="n"))
+    assert proxy.map([1], list) == [1]
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_store_is_not_copied(tmp_path: Path, how: Callable[[Any], object]) -> None:
+    """It says which one, and what to do instead."""
+    with (
+        SQLiteStore(tmp_path / "results.db") as store,
+        pytest.raises(TypeError, match=r"<SQLiteStore '.*results.db'> cannot .* in each process"),
+    ):
+        how(store)
+    pytest.importorskip("redis")
+    with pytest.raises(TypeError, match=r"<RedisStore: localhost:6379/0, .* cannot be pickled"):
+        how(RedisStore("redis://localhost"))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """An SQLite that was built to take rows of so many bytes."""
+    size = 20_000
+    connect = sqlite3.connect
+
+    def limited(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", limited)
+    return size
+
+
+def test_values_as_large_as_sqlite_takes(tmp_path: Path, small: int) -> None:
+    """Up to the limit that the store names they are kept; beyond it the error says what it is."""
+    with SQLiteStore(tmp_path / "results.db") as store:
+        most = store.max_value_size
+        assert small - 1_000 <= most < small
+        store.set_many("n" * 1000, {KEY: bytes(most)}, 60.0)
+        with pytest.raises(StoreError, match="larger than SQLite can take") as caught:
+            store.set_many("n", {OTHER: b"1", THIRD: bytes(small + 1)}, None)
+        assert isinstance(caught.value.__cause__, sqlite3.DataError)
+        assert store.get_many("n" * 1000, [KEY]) == {KEY: bytes(most)}
+        assert store.get_many("n", [OTHER, THIRD]) == {}
+
+
+def test_more_claims_than_a_row_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may claim any number of keys, and they are all held."""
+    from batchproxy.stores import Claimant, Claims, _sqlite
+
+    monkeypatch.setattr(_sqlite, "_CLAIM", 20 * 7 + 4)
+    keys = [number.to_bytes(20, "big") for number in range(50)]
+    one, other = Claimant("a", 1), Claimant("b", 1)
+    with SQLiteStore(tmp_path / "results.db") as store:
+        assert store.claim_many("n", keys, one, 50) == Claims({}, keys, [])
+        assert store.claim_many("n", keys, other, 50) == Claims({}, [], keys)
+        store.release_many("n", keys[5:], one)
+        assert store.claim_many("n", keys, other, 50) == Claims({}, keys[5:], keys[:5])

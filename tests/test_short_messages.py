@@ -1,0 +1,123 @@
+"""No message and no log line has more than some two hundred characters of a key or value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import pytest
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+
+PROMPT = "secret prompt " * 10_000
+KEYS = [f"{PROMPT}{number}" for number in range(10)]
+
+
+class Hostile:
+    """Says nothing of itself."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Long:
+    def __repr__(self) -> str:
+        return PROMPT
+
+
+class Broken(MutableMapping[Any, Any]):
+    """A mapping that raises, and says what it was asked for."""
+
+    def __getitem__(self, key: Any) -> Any:
+        raise ValueError(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise ValueError(key)
+
+    def __delitem__(self, key: Any) -> None: ...
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        raise ValueError(PROMPT)
+
+
+def ring() -> None:
+    proxy = BatchingMapProxy[Any, Any]()
+
+    def ask(items: list[Any]) -> list[Any]:
+        return proxy.map(items, ask)
+
+    proxy.map(KEYS, ask)
+
+
+def several_fail() -> None:
+    def fail(items: list[Any]) -> Any:
+        return {}
+
+    BatchingMapProxy[Any, Any](1, 4).map(KEYS, fail)
+
+
+function: Any = print
+wrong: Any = [Long(), Hostile()]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda: BatchingMapProxy[Any, Any]().map(KEYS, lambda items: {}),
+        ring,
+        several_fail,
+        lambda: Cache[Any]().invalidate(PROMPT),
+        lambda: Cache[Any]().prime({PROMPT: ValueError()}),
+        *(
+            lambda make=make, value=value: make(value)
+            for value in wrong
+            for make in (
+                lambda value: Cache[Any]().invalidate(value),
+                lambda value: Cache[Any]().prime(value),
+                lambda value: Cache[Any](value),
+                lambda value: Cache[Any](ttl=value),
+                lambda value: Cache[Any](store=value),
+                lambda value: AsyncBatchingMapProxy[Any, Any](value),
+                lambda value: AsyncBatchingMapProxy[Any, Any](1, value),
+                lambda value: AsyncBatchingMapProxy[Any, Any](key=value),
+                lambda value: AsyncBatchingMapProxy[Any, Any](cache=value),
+                lambda value: BatchingMapProxy[Any, Any]().map(value, function),
+                lambda value: BatchingMapProxy[Any, Any]().map([1], value),
+                lambda value: BatchingMapProxy[Any, Any]().map([1], function, progress=value),
+                lambda value: BatchingMapProxy[Any, Any]().map([1], lambda items: value),
+                lambda value: BatchingMapProxy[Any, Any](backend=value),
+            )
+        ),
+    ],
+)
+def test_messages(attempt: Callable[[], object]) -> None:
+    """Nor does a repr that raises hide what is wrong."""
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as raised:
+        attempt()
+    assert "no repr" not in str(raised.value)
+    assert max(map(len, [str(raised.value), *getattr(raised.value, "__notes__", ())])) < 600
+
+
+def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """What a mapping raises is logged once for each read, however many keys that is for."""
+    proxy = BatchingMapProxy[Any, Any](cache=Broken())
+    assert proxy.map(KEYS, lambda items: items) == KEYS
+    assert len(proxy._engine.cache) == 0
+    assert len(caplog.records) <= 5
+    assert any("and 5 more from the cache" in record.message for record in caplog.records)
+    assert all(
+        "in __getitem__" in each.message for each in caplog.records if "reading" in each.message
+    )
+    assert len(caplog.text) < 5000
+
+
+def test_an_invalidation_of_what_is_no_key() -> None:
+    """The error says so, and nothing is forgotten."""
+    cache = Cache[int]()
+    cache.prime({1: 1})
+    with pytest.raises(TypeError, match=r"invalidate\(\) takes keys.*not hashable"):
+        cache.invalidate([1, [2]])
+    assert 1 in cache

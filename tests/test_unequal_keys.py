@@ -1,0 +1,154 @@
+"""Keys that are not equal to themselves, such as NaN. (Point 1 of the contract.)
+
+They are computed, shared within their map(), and never kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, MutableMapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from tools import Calls
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+
+
+class Subclass(float):
+    pass
+
+
+def nan() -> float:
+    return float("nan")
+
+
+class NaT:
+    """As that of pandas: one object, which is not equal to itself."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class Loud:
+    """Cannot be compared, not even with itself."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def recorded() -> tuple[list[list[Any]], Callable[[list[Any]], list[Any]]]:
+    batches: list[list[Any]] = []
+
+    def fetch(items: list[Any]) -> list[Any]:
+        batches.append(items)
+        return [object() for _ in items]
+
+    return batches, fetch
+
+
+@pytest.mark.parametrize("max_concurrency", [None, 2])
+def test_nans_share_one_computation(max_concurrency: int | None) -> None:
+    """Every float NaN of a map() is one key, and the first of them is the item that is sent."""
+    proxy = BatchingMapProxy[Any, Any](2, max_concurrency)
+    batches, fetch = recorded()
+    first = Subclass("nan")
+    results = proxy.map([1.0, first, nan(), math.nan, 2.0, nan()], fetch)
+    assert len(results) == 6
+    assert results[1] is results[2] is results[3] is results[5]
+    assert sorted(batches, key=len) == [[2.0], [1.0, first]]
+    assert sorted(batches, key=len)[1][1] is first
+    assert proxy.statistics().cached == 2
+
+
+def test_numpy_and_decimal() -> None:
+    """A NaN of numpy is a float; those of other types are keys by what object they are."""
+    np = pytest.importorskip("numpy")
+    proxy = BatchingMapProxy[Any, Any]()
+    batches, fetch = recorded()
+    column = np.array([1.0, math.nan, math.nan])
+    assert len(set(map(id, proxy.map(column, fetch)))) == 2
+    one, two, nat = Decimal("nan"), Decimal("nan"), NaT()
+    results = proxy.map([one, two, one, nat, nat], fetch)
+    assert results[0] is results[2] is not results[1]
+    assert results[3] is results[4]
+    assert list(map(len, batches)) == [2, 3]
+    assert proxy.statistics().cached == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Cache, lambda: Cache(max_size=1), lambda: Cache(ttl=100), lambda: Cache(max_size=5, ttl=100)],
+)
+def test_nothing_is_kept(make: Callable[[], Cache[Any]]) -> None:
+    """Nor is a bounded cache any fuller; so every map() computes it again, the same object, too."""
+    cache = make()
+    proxy = BatchingMapProxy[Any, Any](cache=cache)
+    batches, fetch = recorded()
+    proxy.map([1.0], fetch)
+    for _ in range(3):
+        proxy.map([1.0, math.nan], fetch)
+    assert batches == [[1.0], *[[math.nan]] * 3]
+    assert (len(cache), math.nan in cache, 1.0 in cache) == (1, False, True)
+    cache.prime({math.nan: "primed"})
+    cache.invalidate([math.nan])
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize("mapping", [{}, type("Own", (dict,), {})()])
+def test_nothing_is_kept_in_a_mapping(mapping: MutableMapping[Any, Any]) -> None:
+    """Of one's own."""
+    batches, fetch = recorded()
+    proxy = BatchingMapProxy[Any, Any](cache=mapping)
+    for _ in range(2):
+        proxy.map([1.0, math.nan], fetch)
+    assert list(mapping) == [1.0]
+    assert batches == [[1.0, math.nan], [math.nan]]
+
+
+@pytest.mark.anyio
+async def test_tuples() -> None:
+    """A tuple with a NaN in it, at any depth, is one such key with those that are equal but for it.
+
+    The first item of them is sent, and those without any are kept.
+    """
+    proxy = AsyncBatchingMapProxy[Any, Any](key=lambda item: item["key"])
+    calls = Calls(lambda item: item["name"])
+    keys = [
+        ("a", nan()),
+        ("a", nan()),
+        ("b", nan()),
+        ("a", (1, nan())),
+        ("a", (1, nan())),
+        ("a", 1),
+    ]
+    items = [{"name": name, "key": key} for name, key in enumerate(keys)]
+    assert await proxy.map(items, calls) == [0, 0, 2, 3, 3, 5]
+    assert [item["name"] for item in calls.keys] == [0, 2, 3, 5]
+    assert proxy.statistics().cached == 1
+
+
+def test_failures_and_mappings() -> None:
+    """The failure of such an item is that of all; a mapping may have any of them for its key."""
+    proxy = BatchingMapProxy[Any, Any]()
+    boom = ValueError("boom")
+    results = proxy.map([nan(), nan(), 1], lambda items: [boom, "1"], return_exceptions=True)
+    assert results == [boom, boom, "1"]
+    assert proxy.map([nan(), nan()], lambda items: dict.fromkeys(items, "n")) == ["n", "n"]
+
+
+def test_what_cannot_be_compared_is_a_key() -> None:
+    """By what object it is; and is kept."""
+    proxy = BatchingMapProxy[Any, Any]()
+    batches, fetch = recorded()
+    one, two = Loud(), Loud()
+    assert proxy.map([one, two, (one,)], fetch) == proxy.map([one, two, (one,)], fetch)
+    assert list(map(len, batches)) == [3]
+    assert proxy.statistics().cached == 3

@@ -1,0 +1,644 @@
+"""Results belong to somebody from the moment they come, and nobody is told of them before they are
+written. (Points 7, 8, 16 and 18 of the contract.)"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from memory_store import Gate, MemoryStore, PlainStore
+from tools import Calls, Outcomes, happens, names, settle
+
+from batchproxy import (
+    AnswerValueError,
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    CircularWaitError,
+    StoreError,
+)
+from batchproxy._workers import Workers
+from batchproxy.codecs import PickleCodec
+from batchproxy.stores import Claimant, SQLiteStore, Store
+
+FULL = OSError("full")
+
+
+@pytest.fixture(params=["plain", "shared"])
+def store(request: pytest.FixtureRequest) -> PlainStore:
+    return PlainStore() if request.param == "plain" else MemoryStore()
+
+
+def cache_on(store: Store, **options: Any) -> Cache[Any]:
+    return Cache(store=store, namespace="n", **options)
+
+
+def proxy_of(
+    store: Store, batch_size: int | None = None, max_concurrency: int = 8, **options: Any
+) -> AsyncBatchingMapProxy[Any, Any]:
+    return AsyncBatchingMapProxy(batch_size, max_concurrency, cache=cache_on(store, **options))
+
+
+def refuse_writes(store: PlainStore) -> None:
+    """From now on; reading works."""
+    for method in ("set_many", "publish_many"):
+        store.fail[method] = FULL
+
+
+def store_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "batchproxy store"]
+
+
+pytestmark = pytest.mark.anyio
+
+
+# A finished call is nobody's to lose
+
+
+@pytest.mark.parametrize("how", ["a neighbour fails", "a time limit"])
+async def test_results_that_wait_for_a_thread_are_written(store: PlainStore, how: str) -> None:
+    """Whatever becomes of the map() that has called: none of them is paid for again."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    gates = [store.gate(method) for _ in range(8)]  # as many threads as a cache has
+    proxy = proxy_of(store, 1, 64)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(21), calls)
+        await calls.wait_begun(21)
+        for number in range(20):
+            calls.finish(number)
+        for gate in gates:
+            await gate.wait_entered()
+        await settle()
+        if how == "a neighbour fails":
+            calls.fail(20, OSError("one of many"))
+        else:
+            callers.scopes["own"].cancel()
+        await settle()
+        assert "own" in callers.results  # it has left, with most results unwritten
+        for gate in gates:
+            gate.open()
+    await happens(lambda: len(store.values) == 20)
+    again = Calls()
+    computed = [batch[0] for batch in calls.batches[:20]]
+    assert await proxy.map(computed, again) == [str(item) for item in computed]
+    assert await proxy_of(store).map(computed, again) == [str(item) for item in computed]
+    assert again.batches == []
+
+
+async def test_who_waits_gets_results_of_a_caller_that_has_left(store: PlainStore) -> None:
+    """They are not computed anew, though they had not begun to be written."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    gates = [store.gate(method) for _ in range(8)]
+    proxy = proxy_of(store, 1, 64)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", proxy.map, range(9), calls)
+        await calls.wait_begun(9)
+        callers.start("heir", proxy.map, range(9), calls)
+        await settle()
+        calls.open()
+        for gate in gates:
+            await gate.wait_entered()
+        await settle()
+        callers.scopes["gone"].cancel()
+        await settle()
+        assert callers.results == {"gone": "cancelled"}
+        for gate in gates:
+            gate.open()
+    assert callers.results["heir"] == [str(item) for item in range(9)]
+    assert len(calls.batches) == 9
+
+
+async def test_closing_waits_for_what_is_to_be_written(store: PlainStore) -> None:
+    """Also for results whose map() has left."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    gate = store.gate(method)
+    cache = cache_on(store)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("gone", AsyncBatchingMapProxy(cache=cache).map, [1, 2], calls)
+        await calls.wait_begun()
+        calls.open()
+        await gate.wait_entered()
+        callers.scopes["gone"].cancel()
+        group.start_soon(anyio.to_thread.run_sync, cache.close)
+        await settle()
+        gate.open()
+    assert store.closed
+    assert len(store.values) == 2
+
+
+@pytest.mark.parametrize("policy", ["raise", "continue"])
+async def test_no_thread_is_to_be_had(
+    store: PlainStore, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When results come, they are kept; before, nothing is computed, unless that was asked for."""
+    proxy = proxy_of(store, on_store_error=policy)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "batchproxy store":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    calls = Calls(lambda item: f"value of {item}")
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        if policy == "raise":
+            with pytest.raises(StoreError, match="no thread can be started"):
+                await proxy.map([1], calls)
+            assert calls.batches == []
+        else:
+            assert await proxy.map([1], calls) == ["value of 1"]
+            assert store.asked == []
+    assert proxy.statistics().in_flight == 0
+    assert await proxy.map([1, 2], calls) == ["value of 1", "value of 2"]
+    assert calls.keys == [1, 2]
+
+
+async def test_no_thread_when_results_come(
+    store: PlainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept, and written for the next who asks."""
+    proxy = proxy_of(store, 1, 2)
+
+    def refuse(workers: Workers, job: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def compute(items: list[Any]) -> list[Any]:
+        context.setattr(Workers, "submit", refuse)
+        return items
+
+    with (
+        monkeypatch.context() as context,
+        pytest.raises(StoreError, match="no thread can be started"),
+    ):
+        await proxy.map([1], compute)
+    assert store.values == {}
+    again = Calls()
+    assert await proxy.map([1], again) == [1]
+    assert again.batches == []
+    assert len(store.values) == 1
+
+
+class Interrupt(BaseException):
+    """What a signal may raise anywhere."""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "while it writes"])
+async def test_an_interrupt_while_results_are_handed_over(
+    store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written by the next who asks, or by the thread that has them; no key stays taken."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
+    submit = Workers.submit
+
+    def interrupted(workers: Workers, job: Any) -> None:
+        if when != "before":
+            submit(workers, job)
+        if when == "while it writes":
+            assert gate.entered.wait(10)
+            gate.open()
+        raise Interrupt
+
+    async def compute(items: list[Any]) -> list[Any]:
+        monkeypatch.setattr(Workers, "submit", interrupted)
+        return items
+
+    gate = store.gate(method) if when == "while it writes" else Gate()
+
+    with pytest.raises(Interrupt):
+        await proxy.map([1, 2], compute)
+    monkeypatch.undo()
+    calls = Calls()
+    assert await proxy.map([1, 2], calls) == [1, 2]
+    assert calls.batches == []
+    await anyio.to_thread.run_sync(cache.close)
+    assert len(store.values) == 2
+    assert not getattr(store, "claims", None)
+    assert proxy.statistics().in_flight == 0
+
+
+@pytest.mark.parametrize("policy", ["raise", "continue"])
+async def test_whatever_the_writing_raises(store: PlainStore, policy: str) -> None:
+    """Also what is no Exception ends the map(), and is no answer; where that counts, it is kept."""
+    proxy = proxy_of(store, 2, on_store_error=policy)
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    write = getattr(store, method)
+
+    def raises(*arguments: Any) -> Any:
+        setattr(store, method, write)
+        raise Interrupt
+
+    setattr(store, method, raises)
+    with pytest.raises(Interrupt):
+        await proxy.map([1, 2], Calls())
+    calls = Calls()
+    assert await proxy.map([1, 2, 3], calls) == ["1", "2", "3"]
+    assert calls.batches == ([[3]] if policy == "raise" else [[1, 2], [3]])
+
+
+async def test_a_codec_that_raises_what_is_no_exception(store: PlainStore) -> None:
+    """It ends the map(); the call counts as given up."""
+
+    class Hostile(PickleCodec):
+        def encode(self, value: Any) -> bytes:
+            raise Interrupt
+
+    proxy = proxy_of(store, codec=Hostile())
+    with pytest.raises(Interrupt):
+        await proxy.map([1], Calls())
+    assert proxy.statistics().in_flight == 0
+    assert store.values == {}
+
+
+async def test_callers_with_time_limits_make_no_threads(store: PlainStore) -> None:
+    """A cache has eight, however many callers a slow store has seen leaving."""
+    gates = [store.gate("get_many") for _ in range(8)]
+    proxy = proxy_of(store, 1)
+
+    before = len(store_threads())
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for item in range(8):
+            callers.start(item, proxy.map, [item], Calls())
+            await gates[item].wait_entered()
+        for item in range(8, 100):
+            callers.start(item, proxy.map, [item], Calls())
+        await settle()
+        for item in range(100):
+            callers.scopes[item].cancel()
+        await settle()
+        assert set(callers.results.values()) == {"cancelled"}
+        assert len(store_threads()) - before <= 8
+        for gate in gates:
+            gate.open()
+    assert await proxy.map([200], Calls()) == ["200"]
+    assert store.uses["get_many"] <= 8 + 2  # who has left is not asked for
+    await happens(lambda: proxy.statistics().in_flight == 0)
+
+
+# Unwritten is unannounced
+
+
+async def test_an_unwritten_result_is_no_hit(store: PlainStore) -> None:
+    """It is written for the next who asks, and not computed again; until then that is an error."""
+    proxy = proxy_of(store)
+    refuse_writes(store)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await calls.wait_begun()
+        callers.start("waiting", proxy.map, [2], calls)
+        await settle()
+        calls.open()
+    assert isinstance(callers.results["own"], StoreError)
+    assert callers.results["waiting"] is callers.results["own"]
+    for items in ([1], [2], [1, 2, 3]):
+        with pytest.raises(StoreError, match="could not be written: OSError: full"):
+            await proxy.map(items, calls)
+    assert calls.batches == [[1, 2]]
+    assert "unwritten=2" in repr(proxy)
+    store.fail.clear()
+    assert await proxy.map([2], calls) == ["2"]
+    assert len(store.values) == 1
+    assert await proxy.map([3], calls) == ["3"]  # with its results all others are written
+    assert len(store.values) == 3
+    assert await proxy_of(store).map([1, 2, 3], calls) == ["1", "2", "3"]
+    assert calls.batches == [[1, 2], [3]]
+    assert proxy.statistics().in_flight == 0
+    assert "unwritten" not in repr(proxy)
+
+
+async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore) -> None:
+    """It is not computed again by a map() that had looked before, and waited for a slot."""
+    cache = cache_on(store)
+    waits = AsyncBatchingMapProxy[int, Any](1, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, Any](cache=cache)
+    calls = Calls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("holds the slot", waits.map, [1], calls)
+        await calls.wait_begun()
+        callers.start("waits for it", waits.map, [2], calls)
+        # It looks when it begins; the other one did, too, and again before its call.
+        looks = 2 if isinstance(store, MemoryStore) else 3
+        await happens(lambda: store.uses["get_many"] == looks)
+        await happens(lambda: waits.statistics().in_flight == 1)  # it has looked: it holds no key
+        await settle()
+        refuse_writes(store)
+        with pytest.raises(StoreError):
+            await other.map([2], Calls(lambda _: "once"))
+        store.fail.clear()
+        calls.fail(0, OSError("so that its results do not take the others with them"))
+        calls.open()
+    assert callers.results["waits for it"] == ["once"]
+    assert calls.batches == [[1]]
+
+
+async def test_others_may_be_first_to_write() -> None:
+    """Then theirs is the answer of all: two processes never go on with two answers to one key."""
+    store = MemoryStore()
+    here, there = proxy_of(store), proxy_of(store)
+    refuse_writes(store)
+    with pytest.raises(StoreError):
+        await here.map(["k"], Calls(lambda _: "ours"))
+    await happens(lambda: not store.claims)
+    store.fail.clear()
+    assert await there.map(["k"], Calls(lambda _: "theirs")) == ["theirs"]
+    for proxy in (here, there, here):
+        assert await proxy.map(["k"], Calls(lambda _: "never")) == ["theirs"]
+
+
+async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
+    """What could not be written is forgotten as all else is."""
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
+    refuse_writes(store)
+    with pytest.raises(StoreError):
+        await proxy.map([1, 2], Calls())
+    await anyio.to_thread.run_sync(cache.invalidate, [1])
+    store.fail.clear()
+    calls = Calls(lambda item: item * 10)
+    assert await proxy.map([1, 2], calls) == [10, "2"]
+    assert calls.batches == [[1]]
+    refuse_writes(store)
+    with pytest.raises(StoreError):
+        await proxy.map([3], Calls())
+    await proxy.clear()
+    store.fail.clear()
+    assert await proxy.map([3], calls) == [30]
+
+
+async def test_unwritten_results_expire(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a ttl they are written for the rest of their time, and not at all after it."""
+    clock = time.monotonic()
+    monkeypatch.setattr("batchproxy._durable.time", SimpleNamespace(monotonic=lambda: clock))
+    proxy = proxy_of(store, max_size=0, ttl=60)
+    refuse_writes(store)
+    for items in ([1], [2]):
+        with pytest.raises(StoreError):
+            await proxy.map(items, Calls())
+        clock += 20
+    store.fail.clear()
+    calls = Calls()
+    assert await proxy.map([2], calls) == ["2"]
+    assert list(store.ttls.values()) == [40]
+    assert calls.batches == []
+    clock += 20
+    assert await proxy.map([1], calls) == ["1"]
+    assert calls.batches == [[1]]
+
+
+async def test_what_the_store_never_takes_is_no_obstacle(store: PlainStore) -> None:
+    """Results of other calls are written all the same."""
+    proxy = proxy_of(store, 1, 1)
+    poison = b"tpoison"
+
+    class Choosy:
+        def __init__(self, method: Any) -> None:
+            self.method = method
+
+        def __call__(self, namespace: str, values: Mapping[bytes, bytes], *arguments: Any) -> Any:
+            if broken or poison in values.values():
+                raise FULL
+            return self.method(namespace, values, *arguments)
+
+    broken = True
+    for method in ("set_many", "publish_many"):
+        if hasattr(store, method):
+            setattr(store, method, Choosy(getattr(store, method)))
+    calls = Calls(lambda item: item)
+    for item in ["poison", "a", "b"]:
+        with pytest.raises(StoreError):
+            await proxy.map([item], calls)
+    broken = False
+    assert await proxy.map(["c"], calls) == ["c"]
+    assert sorted(store.values.values()) == [b"ta", b"tb", b"tc"]
+    with pytest.raises(StoreError):
+        await proxy.map(["a", "poison"], calls)
+    assert await proxy.map(["a", "b"], calls) == ["a", "b"]
+    assert calls.batches == [["poison"], ["a"], ["b"], ["c"]]
+
+
+async def test_what_the_store_never_takes_comes_last(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many such calls there are, the next write or close() gets to the others."""
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[str, Any](1, 1, cache=cache)
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    write = getattr(store, method)
+
+    def choosy(namespace: str, values: Mapping[bytes, bytes], *arguments: Any) -> Any:
+        if broken or any(b"poison" in value for value in values.values()):
+            raise FULL
+        return write(namespace, values, *arguments)
+
+    broken = True
+    setattr(store, method, choosy)
+    items = ["poison 1", "poison 2", "poison 3", "poison 4", "a", "b"]
+    for item in items:
+        with pytest.raises(StoreError):
+            await proxy.map([item], Calls())
+    await anyio.to_thread.run_sync(cache.close)
+    assert "6 results could still not be written: " in caplog.text
+    broken = False
+    assert await proxy.map(["c"], Calls()) == ["c"]  # it tries a few, as that costs a map() time
+    assert list(store.values.values()) == [b"tc"]
+    await anyio.to_thread.run_sync(cache.close)
+    assert sorted(store.values.values()) == [b"ta", b"tb", b"tc"]
+    assert "4 results could still not be written: " in caplog.text
+
+
+async def test_others_may_be_first_where_nothing_is_claimed() -> None:
+    """A store that cannot be shared replaces values; what was written late replaces none."""
+    store = PlainStore()
+    here, there = proxy_of(store), proxy_of(store)
+    refuse_writes(store)
+    with pytest.raises(StoreError):
+        await here.map(["k"], Calls(lambda _: "ours"))
+    store.fail.clear()
+    assert await there.map(["k"], Calls(lambda _: "theirs")) == ["theirs"]
+    for proxy in (here, there, here):
+        assert await proxy.map(["k"], Calls(lambda _: "never")) == ["theirs"]
+    assert list(store.values.values()) == [b"ttheirs"]
+
+
+async def test_a_store_failure_is_in_no_list() -> None:
+    """Not even after a failure of an item of one's own, when it comes from somebody else's call."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 1)
+    calls = Calls(gated=True)
+
+    async def fails(items: list[Any]) -> list[Any]:
+        raise ValueError(items)
+
+    async def lists() -> Any:
+        return await proxy.map(["a", "b"], fails, return_exceptions=True)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, ["b"], calls)
+        await calls.wait_begun()
+        refuse_writes(store)
+        callers.start("other", lists)
+        await happens(lambda: proxy.statistics().failed)
+        await settle()
+        calls.open()
+    assert isinstance(callers.results["own"], StoreError)
+    assert callers.results["other"] is callers.results["own"]
+
+
+# One value that cannot be stored
+
+
+async def test_a_value_that_is_too_large_is_one_failure(store: PlainStore) -> None:
+    """That of its item, and before it is given to the store; its neighbours are kept."""
+    store.max_value_size = 100
+    proxy = proxy_of(store, 3)
+    calls = Calls(lambda item: "x" * (101 if item == "big" else 3))
+    small, big, last = await proxy.map(["a", "big", "b"], calls, return_exceptions=True)
+    assert (small, last) == ("xxx", "xxx")
+    assert isinstance(big, AnswerValueError)
+    assert "'big' cannot be stored: it has 102 bytes" in str(big)
+    assert "at most 100" in str(big)
+    assert len(store.values) == 2
+    await happens(lambda: not getattr(store, "claims", None))
+    with pytest.raises(AnswerValueError):
+        await proxy.map(["big"], calls)
+    assert await proxy_of(store).map(["a", "b"], calls) == ["xxx", "xxx"]
+    assert calls.batches == [["a", "big", "b"], ["big"]]
+    with pytest.raises(AnswerValueError, match="at most 100"):
+        await anyio.to_thread.run_sync(cache_on(store).prime, {1: "x" * 101})
+
+
+# What cannot be read
+
+
+async def test_what_is_published_meanwhile_is_not_taken_away() -> None:
+    """Of two who meet an unreadable value, the slower does not delete what the faster published."""
+    store = MemoryStore()
+    seen = store.gate("discard_many")
+    faster, slower = proxy_of(store), proxy_of(store)
+    await proxy_of(store).map(["k"], Calls(lambda _: 1))
+    for place in store.values:
+        store.values[place] = b"?unreadable"
+    calls = Calls(lambda _: "value")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("slower", slower.map, ["k"], calls)
+        await seen.wait_entered()
+        assert await faster.map(["k"], calls) == ["value"]
+        seen.open()
+    assert callers.results == {"slower": ["value"]}
+    assert calls.batches == [["k"]]
+    assert list(store.values.values()) == [b"tvalue"]
+
+
+async def test_many_that_cannot_be_read_are_one_line(
+    store: PlainStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a count, and a part of one key."""
+    keys = [f"{item}{'x' * 10_000}" for item in range(50)]
+    await proxy_of(store).map(keys, Calls())
+    for place in store.values:
+        store.values[place] = b"?unreadable"
+    await proxy_of(store, 50).map(keys, Calls())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) <= 2  # when it begins, and when it claims
+    assert all("of 50 stored values 50 cannot be read" in line for line in lines)
+    assert max(map(len, lines)) < 400
+
+
+# Keys that are not equal to themselves
+
+
+async def test_nan_does_not_reach_a_store(store: PlainStore) -> None:
+    """It is computed, shared within its map(), and kept nowhere; its neighbours are as usual."""
+    nan = float("nan")
+    calls = Calls(repr)
+    proxy = proxy_of(store, 2)
+    for _ in range(2):
+        items = [1, nan, 2, float("nan"), (3, nan), 4, Decimal("nan")]
+        expected = ["1", "nan", "2", "nan", "(3, nan)", "4", "Decimal('NaN')"]
+        assert await proxy.map(items, calls) == expected
+    assert [len(batch) for batch in calls.batches] == [2, 2, 2, 2, 1]
+    assert calls.keys.count(1) == 1
+    assert len(store.values) == 3
+    if isinstance(store, MemoryStore):  # others hold keys, so more is asked for at once
+        await happens(lambda: not store.claims)
+        other = Claimant("other", 1)
+        store.claim_many("n", names(5, 6), other, 2)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            items = [5, 6, nan, 7, 8, 9]
+            callers.start("own", proxy.map, items, calls)
+            await happens(lambda: 9 in calls.keys)
+            store.publish_many("n", dict.fromkeys(names(5, 6), b"tother"), other, None)
+        assert callers.results["own"] == ["other", "other", "nan", "7", "8", "9"]
+        assert all(len(batch) == 2 for batch in calls.batches[5:])
+        await happens(lambda: not store.claims)
+
+
+# Rings
+
+
+def test_a_ring_through_two_caches_of_one_process(tmp_path: Path) -> None:
+    """They share a file and a namespace, so one waits for the other as a process would."""
+    path = tmp_path / "results.db"
+    one, other = (BatchingMapProxy[str, Any](cache=cache_on(SQLiteStore(path))) for _ in range(2))
+
+    def nested(items: Sequence[str]) -> Any:
+        return other.map(items, lambda _: pytest.fail("it is being computed"))
+
+    with pytest.raises(CircularWaitError, match="'k'"):
+        one.map(["k"], nested)
+    assert one.map(["k"], list) == ["k"] == other.map(["k"], list)
+
+
+# The end of the interpreter
+
+AT_EXIT = """
+import atexit, sqlite3, sys
+from batchproxy import BatchingMapProxy, Cache, StoreError
+from batchproxy.stores import SQLiteStore
+
+cache = Cache(store=SQLiteStore(sys.argv[1], timeout=0.1), namespace="n")
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+atexit.register(lambda: print(*other.execute("SELECT count(*) FROM results").fetchone()))
+atexit.register(cache.close)
+
+def fetch(items):
+    other.execute("BEGIN IMMEDIATE")
+    return items
+
+try:
+    BatchingMapProxy(cache=cache).map([1, 2], fetch)
+except StoreError:
+    other.execute("COMMIT")
+"""
+
+
+def test_a_cache_that_is_closed_at_exit(tmp_path: Path) -> None:
+    """What was left to be written is written, though no new thread may start any more."""
+    command = [sys.executable, "-W", "error", "-c", AT_EXIT, str(tmp_path / "results.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("2\n", "")

@@ -1,0 +1,121 @@
+"""The threads of a store: what they are given is done, also where no further one can be started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from tools import until
+
+from batchproxy._workers import Workers
+
+start = threading.Thread.start
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+class Interrupt(BaseException):
+    """What a signal may raise anywhere."""
+
+
+def job() -> tuple[threading.Event, Callable[[], None]]:
+    """Something to do, and what says that it was done."""
+    done = threading.Event()
+    return done, done.set
+
+
+def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be done is refused, and not done later; the next is."""
+    workers = Workers(2)
+    refused, never = job()
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                workers.submit(never)
+    done, work = job()
+    workers.submit(work)
+    assert done.wait(30)
+    assert not refused.is_set()
+
+
+def test_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then those that there are do everything, one after the other."""
+    workers = Workers(2)
+    entered, leave = threading.Event(), threading.Event()
+
+    def held_up() -> None:
+        entered.set()
+        assert leave.wait(30)
+
+    workers.submit(held_up)
+    assert entered.wait(30)
+    done, work = job()
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        workers.submit(work)
+    assert not done.is_set()
+    leave.set()
+    assert done.wait(30)
+
+
+def test_an_interrupt_when_a_thread_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts, so that there are never more than there may be; the job is not done."""
+    workers = Workers(1)
+    threads = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        threads.append(thread)
+        raise Interrupt
+
+    interrupted_one, never = job()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Interrupt):
+        workers.submit(never)
+    done, work = job()
+    workers.submit(work)  # starts no other
+    assert done.wait(30)
+    assert len(threads) == 1
+    assert not interrupted_one.is_set()
+
+
+def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When they have had nothing to do for a while; then others are started."""
+    monkeypatch.setattr("batchproxy._workers._IDLE", 0.001)
+    threads: list[threading.Thread] = []
+
+    def noted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    workers = Workers(1)
+    for _ in range(3):
+        done, work = job()
+        workers.submit(work)
+        assert done.wait(30)
+        until(lambda: not any(each.is_alive() for each in threads))
+    assert len(threads) == 3
+
+
+def test_threads_end_with_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and after all has been done."""
+    threads: list[threading.Thread] = []
+
+    def noted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    workers = Workers(1)
+    jobs = [job() for _ in range(20)]
+    for _, work in jobs:
+        workers.submit(work)
+    del workers
+    threads[0].join(30)
+    assert not threads[0].is_alive()
+    assert all(done.is_set() for done, _ in jobs)
