@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from queue import Empty
 
 import pytest
 from tools import until
@@ -100,6 +101,36 @@ def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.wait(30)
         until(lambda: not any(each.is_alive() for each in threads))
     assert len(threads) == 3
+
+
+def test_a_job_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that has found nothing stays if a job is accepted that is not yet in the queue."""
+    monkeypatch.setattr("batchproxy._workers._IDLE", 0.001)
+    workers = Workers(1)
+    queue = workers._state.queue
+    empty = threading.Event()
+
+    class Slow:
+        """Takes the job in when a thread has looked for it twice in vain."""
+
+        def get(self, timeout: float) -> Callable[[], None] | None:
+            try:
+                return queue.get(timeout=timeout)
+            except Empty:
+                looked.append(None)
+                if len(looked) == 2:
+                    empty.set()
+                raise
+
+        def put(self, item: Callable[[], None] | None) -> None:
+            assert empty.wait(30)
+            queue.put(item)
+
+    looked: list[None] = []
+    monkeypatch.setattr(workers._state, "queue", Slow())
+    done, work = job()
+    workers.submit(work)
+    assert done.wait(30)
 
 
 def test_threads_end_with_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,9 +224,10 @@ class PortalCall:
 
     def _is_from_outside(self, error: BaseException) -> bool:
         """Whether `error` was not raised by what runs here, but ends its task."""
-        if _loops.running_loop() is not self.portal.loop:
-            return True  # the collector closes a coroutine of a loop that is gone
-        return _loops.is_cancellation(error) and _loops.is_being_cancelled()
+        # Elsewhere than in its loop: the collector closes a coroutine of a loop that is gone.
+        return _loops.running_loop() is not self.portal.loop or (
+            _loops.is_cancellation(error) and _loops.is_being_cancelled()
+        )
 
     def _cancel(self) -> None:
         self._cancelled = True
