@@ -195,7 +195,7 @@ class PortalCall:
             finally:
                 self._error = None  # the traceback has this frame: a cycle
         if not self._finished:
-            raise PortalError(_DEATH)
+            raise PortalError(_DEATH) from self.portal._error
 
     def _receive(self) -> Callable[[], object] | None:
         return _wait_for(self._inbox)
