@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from tools import assert_idle
 
 from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import assert_idle
 
 
 async def one(item: int) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 import anyio
 import cachetools
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy._values import Bounded
+from batchproxy.testing import AsyncCalls, assert_idle
 
 
 class Clock:
@@ -80,7 +81,7 @@ async def test_a_request_larger_than_the_cache_async(make: Any) -> None:
     cache = make()
     proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
     for _ in range(3):
-        assert await proxy.map(range(20), Calls()) == naive(range(20))
+        assert await proxy.map(range(20), AsyncCalls()) == naive(range(20))
         assert len(cache) <= 2
 
 
@@ -90,7 +91,7 @@ async def test_the_bound_holds_whenever_a_call_ends(make: Any) -> None:
     """Calls that end one by one, the last first, push nothing over the bound, nor a waiter."""
     cache = make()
     proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(12), calls)
@@ -211,7 +212,7 @@ async def test_max_size_zero_shares_work() -> None:
     cache = Cache[str](max_size=0)
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
@@ -494,7 +495,7 @@ async def test_only_a_cache_shares_work_under_way(shared: Any) -> None:
     cache = shared()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
@@ -515,10 +516,10 @@ async def test_clear_is_for_everybody() -> None:
     cache = Cache[str]()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    await one.map([1], Calls())
+    await one.map([1], AsyncCalls())
     await two.clear()
     assert len(cache) == 0
-    calls = Calls()
+    calls = AsyncCalls()
     await one.map([1], calls)
     assert calls.batches == [[1]]
 

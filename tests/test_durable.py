@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from tools import Calls, Outcomes, assert_idle, naive, names, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import (
     AnswerTypeError,
@@ -29,6 +29,7 @@ from batchproxy import (
 from batchproxy._leases import this_process
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claimant, Store
+from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +65,7 @@ def nothing_left(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
 
 async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
     """What one cache computed, another one with the same store and namespace finds."""
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 3)
     assert await proxy.map([1, 2, 2, 3, 4], calls) == naive([1, 2, 2, 3, 4])
     again = proxy_of(store, 3)
@@ -78,21 +79,21 @@ async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
 async def test_memory_stays_in_front(store: PlainStore) -> None:
     """What is in memory is not looked up; what was read once is in memory."""
     proxy = proxy_of(store)
-    await proxy.map([1, 2], Calls())
+    await proxy.map([1, 2], AsyncCalls())
     again = proxy_of(store)
-    await again.map([1, 2], Calls())
+    await again.map([1, 2], AsyncCalls())
     store.asked.clear()
-    assert await again.map([2, 1], Calls()) == ["2", "1"]
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await again.map([2, 1], AsyncCalls()) == ["2", "1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
     assert store.asked == []
 
 
 async def test_look_ups_are_in_bulk(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list is read in windows, and then asked for once more, batch by batch, before each call."""
     monkeypatch.setattr("batchproxy._engine.WINDOW", 4)
-    await proxy_of(store).map([2, 3], Calls())
+    await proxy_of(store).map([2, 3], AsyncCalls())
     store.asked.clear()
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy_of(store, 3, 1).map(range(9), calls)
     assert calls.batches == [[0, 1, 4], [5, 6, 7], [8]]
     reads = [("get_many", 4), ("get_many", 4), ("get_many", 1)]
@@ -107,7 +108,7 @@ async def test_look_ups_are_in_bulk(store: PlainStore, monkeypatch: pytest.Monke
 
 async def test_namespaces_are_apart(store: PlainStore) -> None:
     """The results of one are never found in another."""
-    calls = Calls()
+    calls = AsyncCalls()
     for namespace in ("a", "b", "a"):
         cache = Cache[str](store=store, namespace=namespace)
         await AsyncBatchingMapProxy[int, str](cache=cache).map([1], calls)
@@ -116,7 +117,7 @@ async def test_namespaces_are_apart(store: PlainStore) -> None:
 
 async def test_equal_keys_of_different_types_are_different_in_a_store(store: PlainStore) -> None:
     """In memory Python's equality decides, as ever; in a store the type does, too."""
-    calls = Calls(repr)
+    calls = AsyncCalls(repr)
     for key in (1, True, 1.0, "1", (1, 2), "(1, 2)", (1, 2)):
         assert await proxy_of(store).map([key], calls) == [repr(key)]
     assert calls.keys == [1, True, 1.0, "1", (1, 2), "(1, 2)"]
@@ -130,9 +131,9 @@ async def test_results_are_written_before_anybody_is_told(method: str) -> None:
     gate = store.gate(method)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
-        callers.start("waiting", proxy.map, [2], Calls())
+        callers.start("waiting", proxy.map, [2], AsyncCalls())
         await settle()
         assert callers.results == {}
         assert proxy.statistics().in_flight == 2
@@ -145,15 +146,15 @@ async def test_results_are_written_before_anybody_is_told(method: str) -> None:
 
 async def test_callers_share_the_reading(store: PlainStore) -> None:
     """What somebody is looking up is waited for, not looked up again."""
-    await proxy_of(store).map([1, 2], Calls())
+    await proxy_of(store).map([1, 2], AsyncCalls())
     proxy = proxy_of(store)
     store.asked.clear()
     gate = store.gate("get_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("first", proxy.map, [1, 2], Calls())
+        callers.start("first", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
-        callers.start("second", proxy.map, [2, 1], Calls())
+        callers.start("second", proxy.map, [2, 1], AsyncCalls())
         await settle()
         gate.open()
     assert callers.results == {"first": ["1", "2"], "second": ["2", "1"]}
@@ -168,10 +169,10 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str)
     for fails in (False, True):
         store = MemoryStore()
         proxy = proxy_of(store)
-        calls = Calls(gated=reached == "call")
+        calls = AsyncCalls(gated=reached == "call")
         error = OSError("no")
         if fails:
-            calls.fail_at(0, error)
+            calls.fail(0, error)
         gate = store.gate(reached)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
@@ -197,7 +198,7 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str)
 async def test_a_cache_that_keeps_nothing_still_pays_once(store: PlainStore) -> None:
     """Without any room in memory the store answers, also for what came in since it was read."""
     proxy = proxy_of(store, 1, 1, max_size=0)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(6), calls)
@@ -216,11 +217,11 @@ async def test_failed_items_are_not_written(store: PlainStore) -> None:
         return error if item % 2 else item
 
     proxy = proxy_of(store)
-    assert await proxy.map(range(4), Calls(f), return_exceptions=True) == [0, error, 2, error]
+    assert await proxy.map(range(4), AsyncCalls(f), return_exceptions=True) == [0, error, 2, error]
     if isinstance(store, MemoryStore):
         await released(store)
     nothing_left(proxy)
-    calls = Calls(f)
+    calls = AsyncCalls(f)
     assert await proxy_of(store).map([0, 2], calls) == [0, 2]
     assert calls.batches == []
     assert len(store.values) == 2
@@ -230,8 +231,8 @@ async def test_a_failing_call_ends_its_claims() -> None:
     """Another process can have the keys at once."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
-    calls.fail_at(0, OSError("no"))
+    calls = AsyncCalls()
+    calls.fail(0, OSError("no"))
     with pytest.raises(OSError, match="no"):
         await proxy.map([1, 2], calls)
     await released(store)
@@ -244,7 +245,7 @@ async def test_leaving_while_results_are_written_loses_nothing(store: PlainStore
     """The caller leaves at once, the results are written, and who waits for them gets them."""
     method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     gate = store.gate(method)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -270,7 +271,7 @@ async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
     """What the store still grants is released; until then nobody here asks for it."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     gate = store.gate("claim_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -296,7 +297,7 @@ async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
     gate = store.gate("claim_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("gone", proxy.map, [1, 2], Calls())
+        callers.start("gone", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         callers.scopes["gone"].cancel()
     gate.open()
@@ -311,7 +312,7 @@ async def test_a_cancelled_call_gives_its_claims_back() -> None:
     """Those who wait for it take over, here and in other processes."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    slow, quick = Calls(gated=True), Calls()
+    slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("gone", proxy.map, [1, 2], slow)
@@ -330,10 +331,10 @@ async def test_an_unreadable_value_is_a_miss(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, computed anew, and replaced."""
-    [name, other] = names(1, 2)
+    [name, other] = names_in_store(1, 2)
     store.values["n", name] = b"jnonsense"
     store.values["n", other] = b"t2"
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy_of(store, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [3]]
     assert "count as misses, such as that of 1:" in caplog.text
@@ -345,20 +346,20 @@ async def test_an_unreadable_value_is_a_miss(
 async def test_unreadable_values_beside_a_full_batch() -> None:
     """They are asked for again with the next one."""
     store = MemoryStore()
-    store.values["n", names(2)[0]] = b"jnonsense"
-    calls = Calls()
+    store.values["n", names_in_store(2)[0]] = b"jnonsense"
+    calls = AsyncCalls()
     assert await proxy_of(store, 1, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [2], [3]]
     store = MemoryStore()
-    store.claim_many("n", names(2), OTHER, 1)
-    store.values["n", names(1)[0]] = store.values["n", names(4)[0]] = b"jnonsense"
+    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.values["n", names_in_store(1)[0]] = store.values["n", names_in_store(4)[0]] = b"jnonsense"
     proxy = proxy_of(store, 1, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [2, 1, 3, 4], calls)
         await calls.wait_begun(3)
-        store.release_many("n", names(2), OTHER)
+        store.release_many("n", names_in_store(2), OTHER)
     assert callers.results == {"own": ["2", "1", "3", "4"]}
     assert sorted(calls.batches) == [[1], [2], [3], [4]]
     nothing_left(proxy)
@@ -368,11 +369,11 @@ async def test_a_pickle_is_not_read_unless_that_was_asked_for(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A codec that is not named reads nothing; named, it reads what it wrote."""
-    calls = Calls(lambda item: {item})
+    calls = AsyncCalls(lambda item: {item})
     assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
     assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
     assert calls.batches == [[1]]
-    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
     assert "count as misses" in caplog.text
 
 
@@ -380,7 +381,7 @@ async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainSto
     """It is the failure of its item, with the remedy; its neighbours are kept."""
     values = {1: "one", 2: (1, 2), 3: float("nan"), 4: "four"}
     proxy = proxy_of(store)
-    outcome = await proxy.map(values, Calls(values.get), return_exceptions=True)
+    outcome = await proxy.map(values, AsyncCalls(values.get), return_exceptions=True)
     assert [outcome[0], outcome[3]] == ["one", "four"]
     assert isinstance(outcome[1], AnswerTypeError)
     assert isinstance(outcome[2], AnswerValueError)
@@ -388,7 +389,7 @@ async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainSto
     assert "list" in str(outcome[1])
     assert len(store.values) == len(proxy._engine.cache) == 2
     with pytest.raises(AnswerTypeError):
-        await proxy.map([4, 2], Calls(values.get))
+        await proxy.map([4, 2], AsyncCalls(values.get))
     if isinstance(store, MemoryStore):
         await released(store)
     nothing_left(proxy)
@@ -396,7 +397,7 @@ async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainSto
 
 async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: PlainStore) -> None:
     """The error names it, and suggests `key=`."""
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 1)
     with pytest.raises(TypeError, match="key="):
         await proxy.map([1, 2, frozenset([3])], calls)
@@ -406,13 +407,13 @@ async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: Pl
 
 async def test_time_to_live(store: PlainStore) -> None:
     """It is passed on; and what was read is not kept, since only the store knows when it ends."""
-    await proxy_of(store, ttl=60).map([1], Calls())
+    await proxy_of(store, ttl=60).map([1], AsyncCalls())
     assert set(store.ttls.values()) == {60}
     again = proxy_of(store, ttl=60)
-    assert await again.map([1], Calls()) == ["1"]
+    assert await again.map([1], AsyncCalls()) == ["1"]
     assert len(again._engine.cache) == 0
     store.values.clear()
-    calls = Calls()
+    calls = AsyncCalls()
     await again.map([1], calls)
     assert calls.batches == [[1]]
     assert len(again._engine.cache) == 1
@@ -426,13 +427,13 @@ async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
     first.open()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("gone", proxy.map, [1], Calls())
+        callers.start("gone", proxy.map, [1], AsyncCalls())
         await gate.wait_entered()
         callers.scopes["gone"].cancel()
     assert callers.results == {"gone": "cancelled"}
     assert proxy.statistics().in_flight == 1
     gate.open()
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
     if isinstance(store, MemoryStore):
         await released(store)
     nothing_left(proxy)
@@ -442,14 +443,14 @@ async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> Non
     """A StoreError of its own comes as it is."""
     store.fail["get_many"] = StoreError("the file was deleted")
     with pytest.raises(StoreError, match=r"^the file was deleted$"):
-        await proxy_of(store).map([1], Calls())
+        await proxy_of(store).map([1], AsyncCalls())
 
 
 async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
     """Of a call that this map() waits for: it learns of it before its own."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls, own = Calls(gated=True), Calls()
+    calls, own = AsyncCalls(gated=True), AsyncCalls()
     error = OSError("no")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -470,9 +471,9 @@ async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_ask
 async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
     """They are not asked any more."""
     store = MemoryStore()
-    store.claim_many("n", names(2), OTHER, 1)
+    store.claim_many("n", names_in_store(2), OTHER, 1)
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     error = OSError("no")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -504,7 +505,7 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
     store.claim_many = claim  # type: ignore[assignment] # as a server's may
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         if how == "left":
             callers.scopes["own"].cancel()
@@ -524,7 +525,7 @@ async def test_a_failed_write_is_in_no_list(kind: str) -> None:
     for method in ("set_many", "publish_many"):
         store.fail[method] = OSError("full")
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
 
     async def mapped() -> Any:
         return await proxy.map([1, 2], calls, return_exceptions=True)
@@ -559,10 +560,10 @@ async def test_whatever_a_store_raises_is_a_store_error(
     monkeypatch.setattr(store, "get_many", get_many)
     proxy = proxy_of(store, on_store_error=policy)
     if policy == "continue":
-        assert await proxy.map([1], Calls()) == ["1"]
+        assert await proxy.map([1], AsyncCalls()) == ["1"]
     else:
         with pytest.raises(StoreError, match="Iteration: odd"):
-            await proxy.map([1], Calls())
+            await proxy.map([1], AsyncCalls())
 
 
 async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any) -> None:
@@ -570,8 +571,8 @@ async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any
     for answer in (None, {b"other": b"t1"}):
         monkeypatch.setattr(store, "get_many", lambda *_, answer=answer: answer)
         with pytest.raises(StoreError, match=r"could not be read: \w+Error"):
-            await proxy_of(store).map([1], Calls())
-        assert await proxy_of(store, on_store_error="continue").map([1], Calls()) == ["1"]
+            await proxy_of(store).map([1], AsyncCalls())
+        assert await proxy_of(store, on_store_error="continue").map([1], AsyncCalls()) == ["1"]
     monkeypatch.undo()
 
 
@@ -599,7 +600,7 @@ def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
         time.sleep(0.001)
     assert len(cache) == 0
     assert proxy.map([2], naive) == ["2"]
-    assert {key for _, key in store.values} == set(names(2))
+    assert {key for _, key in store.values} == set(names_in_store(2))
 
 
 @pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio)])
@@ -660,10 +661,10 @@ async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
     store.fail[method] = OSError("unplugged")
     for start in (0, 4):
         with pytest.raises(StoreError, match="OSError: unplugged") as raised:
-            await proxy.map(range(start, start + 4), Calls())
+            await proxy.map(range(start, start + 4), AsyncCalls())
         assert isinstance(raised.value.__cause__, OSError)
     del store.fail[method]
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map(range(4), calls) == naive(range(4))
     if isinstance(store, MemoryStore):
         await released(store)
@@ -710,7 +711,7 @@ async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
     for method in ("set_many", "publish_many"):
         store.fail[method] = OSError("full")
     with pytest.raises(StoreError):
-        await proxy.map([1, 2], Calls())
+        await proxy.map([1, 2], AsyncCalls())
     await anyio.to_thread.run_sync(proxy._engine.cache.close)
     assert "2 results could still not be written" in caplog.text
     store.fail.clear()
@@ -726,7 +727,7 @@ async def test_going_on_without_a_store(kind: str, caplog: pytest.LogCaptureFixt
     for method in FAILING[kind]:
         store.fail[method] = OSError("unplugged")
     proxy = proxy_of(store, 2, on_store_error="continue")
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map(range(5), calls) == naive(range(5))
     assert calls.batches == [[0, 1], [2, 3], [4]]
     assert await proxy.map(range(6), calls) == naive(range(6))
@@ -741,10 +742,10 @@ async def test_going_on_without_a_store(kind: str, caplog: pytest.LogCaptureFixt
 async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
     """It is computed, though nobody else is kept from it."""
     store = MemoryStore()
-    for name in names(1, 2, 3):
+    for name in names_in_store(1, 2, 3):
         store.values["n", name] = b"jnonsense"
     store.fail["delete_many"] = OSError("read only")
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 2, on_store_error="continue")
     assert await proxy.map(range(5), calls) == naive(range(5))
     assert sorted(calls.keys) == list(range(5))
@@ -753,9 +754,11 @@ async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
 
 async def test_clear_deletes_from_the_store(store: PlainStore) -> None:
     """Of its own namespace only; and closing deletes nothing."""
-    await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map([1], Calls())
+    await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map(
+        [1], AsyncCalls()
+    )
     proxy = proxy_of(store)
-    await proxy.map([1, 2], Calls())
+    await proxy.map([1, 2], AsyncCalls())
     await proxy.aclose()
     await anyio.to_thread.run_sync(proxy._engine.cache.close)
     assert len(store.values) == 3
@@ -768,10 +771,10 @@ async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
     """What they were told, later runs see."""
     proxy = proxy_of(store)
     cache = proxy._engine.cache
-    await proxy.map([1, 2, 3], Calls())
+    await proxy.map([1, 2, 3], AsyncCalls())
     cache.invalidate([1, 2, 9])
     cache.prime({2: "two", 4: "four"})
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy_of(store).map([1, 2, 3, 4], calls) == ["1", "two", "3", "four"]
     assert calls.batches == [[1]]
     with pytest.raises(AnswerTypeError):
@@ -789,7 +792,7 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
     """Its own caller gets its result; the store and later callers do not."""
     proxy = proxy_of(store)
     cache = proxy._engine.cache
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -803,10 +806,10 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
         calls.open()
     assert callers.results == {"own": ["1", "2"]}
     stored = {key for _, key in store.values}
-    [first, second] = names(1, 2)
+    [first, second] = names_in_store(1, 2)
     assert (first in stored) == (how == "prime")
     assert (second in stored) == (how != "clear")
-    again = Calls(lambda item: "new")
+    again = AsyncCalls(lambda item: "new")
     assert await proxy.map([1], again) == ["one" if how == "prime" else "new"]
     if isinstance(store, MemoryStore):
         await released(store)
@@ -821,7 +824,7 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
     cleared = threading.Event()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1], Calls())
+        callers.start("own", proxy.map, [1], AsyncCalls())
         await gate.wait_entered()
 
         async def clear() -> None:
@@ -849,7 +852,7 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
     durable = cache._durable
     assert durable is not None
     gate = store.gate("delete_many")
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -861,7 +864,7 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
         assert callers.results == {}
         gate.open()
     assert callers.results == {"own": ["1", "2"]}
-    assert {key for _, key in store.values} == set(names(2))
+    assert {key for _, key in store.values} == set(names_in_store(2))
 
 
 async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
@@ -873,14 +876,14 @@ async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     first.open()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         await anyio.to_thread.run_sync(cache.invalidate, [1])
         gate.open()
     assert callers.results == {"own": ["1", "2"]}
     assert 1 not in cache
     assert 2 in cache
-    assert {key for _, key in store.values} == set(names(2))
+    assert {key for _, key in store.values} == set(names_in_store(2))
     if isinstance(store, MemoryStore):
         await released(store)
     nothing_left(proxy)
@@ -891,7 +894,7 @@ async def test_what_is_read_while_something_is_forgotten_is_not_kept(
     store: PlainStore, how: str
 ) -> None:
     """Of a map() that read the store before it was cleared, memory keeps nothing."""
-    await proxy_of(store).map([1], Calls())
+    await proxy_of(store).map([1], AsyncCalls())
     proxy = proxy_of(store)
     cache = proxy._engine.cache
     gate = store.gate("delete_many")
@@ -899,11 +902,11 @@ async def test_what_is_read_while_something_is_forgotten_is_not_kept(
         forget = cache.clear if how == "clear" else partial(cache.invalidate, [1])
         group.start_soon(anyio.to_thread.run_sync, forget)
         await gate.wait_entered()
-        assert await proxy.map([1], Calls()) == ["1"]
+        assert await proxy.map([1], AsyncCalls()) == ["1"]
         assert len(proxy._engine.cache) == 1
         gate.open()
     assert len(proxy._engine.cache) == 0
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map([1], calls)
     assert calls.batches == [[1]]
 

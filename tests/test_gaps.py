@@ -18,15 +18,13 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, assert_idle, settle
+from tools import Outcomes, both, settle
 
 from batchproxy import (
     AsyncBatchingMapProxy,
     BatchingMapProxy,
     Cache,
     CircularWaitError,
-    PortalError,
-    _portal,
     _rings,
 )
 from batchproxy._caller import innermost
@@ -34,6 +32,7 @@ from batchproxy._flights import Flight, Flights
 from batchproxy._plan import Plan
 from batchproxy._table import Table
 from batchproxy._values import Mapped
+from batchproxy.testing import AsyncCalls, assert_idle
 
 
 def test_every_mutant_applies_to_todays_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +172,7 @@ async def test_a_release_that_is_cut_short_is_made_again(
     with pytest.raises(KeyboardInterrupt):
         await proxy.map([1], fail)
     assert_idle(proxy)
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
 
 
 # --- Answers and values ---
@@ -200,7 +199,7 @@ async def test_a_list_that_a_function_answered_with_is_its_own() -> None:
         callers = Outcomes(group)
         callers.start("owner", own)
         await settle()
-        callers.start("waiter", proxy.map, [2], Calls())
+        callers.start("waiter", proxy.map, [2], AsyncCalls())
         await settle()
         gate.set()
     assert callers.results == {"owner": ["1", "2"], "waiter": ["2"]}
@@ -285,7 +284,7 @@ async def test_a_task_left_behind_keeps_no_results_alive() -> None:
 async def test_clear_is_a_checkpoint_after_everything_is_forgotten() -> None:
     """A caller that is cancelled notices, and has cleared the cache all the same."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    await proxy.map([1], Calls())
+    await proxy.map([1], AsyncCalls())
     with anyio.CancelScope() as scope:
         scope.cancel()
         await proxy.clear()
@@ -301,7 +300,7 @@ async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
     """The slot that the outer call has of its own proxy is none of the other's."""
     outer_proxy = AsyncBatchingMapProxy[int, int](1, 2)
     inner_proxy = AsyncBatchingMapProxy[int, int](1, 1)
-    inner = Calls(int, gated=True)
+    inner = AsyncCalls(int, gated=True)
 
     async def outer(items: list[int]) -> list[int]:
         return await inner_proxy.map(items, inner)
@@ -321,7 +320,7 @@ async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
 async def test_a_nested_call_under_way_keeps_the_slot_of_its_parent() -> None:
     """If the parent ends first, its slot is free when the nested call has ended, too."""
     proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    inner, later = Calls(gated=True), Calls()
+    inner, later = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:
@@ -399,7 +398,7 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
 
     async def left_behind() -> list[str]:
         await nested_has_ended.wait()
-        return await proxy.map(["outer"], Calls())
+        return await proxy.map(["outer"], AsyncCalls())
 
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -409,8 +408,6 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
 
 
 # --- Worker threads and the portal ---
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 @both
@@ -437,103 +434,3 @@ def test_more_workers_than_the_default_limit_of_threads() -> None:
         return items
 
     assert proxy.map(range(41), meet) == list(range(41))
-
-
-async def refuse() -> None:
-    raise AssertionError("this work was not to begin")
-
-
-class FakePortal:
-    """A portal without a loop and a thread: a subclass says what becomes of what is posted."""
-
-    def __init__(self) -> None:
-        self.calls: set[_portal.PortalCall] = set()
-        self.tasks: anyio.abc.TaskGroup
-        self.posted = 0
-
-    def post(self, function: Callable[[], object]) -> None:
-        raise NotImplementedError
-
-
-def call_in(portal: Any) -> _portal.PortalCall:
-    return _portal.PortalCall(portal)
-
-
-def test_a_call_is_registered_before_it_is_posted() -> None:
-    """A portal that dies as soon as it is asked tells the one who asked."""
-
-    class Dying(FakePortal):
-        def post(self, function: Callable[[], object]) -> None:
-            assert self.calls, "nobody is there to be told"
-            for call in self.calls:
-                call.end()
-
-    portal = Dying()
-    with pytest.raises(PortalError):
-        call_in(portal).run(refuse)
-    assert not portal.calls
-
-
-def test_an_interrupt_while_cancelling_does_not_lose_the_cancellation() -> None:
-    """Ctrl-C as the task is posted, and again as its cancellation is: that is posted once more."""
-
-    class Interrupted(FakePortal):
-        def post(self, function: Callable[[], object]) -> None:
-            self.posted += 1
-            if self.posted < 3:
-                raise KeyboardInterrupt
-            function()
-
-    portal = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        call_in(portal).run(refuse)
-    assert portal.posted == 3
-
-
-@both
-def test_what_is_cancelled_before_its_first_step_does_not_begin(backend: str) -> None:
-    """The cancellation may overtake a task that was started and has not run yet."""
-    portal = FakePortal()
-    call = call_in(portal)
-
-    async def main() -> None:
-        async with anyio.create_task_group() as portal.tasks:
-            call._start(refuse)
-            call._cancel()
-
-    anyio.run(main, backend=backend)
-    assert call._receive() is None
-    assert call._error is None
-
-
-def test_a_call_keeps_no_error() -> None:
-    """Its frame is in the traceback of what it raised: each would keep the other alive."""
-
-    class Failing(FakePortal):
-        def post(self, function: Callable[[], object]) -> None:
-            for call in self.calls:
-                call._error = ValueError("boom")
-                call.end()
-
-    call = call_in(Failing())
-    with pytest.raises(ValueError, match="boom"):
-        call.run(refuse)
-    assert call._error is None
-
-
-@pytest.mark.parametrize("ready", ["before the bell was there", "and told everybody"])
-def test_a_portal_that_becomes_ready_meanwhile(ready: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is about to wait looks again, so that it does not wait for a bell that has rung."""
-    portal = _portal.get_portal("asyncio")
-
-    class Bells(list[Any]):
-        def append(self, bell: Any) -> None:
-            super().append(bell)
-            portal._ready = True
-            if ready == "and told everybody":
-                portal._announce()
-
-    monkeypatch.setattr(portal, "_ready", False)
-    monkeypatch.setattr(portal, "_bells", Bells())
-    portal.wait_until_ready()
-    assert portal._ready

@@ -7,9 +7,10 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy.testing import AsyncCalls, assert_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 async def test_overlapping_callers_compute_every_key_once() -> None:
     """Two callers share the work of what they both want, within the limit."""
     proxy = AsyncBatchingMapProxy[int, str](3, 2)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(20), calls)
@@ -35,7 +36,7 @@ async def test_opposite_orders_do_not_deadlock() -> None:
     """Callers that want the same keys in opposite orders, one batch at a time, both end."""
     proxy = AsyncBatchingMapProxy[int, str](1, 1)
     other = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(6), calls)
@@ -49,7 +50,7 @@ async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     """What a map() has not called yet, because its slots are full, is free for others."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
     other = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
-    slow, quick = Calls(gated=True), Calls()
+    slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("first", proxy.map, range(6), slow)
@@ -69,7 +70,7 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
     """What came to be known while a map() waited for a slot is not computed again."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
-    blocker, waiter = Calls(gated=True), Calls()
+    blocker, waiter = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("blocker", proxy.map, [0], blocker)
@@ -86,7 +87,7 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
 async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
     """A map() all of whose keys are in flight by now takes no slot, and shares the call."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for name in ("first", "second"):  # both begin before the first has claimed
@@ -123,7 +124,7 @@ CACHES = {
 async def test_answers_come_from_the_call(make: Any) -> None:
     """A cache that keeps little, or nothing, or fails, costs calls; it changes no answer."""
     proxy = AsyncBatchingMapProxy[int, str](2, cache=make())
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2, 3, 1], calls)
@@ -142,7 +143,10 @@ async def test_waiters_get_what_was_forgotten_under_way(how: str) -> None:
     """A call whose keys are forgotten answers who waits for it, and nobody else."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = Calls(lambda item: "old", gated=True), Calls(lambda item: "new", gated=True)
+    old, new = (
+        AsyncCalls(lambda item: "old", gated=True),
+        AsyncCalls(lambda item: "new", gated=True),
+    )
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], old)
@@ -174,7 +178,7 @@ async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
     """A call that fails after its key was invalidated leaves the newer call for it alone."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = Calls(gated=True), Calls(gated=True)
+    old, new = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -198,7 +202,7 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
     """A value primed during a call stays, and later callers get it; the waiters get the call's."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -214,7 +218,7 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
 async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """If everything is known, a map() is one checkpoint: no task, no event, no slot."""
     proxy = AsyncBatchingMapProxy[int, str](1)
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map(range(5), calls)
 
     def refuse(*args: object) -> None:
@@ -243,7 +247,7 @@ async def test_one_call_also_for_what_is_given_up_meanwhile(
 ) -> None:
     """Without a batch size all that is missing goes into one call, as it is when that is made."""
     proxy = AsyncBatchingMapProxy[str, str](batch_size)
-    owner, calls = Calls(gated=True), Calls()
+    owner, calls = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, ["a"], owner)

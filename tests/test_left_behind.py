@@ -12,9 +12,10 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, assert_idle, collect, settle, until
+from tools import collect, settle, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle
 
 GENERATIONS = 400
 MARGIN = 50
@@ -132,7 +133,7 @@ def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: 
 async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
     """A map() left behind keeps the slot of its parent for its batch, and queues for the next."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
-    left_behind, other = Calls(gated=True), Calls(gated=True)
+    left_behind, other = AsyncCalls(gated=True), AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:
@@ -159,7 +160,7 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
 async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandparent() -> None:
     """That call has ended; the slot comes back when the last of both generations has."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
-    left_behind, sibling, other = Calls(gated=True), Calls(gated=True), Calls()
+    left_behind, sibling, other = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:

@@ -25,11 +25,12 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools import VirtualTimeLoop, assert_idle
+from tools import VirtualTimeLoop
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy._caller import innermost
 from batchproxy._flights import Flight
+from batchproxy.testing import assert_idle
 
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())

@@ -25,7 +25,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import settings
 from memory_store import MemoryStore
-from tools import assert_idle, until
+from tools import until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -41,6 +41,7 @@ from batchproxy import (
     _values,
 )
 from batchproxy._leases import this_process
+from batchproxy.testing import assert_idle
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
 ROUNDS = 500 if PROFILE == "nightly" else 60  # map() calls of each caller

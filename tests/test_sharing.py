@@ -20,23 +20,24 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from test_durable import OTHER, nothing_left, proxy_of, released
-from tools import Calls, Outcomes, collect, naive, names, settle
+from tools import Outcomes, collect, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError, _leases
 from batchproxy._stored import pause
+from batchproxy.testing import AsyncCalls, names_in_store
 
 anyio_matrix = pytest.mark.anyio
 
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
     """Another process, which is alive, is computing `keys`."""
-    claims = store.claim_many("n", names(*keys), OTHER, len(keys))
+    claims = store.claim_many("n", names_in_store(*keys), OTHER, len(keys))
     assert len(claims.claimed) == len(keys)
 
 
 def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     """It has computed them."""
-    encoded = {names(key)[0]: b"t" + value.encode() for key, value in values.items()}
+    encoded = {names_in_store(key)[0]: b"t" + value.encode() for key, value in values.items()}
     store.publish_many("n", encoded, OTHER, None)
 
 
@@ -53,7 +54,7 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
         return trace
 
     async def nested(items: list[int]) -> list[str]:  # so it looks whether that would be a ring
-        return await proxy.map(items, Calls())
+        return await proxy.map(items, AsyncCalls())
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -79,7 +80,7 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     store = MemoryStore()
     held_by_another(store, *range(2, 40))
     proxy = proxy_of(store, 3, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     store.asked.clear()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -105,7 +106,7 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     held_by_another(store, *range(5, 25))
     published_by_another(store, dict.fromkeys(range(12, 20), "there"))
     proxy = proxy_of(store, 4, 3)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, range(38), calls)
@@ -131,14 +132,14 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
     store = MemoryStore()
     held_by_another(store, 1, 2)
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
         assert calls.batches == [[3]]
         if how == "released":
-            store.release_many("n", names(1, 2), OTHER)
+            store.release_many("n", names_in_store(1, 2), OTHER)
         else:
             store.now += store.lease + 1
     assert callers.results == {"own": ["1", "2", "3"]}
@@ -152,7 +153,7 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
     store = MemoryStore()
     held_by_another(store, 1)
     proxy = proxy_of(store, None, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("waiting", proxy.map, [1], calls)
@@ -172,7 +173,7 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     store = MemoryStore()
     held_by_another(store, 1)
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -193,7 +194,7 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     """After a stall beyond its lease, say: everybody has the same answer."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2, 3], calls)
@@ -215,16 +216,16 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     """The own result takes its place."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
-        store.publish_many("n", {names(1)[0]: b"jnonsense"}, OTHER, None)
+        store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
         calls.open()
     assert callers.results == {"own": ["1"]}
     assert "count as misses" in caplog.text
-    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
     assert list(store.values.values()) == [b"t1"]
     nothing_left(proxy)
 
@@ -234,7 +235,7 @@ async def test_two_caches_of_one_process_share_too() -> None:
     """In the store they are like two processes."""
     store = MemoryStore()
     one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, range(10), calls)
@@ -250,7 +251,7 @@ async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None
     """A store that neither grants a key nor says who has it is asked again, later."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     claim_many, answers = store.claim_many, iter([False, False, True])
 
     def claim(namespace: str, keys: Any, *rest: Any) -> Any:
@@ -341,7 +342,7 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
 
         with pytest.raises(ValueError, match="no"):
             proxy.map([key], failing)
-        return store.claims["n", names(key)[0]].process
+        return store.claims["n", names_in_store(key)[0]].process
 
     first = fail(0)
     key = 0
@@ -423,7 +424,7 @@ def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPat
     """Calls that it finds half done, and that the collector ends, are not its own."""
     store = MemoryStore()
     hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
         hold.release()
@@ -447,7 +448,7 @@ def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     store = MemoryStore()
     process = _leases.this_process()
     hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     for method in ("release", "end"):
         with monkeypatch.context() as interrupted:
             interrupted.setattr(process, method, interrupt)
@@ -477,13 +478,13 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
         with pytest.raises(StoreError, match="can't start"):
             _leases.Hold(store, "n", _leases.Owner()).begin()
     hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
+    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     (thread,) = lease_threads() - others
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
     hold.release()
     thread.join(10)
     store.fail.clear()
-    hold.add(names(1))
+    hold.add(names_in_store(1))
     hold.release()
     process.flush(10)
     assert store.claims == {}
@@ -501,13 +502,13 @@ def test_a_closed_loop_leaves_no_claims() -> None:
     """Whoever meets the keys of a call that can never go on gives its claims back, too."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    slow = Calls(gated=True)
+    slow = AsyncCalls(gated=True)
     loop = asyncio.new_event_loop()
     task = loop.create_task(proxy.map([1], slow))
     loop.run_until_complete(slow.wait_begun())
     task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
     loop.close()
-    assert anyio.run(proxy.map, [1], Calls()) == ["1"]
+    assert anyio.run(proxy.map, [1], AsyncCalls()) == ["1"]
     _leases.this_process().flush(10)
     assert store.claims == {}
     assert not _leases.this_process()._claiming

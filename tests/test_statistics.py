@@ -8,9 +8,10 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ async def test_a_life() -> None:
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](2, cache=cache)
     assert counted(proxy) == {}
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2, 1, 3], calls)
@@ -45,7 +46,7 @@ async def test_a_life() -> None:
 async def test_failed_and_cancelled_calls() -> None:
     """A call that fails is told from one that is given up; their maps return no list."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -57,7 +58,7 @@ async def test_failed_and_cancelled_calls() -> None:
 async def test_a_failure_that_many_waited_for() -> None:
     """It is one failed call; nobody got a list, so nothing was shared."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for number in range(5):
@@ -71,7 +72,7 @@ async def test_a_failure_that_many_waited_for() -> None:
 async def test_a_call_taken_over() -> None:
     """The one given up and the one made anew are two calls, of which one computed the keys."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -96,7 +97,7 @@ async def test_two_proxies_with_one_cache() -> None:
     cache = Cache[str]()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
