@@ -15,7 +15,6 @@ import pytest
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy._values import Bounded
 from batchproxy.testing import AsyncCalls, assert_idle
 
 
@@ -31,7 +30,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("batchproxy._values.time.monotonic", clock)
+    monkeypatch.setattr("time.monotonic", clock)
     return clock
 
 
@@ -159,37 +158,6 @@ def test_what_had_been_used_is_taken_back() -> None:
     assert 1 not in cache
     proxy.map([1], naive)
     assert 1 in cache
-
-
-@pytest.mark.parametrize("size", [0, 1, 2, 5, 12])
-def test_a_bounded_cache_under_random_use(size: int) -> None:
-    """Whatever is done to it: never more than the bound, never a wrong value, no growing notes."""
-    values = Bounded(size)
-    random = Random(size)
-    truth: dict[Any, str] = {}
-    for step in range(5000):
-        keys = [random.randrange(20) for _ in range(random.randrange(8))]
-        match random.choice(["store", "store", "known", "every", "drop", "clear"]):
-            case "store":
-                answers: dict[Any, Any] = {key: f"{key} of {step}" for key in keys}
-                truth.update(answers)
-                values.store(answers.keys(), answers.values())
-            case "known":
-                found = values.known(keys)
-                assert found == {key: truth[key] for key in found}
-                values.use(list(found))
-            case "every":
-                every = values.every(keys)
-                assert every is None or every == [truth[key] for key in keys]
-            case "drop":
-                values.drop(keys)
-                assert not any(key in values for key in keys)
-            case "clear" if step % 10 == 0:
-                values.clear()
-                assert len(values) == 0
-        assert len(values) <= size
-        assert values._hit <= values._data.keys()
-        assert len(values._gone) <= 3 * size
 
 
 def test_priming_is_within_the_bound() -> None:
@@ -336,15 +304,6 @@ def test_values_primed_anew_do_not_hold_up_others(clock: Clock) -> None:
     assert 1 in cache
 
 
-def test_what_expires_in_a_bounded_cache_leaves_no_notes(clock: Clock) -> None:
-    """Deadlines of evicted values do not pile up."""
-    cache = Cache[str](max_size=5, ttl=1e9)
-    proxy = BatchingMapProxy[int, str](100, cache=cache)
-    for start in range(0, 10_000, 100):
-        proxy.map(range(start, start + 100), naive)
-    assert len(cache._table._values._deadlines) < 2000  # type: ignore[attr-defined] # of Expiring
-
-
 class Failing(MutableMapping[Any, Any]):
     """A mapping that fails at the chosen operations."""
 
@@ -435,8 +394,6 @@ def test_a_mapping_that_fails_to_forget() -> None:
     proxy.map([1], naive)
     with pytest.raises(OSError, match="delete"):
         proxy.clear()
-    with pytest.raises(OSError, match="delete"):
-        proxy._engine.cache.invalidate([1])
 
 
 def test_a_defaultdict_is_not_asked_for_defaults() -> None:
@@ -469,9 +426,6 @@ def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
     assert proxy.map([2, 1, 2], recorder) == ["2", "1", "2"]
     assert recorder.batches == []
     assert proxy.statistics().cached == 2
-    assert 1 in proxy._engine.cache
-    proxy._engine.cache.invalidate([1, 3])
-    assert list(mapping) == [2]
     proxy.clear()
     assert len(mapping) == 0
 

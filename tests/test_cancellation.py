@@ -47,8 +47,9 @@ async def test_waiters_take_over_from_a_cancelled_owner(batch_size: int | None) 
 @with_backends
 async def test_keys_given_up_come_first() -> None:
     """What a cancelled owner leaves is computed in the order of the list, in full batches."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 8)
-    narrow = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](2, 8, cache=cache)
+    narrow = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
     owner, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -676,27 +677,6 @@ async def test_what_comes_to_be_known_in_between_is_a_checkpoint_too() -> None:
         scope.cancel()
         await proxy.map([1], AsyncCalls())
     assert scope.cancelled_caught
-
-
-@with_backends
-async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Another thread may have ended it in between: the waiter takes its answer, and a breath."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    calls = AsyncCalls(gated=True)
-    flights = proxy._engine._table.flights
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1], calls)
-        await settle()
-        monkeypatch.setattr(type(flights), "join", lambda *args: False)
-        callers.start("waiter", proxy.map, [1], calls)
-        await settle()
-        monkeypatch.undo()
-        calls.open()
-    assert callers.results == {"owner": ["1"], "waiter": ["1"]}
-    assert calls.batches == [[1]]
 
 
 @pytest.mark.parametrize("timeout", [False, True])

@@ -351,7 +351,8 @@ async def test_a_wait_that_was_cancelled_closes_no_ring() -> None:
 
 async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
     """Its caller may not have woken yet; what a task that it left behind waits for is no link."""
-    proxy = AsyncBatchingMapProxy[str, str]()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[str, str](cache=cache)
     p_may_end, x_runs = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -366,7 +367,7 @@ async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
 
         async def x(items: list[str]) -> list[str]:
             x_runs.set()
-            while "p" not in proxy._engine.cache:
+            while "p" not in cache:
                 await checkpoint()
             return await proxy.map(["q"], AsyncCalls())
 

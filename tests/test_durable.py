@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from tools import Outcomes, naive, settle
+from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
+from tools import Outcomes, happens, naive, settle, until
 
 from batchproxy import (
     AnswerTypeError,
@@ -26,41 +26,10 @@ from batchproxy import (
     Cache,
     StoreError,
 )
-from batchproxy._leases import this_process
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import Claimant, Store
-from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
+from batchproxy.testing import AsyncCalls, look, names_in_store
 
 pytestmark = pytest.mark.anyio
-
-OTHER = Claimant("other", 1)
-
-
-@pytest.fixture(params=[PlainStore, MemoryStore], ids=["plain", "shared"])
-def store(request: pytest.FixtureRequest) -> Any:
-    """A store of either kind."""
-    return request.param()
-
-
-def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
-    """A proxy with a memory of its own, as another process would have it."""
-    return AsyncBatchingMapProxy(*sizes, cache=Cache(store=store, namespace="n", **options))
-
-
-async def released(store: MemoryStore) -> None:
-    """Wait until claims that were given up are released."""
-    await anyio.to_thread.run_sync(this_process().flush, 10.0)
-
-
-def nothing_left(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
-    """`assert_idle`; and no claim is left in a store, nor a call that has one."""
-    assert_idle(*proxies)
-    for proxy in proxies:
-        durable = proxy._engine.cache._durable
-        assert durable is not None
-        if isinstance(durable.store, MemoryStore):
-            assert not {claim for claim in durable.store.claims.values() if claim != OTHER}
-    assert not this_process()._claiming
 
 
 async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
@@ -73,7 +42,7 @@ async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
     assert calls.batches == [[1, 2, 3], [4]]
     assert again.statistics().stored == 4
     assert again.statistics().calls == 0
-    nothing_left(proxy, again)
+    nothing_left(store, proxy, again)
 
 
 async def test_memory_stays_in_front(store: PlainStore) -> None:
@@ -88,22 +57,21 @@ async def test_memory_stays_in_front(store: PlainStore) -> None:
     assert store.asked == []
 
 
-async def test_look_ups_are_in_bulk(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_look_ups_are_in_bulk(store: PlainStore) -> None:
     """A list is read in windows, and then asked for once more, batch by batch, before each call."""
-    monkeypatch.setattr("batchproxy._engine.WINDOW", 4)
     await proxy_of(store).map([2, 3], AsyncCalls())
     store.asked.clear()
     calls = AsyncCalls()
-    await proxy_of(store, 3, 1).map(range(9), calls)
-    assert calls.batches == [[0, 1, 4], [5, 6, 7], [8]]
-    reads = [("get_many", 4), ("get_many", 4), ("get_many", 1)]
+    await proxy_of(store, 9_000, 1).map(range(20_001), calls)
+    assert [len(batch) for batch in calls.batches] == [9_000, 9_000, 1_999]
+    assert calls.keys == [0, 1, *range(4, 20_001)]
     if isinstance(store, MemoryStore):
-        calling = [("claim_many", 3), ("publish_many", 3)]
-        last = [("claim_many", 1), ("publish_many", 1)]
+        ask, write = "claim_many", "publish_many"
     else:
-        calling = [("get_many", 3), ("set_many", 3)]
-        last = [("get_many", 1), ("set_many", 1)]
-    assert store.asked == reads + calling * 2 + last
+        ask, write = "get_many", "set_many"
+    reads = [("get_many", 10_000), ("get_many", 10_000), ("get_many", 1)]
+    batches = [(method, len(batch)) for batch in calls.batches for method in (ask, write)]
+    assert store.asked == reads + batches
 
 
 async def test_namespaces_are_apart(store: PlainStore) -> None:
@@ -137,11 +105,11 @@ async def test_results_are_written_before_anybody_is_told(method: str) -> None:
         await settle()
         assert callers.results == {}
         assert proxy.statistics().in_flight == 2
-        assert len(proxy._engine.cache) == 0
+        assert proxy.statistics().cached == 0
         gate.open()
     assert callers.results == {"own": ["1", "2"], "waiting": ["2"]}
     assert len(store.values) == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_callers_share_the_reading(store: PlainStore) -> None:
@@ -160,7 +128,7 @@ async def test_callers_share_the_reading(store: PlainStore) -> None:
     assert callers.results == {"first": ["1", "2"], "second": ["2", "1"]}
     assert store.asked == [("get_many", 2)]
     assert proxy.statistics().shared == proxy.statistics().stored == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("reached", ["get_many", "claim_many", "call"])
@@ -191,8 +159,8 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str)
             assert callers.results == {"first": wanted, "second": error if fails else ["2"]}
         else:
             assert sorted(calls.keys) == [1, 2] or fails
-        await released(store)
-        nothing_left(proxy)
+        await released()
+        nothing_left(store, proxy)
 
 
 async def test_a_cache_that_keeps_nothing_still_pays_once(store: PlainStore) -> None:
@@ -205,8 +173,8 @@ async def test_a_cache_that_keeps_nothing_still_pays_once(store: PlainStore) -> 
         callers.start("down", proxy.map, range(5, -1, -1), calls)
     assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
     assert sorted(calls.keys) == list(range(6))
-    assert len(proxy._engine.cache) == 0
-    nothing_left(proxy)
+    assert proxy.statistics().cached == 0
+    nothing_left(store, proxy)
 
 
 async def test_failed_items_are_not_written(store: PlainStore) -> None:
@@ -218,9 +186,8 @@ async def test_failed_items_are_not_written(store: PlainStore) -> None:
 
     proxy = proxy_of(store)
     assert await proxy.map(range(4), AsyncCalls(f), return_exceptions=True) == [0, error, 2, error]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
     calls = AsyncCalls(f)
     assert await proxy_of(store).map([0, 2], calls) == [0, 2]
     assert calls.batches == []
@@ -235,9 +202,9 @@ async def test_a_failing_call_ends_its_claims() -> None:
     calls.fail(0, OSError("no"))
     with pytest.raises(OSError, match="no"):
         await proxy.map([1, 2], calls)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
     assert await proxy.map([1, 2], calls) == ["1", "2"]
 
 
@@ -264,7 +231,7 @@ async def test_leaving_while_results_are_written_loses_nothing(store: PlainStore
     assert calls.batches == [[1, 2]]
     assert proxy.statistics().completed == 1
     assert len(store.values) == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
@@ -286,8 +253,8 @@ async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
         gate.open()
     assert callers.results["next"] == ["2", "1"]
     assert calls.batches == [[2, 1]]
-    await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
@@ -303,9 +270,9 @@ async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
     gate.open()
     while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
         await anyio.sleep(0.001)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_a_cancelled_call_gives_its_claims_back() -> None:
@@ -322,9 +289,9 @@ async def test_a_cancelled_call_gives_its_claims_back() -> None:
         await settle()
         callers.scopes["gone"].cancel()
     assert callers.results == {"gone": "cancelled", "heir": ["2"]}
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_an_unreadable_value_is_a_miss(
@@ -362,7 +329,7 @@ async def test_unreadable_values_beside_a_full_batch() -> None:
         store.release_many("n", names_in_store(2), OTHER)
     assert callers.results == {"own": ["2", "1", "3", "4"]}
     assert sorted(calls.batches) == [[1], [2], [3], [4]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_a_pickle_is_not_read_unless_that_was_asked_for(
@@ -387,12 +354,11 @@ async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainSto
     assert isinstance(outcome[2], AnswerValueError)
     assert "the result of 2 cannot be stored" in str(outcome[1])
     assert "list" in str(outcome[1])
-    assert len(store.values) == len(proxy._engine.cache) == 2
+    assert len(store.values) == proxy.statistics().cached == 2
     with pytest.raises(AnswerTypeError):
         await proxy.map([4, 2], AsyncCalls(values.get))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: PlainStore) -> None:
@@ -402,7 +368,7 @@ async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: Pl
     with pytest.raises(TypeError, match="key="):
         await proxy.map([1, 2, frozenset([3])], calls)
     assert calls.batches == []
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_time_to_live(store: PlainStore) -> None:
@@ -411,12 +377,12 @@ async def test_time_to_live(store: PlainStore) -> None:
     assert set(store.ttls.values()) == {60}
     again = proxy_of(store, ttl=60)
     assert await again.map([1], AsyncCalls()) == ["1"]
-    assert len(again._engine.cache) == 0
+    assert again.statistics().cached == 0
     store.values.clear()
     calls = AsyncCalls()
     await again.map([1], calls)
     assert calls.batches == [[1]]
-    assert len(again._engine.cache) == 1
+    assert again.statistics().cached == 1
 
 
 async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
@@ -434,9 +400,8 @@ async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
     assert proxy.statistics().in_flight == 1
     gate.open()
     assert await proxy.map([1], AsyncCalls()) == ["1"]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> None:
@@ -464,8 +429,8 @@ async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_ask
         gate.open()
     assert callers.results == {"first": error, "second": error}
     assert own.batches == []
-    await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
@@ -513,9 +478,9 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
         gate.open()
     while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
         await anyio.sleep(0.001)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("kind", ["plain", "shared"])
@@ -542,9 +507,8 @@ async def test_a_failed_write_is_in_no_list(kind: str) -> None:
     store.fail.clear()
     assert await mapped() == ["1", "2"]
     assert calls.batches == [[1, 2]]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("error", [StopIteration("odd"), StopAsyncIteration("odd")])
@@ -594,10 +558,7 @@ def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
         cache.clear()
     thread.join()
     gate.open()
-    durable = cache._durable
-    assert durable is not None
-    while durable._forgetting:
-        time.sleep(0.001)
+    until(lambda: not look(cache).forgetting)
     assert len(cache) == 0
     assert proxy.map([2], naive) == ["2"]
     assert {key for _, key in store.values} == set(names_in_store(2))
@@ -666,9 +627,8 @@ async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
     del store.fail[method]
     calls = AsyncCalls()
     assert await proxy.map(range(4), calls) == naive(range(4))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 def test_calls_that_cannot_be_cancelled_end_when_the_store_fails() -> None:
@@ -734,9 +694,8 @@ async def test_going_on_without_a_store(kind: str, caplog: pytest.LogCaptureFixt
     assert calls.batches[3:] == [[5]]
     assert caplog.text.count("map() goes on without its store") == 1
     assert "OSError: unplugged" in caplog.text
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
@@ -764,13 +723,13 @@ async def test_clear_deletes_from_the_store(store: PlainStore) -> None:
     assert len(store.values) == 3
     await proxy.clear()
     assert {namespace for namespace, _ in store.values} == {"o"}
-    assert len(proxy._engine.cache) == 0
+    assert proxy.statistics().cached == 0
 
 
 async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
     """What they were told, later runs see."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     await proxy.map([1, 2, 3], AsyncCalls())
     cache.invalidate([1, 2, 9])
     cache.prime({2: "two", 4: "four"})
@@ -790,8 +749,8 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
     store: PlainStore, how: str
 ) -> None:
     """Its own caller gets its result; the store and later callers do not."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -811,9 +770,8 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
     assert (second in stored) == (how != "clear")
     again = AsyncCalls(lambda item: "new")
     assert await proxy.map([1], again) == ["one" if how == "prime" else "new"]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> None:
@@ -832,25 +790,20 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
             cleared.set()
 
         group.start_soon(clear)
-        durable = proxy._engine.cache._durable
-        assert durable is not None
-        while not durable._forgetting:  # noqa: ASYNC110 - only the thread that waits knows
-            await anyio.sleep(0.001)
+        await happens(lambda: look(proxy).forgetting)
         await settle()
         assert not cleared.is_set()
         gate.open()
     assert callers.results == {"own": ["1"]}
     assert store.values == {}
-    assert len(proxy._engine.cache) == 0
-    nothing_left(proxy)
+    assert proxy.statistics().cached == 0
+    nothing_left(store, proxy)
 
 
 async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> None:
     """A call that ends while the store is cleared writes afterwards, if it was not forgotten."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
-    durable = cache._durable
-    assert durable is not None
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     gate = store.gate("delete_many")
     calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
@@ -869,8 +822,8 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
 
 async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     """Who asked for them gets them; whoever asks later does not, and they are not kept."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     first = store.gate("get_many")
     gate = store.gate("claim_many" if isinstance(store, MemoryStore) else "get_many")
     first.open()
@@ -884,9 +837,8 @@ async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     assert 1 not in cache
     assert 2 in cache
     assert {key for _, key in store.values} == set(names_in_store(2))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("how", ["clear", "invalidate"])
@@ -895,17 +847,17 @@ async def test_what_is_read_while_something_is_forgotten_is_not_kept(
 ) -> None:
     """Of a map() that read the store before it was cleared, memory keeps nothing."""
     await proxy_of(store).map([1], AsyncCalls())
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     gate = store.gate("delete_many")
     async with anyio.create_task_group() as group:
         forget = cache.clear if how == "clear" else partial(cache.invalidate, [1])
         group.start_soon(anyio.to_thread.run_sync, forget)
         await gate.wait_entered()
         assert await proxy.map([1], AsyncCalls()) == ["1"]
-        assert len(proxy._engine.cache) == 1
+        assert proxy.statistics().cached == 1
         gate.open()
-    assert len(proxy._engine.cache) == 0
+    assert proxy.statistics().cached == 0
     calls = AsyncCalls()
     await proxy.map([1], calls)
     assert calls.batches == [[1]]

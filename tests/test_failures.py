@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import traceback
+from collections.abc import Callable
 
 import anyio
 import pytest
 from tools import Outcomes, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, Cache, Progress
 from batchproxy.testing import AsyncCalls, assert_idle
 
 pytestmark = pytest.mark.anyio
@@ -120,10 +121,11 @@ async def test_failures_in_clean_up_become_notes() -> None:
 
 async def test_a_waiter_learns_before_its_own_next_call() -> None:
     """A caller that met the failing key when it began makes no call after the failure."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 8)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 8, cache=cache)
     owner, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
-    narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
+    narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1], owner)
@@ -143,8 +145,9 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
 
 async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> None:
     """A failure during the wait for a slot ends the map(): the slot is not used for a call."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=proxy._engine.cache)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
     owner, blocker, others = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
@@ -164,8 +167,9 @@ async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> No
 
 async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
     """Who meets a call when it looks for its next batch waits for it, and shares its failure."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    other = AsyncBatchingMapProxy[int, str](cache=proxy._engine.cache)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](cache=cache)
     mine, theirs = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
@@ -437,23 +441,36 @@ async def test_an_interrupt_comes_before_a_cancellation() -> None:
     assert_idle(proxy)
 
 
-async def test_a_cancellation_comes_before_an_error_of_a_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Key:
+    """A key that cannot be hashed once when it is `spoilt`."""
+
+    spoilt: Callable[[], None] | None = None
+
+    def __hash__(self) -> int:
+        if (spoilt := self.spoilt) is not None:
+            self.spoilt = None
+            spoilt()
+            raise ValueError("of a key")
+        return 1
+
+
+async def test_a_cancellation_comes_before_an_error_of_a_key() -> None:
     """What is raised outside of any call, by keys say, does not hide a cancellation."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    proxy = AsyncBatchingMapProxy[Key, str](1, 2)
+    keys = [Key(), Key()]
+    calls = AsyncCalls(lambda key: "answer")
 
-    def fail(*args: object) -> bool:
-        scope.cancel()
-        raise ValueError("of a key")
+    def spoil(progress: Progress) -> None:  # when the map() has begun, and before it claims
+        for key in keys:
+            key.spoilt = scope.cancel
 
-    monkeypatch.setattr(proxy._engine._table, "claim", fail)
     with anyio.CancelScope() as scope:
-        await proxy.map([0, 1], AsyncCalls())
+        await proxy.map(keys, calls, progress=spoil)
     assert scope.cancelled_caught
+    assert calls.batches == []
     assert_idle(proxy)
-    monkeypatch.undo()
-    assert await proxy.map([0, 1], AsyncCalls()) == ["0", "1"]
+    keys = [Key(), Key()]
+    assert await proxy.map(keys, calls) == ["answer", "answer"]
 
 
 async def test_exceptions_are_never_cached() -> None:

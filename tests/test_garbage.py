@@ -17,9 +17,9 @@ from weakref import WeakSet
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import FREE_THREADED, naive
+from tools import FREE_THREADED, naive, running_loop
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _loops
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
 
 # In a free-threaded build what the last call has left to the threads that made it is found, too:
@@ -189,7 +189,7 @@ async def cancelled(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
 
 
 async def blocked(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
-    synchronous = BatchingMapProxy[Any, str](2, cache=proxy._engine.cache)
+    synchronous = BatchingMapProxy[Any, str](2)
     assert synchronous.map(range(6), naive) == naive(range(6))
 
 
@@ -203,7 +203,7 @@ def test_no_loop_is_kept_alive(
     loops: WeakSet[Any] = WeakSet()
 
     async def main() -> None:
-        loops.add(_loops.running_loop())
+        loops.add(running_loop())
         await use(proxy)
 
     for _ in range(3):
@@ -211,5 +211,3 @@ def test_no_loop_is_kept_alive(
         anyio.run(proxy.clear, backend=backend)
     gc.collect()
     assert not loops
-    assert proxy._engine._slots is not None
-    assert not proxy._engine._slots._limiters

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import anyio
 import pytest
 from tools import Outcomes, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
-from batchproxy.testing import AsyncCalls, assert_idle
+from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle, look
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +33,9 @@ async def test_overlapping_callers_compute_every_key_once() -> None:
 
 async def test_opposite_orders_do_not_deadlock() -> None:
     """Callers that want the same keys in opposite orders, one batch at a time, both end."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    other = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
     calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -48,8 +48,9 @@ async def test_opposite_orders_do_not_deadlock() -> None:
 
 async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     """What a map() has not called yet, because its slots are full, is free for others."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    other = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
     slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -94,8 +95,7 @@ async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
             callers.start(name, proxy.map, [1], calls)
         await settle()
         assert proxy.statistics().waiting == 1
-        [limiter] = proxy._engine._slots._limiters.values()  # type: ignore[union-attr] # it has some
-        assert limiter.statistics().tasks_waiting == 0
+        assert look(proxy).queueing == 0
         assert "1 keys in flight, 1 waiting" in repr(proxy)
         calls.open()
     assert calls.batches == [[1]]
@@ -217,47 +217,40 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
 
 async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """If everything is known, a map() is one checkpoint: no task, no event, no slot."""
-    proxy = AsyncBatchingMapProxy[int, str](1)
-    calls = AsyncCalls()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+    calls, slow = AsyncCalls(), AsyncCalls(gated=True)
     await proxy.map(range(5), calls)
 
     def refuse(*args: object) -> None:
         raise AssertionError("a hit needs none")
 
-    monkeypatch.setattr(anyio, "Event", refuse)
-    monkeypatch.setattr(anyio, "create_task_group", refuse)
-    monkeypatch.setattr("batchproxy._slots.Slots.slot", refuse)
-    assert await proxy.map([4, 4, 0], calls) == ["4", "4", "0"]
-
-
-def test_sync_hits_do_not_touch_the_portal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If everything is known, nothing but the calling thread takes part."""
-    cache = Cache[str]()
-    cache.prime({1: "one"})
-    monkeypatch.setattr(_portal, "_portals", {})
-    before = threading.active_count()
-    assert BatchingMapProxy[int, str](cache=cache).map([1, 1], naive) == ["one", "one"]
-    assert _portal._portals == {}
-    assert threading.active_count() == before
+    async with anyio.create_task_group() as group:
+        group.start_soon(proxy.map, [5], slow)
+        await slow.wait_begun()  # it has the only slot
+        with monkeypatch.context() as context:
+            context.setattr(anyio, "Event", refuse)
+            context.setattr(anyio, "create_task_group", refuse)
+            assert await proxy.map([4, 4, 0], calls) == ["4", "4", "0"]
+        slow.open()
 
 
 @pytest.mark.parametrize("batch_size", [None, 0])
-async def test_one_call_also_for_what_is_given_up_meanwhile(
-    batch_size: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_call_also_for_what_is_given_up_meanwhile(batch_size: int | None) -> None:
     """Without a batch size all that is missing goes into one call, as it is when that is made."""
-    proxy = AsyncBatchingMapProxy[str, str](batch_size)
-    owner, calls = AsyncCalls(gated=True), AsyncCalls()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[str, str](cache=cache)
+    narrow = AsyncBatchingMapProxy[str, str](batch_size, 1, cache=cache)
+    owner, blocker, calls = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, ["a"], owner)
+        callers.start("blocker", narrow.map, ["other"], blocker)
         await settle()
-
-        async def checkpoint_in_which_the_owner_leaves() -> None:
-            callers.scopes["owner"].cancel()
-            await settle()
-
-        monkeypatch.setattr("batchproxy._engine.checkpoint", checkpoint_in_which_the_owner_leaves)
-        assert await proxy.map(["a", "b"], calls) == ["a", "b"]
+        callers.start("waiter", narrow.map, ["a", "b"], calls)
+        await settle()
+        callers.scopes["owner"].cancel()
+        await settle()
+        blocker.open()
+    assert callers.results["waiter"] == ["a", "b"]
     assert calls.batches == [["a", "b"]]
-    assert_idle(proxy)
+    assert_idle(proxy, narrow)

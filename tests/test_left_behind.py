@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import sys
 import threading
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextvars import copy_context
 from typing import Any
@@ -195,7 +195,7 @@ def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
     answers: list[list[str]] = []
 
     def slow(items: list[str]) -> list[str]:
-        _thread.interrupt_main()
+        interrupt_main()
         interrupted.wait()
         answers.append(proxy.map(["part"], lambda items: items))
         ended.set()

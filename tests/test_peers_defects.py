@@ -42,7 +42,7 @@ import pytest
 from tools import Outcomes, naive, settle, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, assert_idle
+from batchproxy.testing import AsyncCalls, assert_idle, look
 
 pytestmark = pytest.mark.anyio
 
@@ -421,10 +421,7 @@ def test_the_limit_in_threads() -> None:
     for thread in threads:
         thread.start()
     until(lambda: running == 3)
-    slots = proxy._engine._slots
-    assert slots is not None
-    [limiter] = slots._limiters.values()
-    until(lambda: limiter.statistics().tasks_waiting == 9)  # each map() would like three slots
+    until(lambda: look(proxy).queueing == 9)  # each map() would like three slots
     assert running == 3
     gate.set()
     for thread in threads:

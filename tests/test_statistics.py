@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, naive, settle
+from tools import Outcomes, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -137,25 +136,6 @@ def test_hits_of_the_sync_face() -> None:
     for _ in range(2):
         assert proxy.map([1, 1, 1], lambda items: []) == ["1", "1", "1"]
     assert counted(proxy) == {"maps": 2, "items": 6, "cached": 1}
-
-
-def test_many_hits_from_many_threads() -> None:
-    """Not one is lost on the way into the sums, and what waits to be added up does not grow."""
-    proxy = BatchingMapProxy[int, str]()
-    proxy.map([1], naive)
-
-    def hits() -> None:
-        for _ in range(3000):
-            proxy.map([1, 1], naive)
-
-    threads = [threading.Thread(target=hits) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(proxy._engine._returned) < 2000
-    assert proxy.statistics().maps == 1 + 4 * 3000
-    assert proxy.statistics().items == 1 + 4 * 6000
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])

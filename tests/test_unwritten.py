@@ -10,44 +10,27 @@ import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from memory_store import Gate, MemoryStore, PlainStore
-from tools import Outcomes, happens, settle
+from memory_store import MemoryStore, PlainStore
+from store_tools import cache_on, proxy_of
+from tools import Interrupt, Outcomes, happens, settle
 
 from batchproxy import (
     AnswerValueError,
     AsyncBatchingMapProxy,
     BatchingMapProxy,
-    Cache,
     CircularWaitError,
     StoreError,
 )
-from batchproxy._workers import Workers
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import Claimant, SQLiteStore, Store
+from batchproxy.stores import Claimant, SQLiteStore
 from batchproxy.testing import AsyncCalls, names_in_store
 
 FULL = OSError("full")
-
-
-@pytest.fixture(params=["plain", "shared"])
-def store(request: pytest.FixtureRequest) -> PlainStore:
-    return PlainStore() if request.param == "plain" else MemoryStore()
-
-
-def cache_on(store: Store, **options: Any) -> Cache[Any]:
-    return Cache(store=store, namespace="n", **options)
-
-
-def proxy_of(
-    store: Store, batch_size: int | None = None, max_concurrency: int = 8, **options: Any
-) -> AsyncBatchingMapProxy[Any, Any]:
-    return AsyncBatchingMapProxy(batch_size, max_concurrency, cache=cache_on(store, **options))
 
 
 def refuse_writes(store: PlainStore) -> None:
@@ -169,71 +152,6 @@ async def test_no_thread_is_to_be_had(
     assert proxy.statistics().in_flight == 0
     assert await proxy.map([1, 2], calls) == ["value of 1", "value of 2"]
     assert calls.keys == [1, 2]
-
-
-async def test_no_thread_when_results_come(
-    store: PlainStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are kept, and written for the next who asks."""
-    proxy = proxy_of(store, 1, 2)
-
-    def refuse(workers: Workers, job: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def compute(items: list[Any]) -> list[Any]:
-        context.setattr(Workers, "submit", refuse)
-        return items
-
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(StoreError, match="no thread can be started"),
-    ):
-        await proxy.map([1], compute)
-    assert store.values == {}
-    again = AsyncCalls()
-    assert await proxy.map([1], again) == [1]
-    assert again.batches == []
-    assert len(store.values) == 1
-
-
-class Interrupt(BaseException):
-    """What a signal may raise anywhere."""
-
-
-@pytest.mark.parametrize("when", ["before", "after", "while it writes"])
-async def test_an_interrupt_while_results_are_handed_over(
-    store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are written by the next who asks, or by the thread that has them; no key stays taken."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
-    submit = Workers.submit
-
-    def interrupted(workers: Workers, job: Any) -> None:
-        if when != "before":
-            submit(workers, job)
-        if when == "while it writes":
-            assert gate.entered.wait(10)
-            gate.open()
-        raise Interrupt
-
-    async def compute(items: list[Any]) -> list[Any]:
-        monkeypatch.setattr(Workers, "submit", interrupted)
-        return items
-
-    gate = store.gate(method) if when == "while it writes" else Gate()
-
-    with pytest.raises(Interrupt):
-        await proxy.map([1, 2], compute)
-    monkeypatch.undo()
-    calls = AsyncCalls()
-    assert await proxy.map([1, 2], calls) == [1, 2]
-    assert calls.batches == []
-    await anyio.to_thread.run_sync(cache.close)
-    assert len(store.values) == 2
-    assert not getattr(store, "claims", None)
-    assert proxy.statistics().in_flight == 0
 
 
 @pytest.mark.parametrize("policy", ["raise", "continue"])
@@ -391,7 +309,7 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
 async def test_unwritten_results_expire(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a ttl they are written for the rest of their time, and not at all after it."""
     clock = time.monotonic()
-    monkeypatch.setattr("batchproxy._durable.time", SimpleNamespace(monotonic=lambda: clock))
+    monkeypatch.setattr("time.monotonic", lambda: clock)
     proxy = proxy_of(store, max_size=0, ttl=60)
     refuse_writes(store)
     for items in ([1], [2]):

@@ -70,6 +70,18 @@ async def happens(condition: Callable[[], object]) -> None:
     raise _never()
 
 
+def running_loop() -> object:
+    """The event loop that runs this; of trio, what stands for it."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return sys.modules["trio"].lowlevel.current_trio_token()
+
+
+class Interrupt(BaseException):
+    """What a signal may raise anywhere."""
+
+
 class Outcomes:
     """Runs several callers at once, and keeps what each of them returned or raised."""
 
