@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from random import Random
 from typing import Any
 
@@ -549,4 +550,47 @@ def test_what_was_invalidated_is_not_kept_alive() -> None:
     gone = weakref.ref(value)
     del value, _
     cache.invalidate([1])
+    assert gone() is None
+
+
+class OwnMapping(dict[Any, Any]):
+    """Not a dict proper: used through the methods of any mapping."""
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        pytest.param(lambda: None, id="default"),
+        pytest.param(lambda: Cache(max_size=5), id="bounded"),
+        pytest.param(lambda: Cache(ttl=1000), id="expiring"),
+        pytest.param(OwnMapping, id="mapping"),
+    ],
+)
+def test_none_is_found_among_what_is_missing(cache: Callable[[], Any]) -> None:
+    """A cached None is not computed again by a map() that has to compute something else."""
+    proxy = BatchingMapProxy[int, None](cache=cache())
+    batches: list[list[int]] = []
+
+    def fetch(items: list[int]) -> list[None]:
+        batches.append(items)
+        return [None] * len(items)
+
+    proxy.map([1], fetch)
+    assert proxy.map([1, 2], fetch) == [None, None]
+    assert proxy.map([2, 1], fetch) == [None, None]
+    assert batches == [[1], [2]]
+
+
+def test_a_cleared_cache_keeps_no_key_alive() -> None:
+    """Neither the values nor the deadlines hold on to what was forgotten."""
+
+    class Key:
+        pass
+
+    key, cache = Key(), Cache[str](ttl=1000)
+    gone = weakref.ref(key)
+    cache.prime({key: "value"})
+    cache.clear()
+    del key
+    gc.collect()
     assert gone() is None

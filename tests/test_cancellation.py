@@ -709,3 +709,15 @@ def test_an_error_in_the_clean_up_of_a_cancelled_task(timeout: bool) -> None:
         assert_idle(proxy)
 
     run(main)
+
+
+@pytest.mark.anyio
+async def test_clear_is_a_checkpoint_after_everything_is_forgotten() -> None:
+    """A caller that is cancelled notices, and has cleared the cache all the same."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    await proxy.map([1], AsyncCalls())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await proxy.clear()
+    assert scope.cancelled_caught
+    assert proxy.statistics().cached == 0

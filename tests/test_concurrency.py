@@ -10,7 +10,6 @@ from anyio.lowlevel import checkpoint
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
-from batchproxy._caller import innermost
 from batchproxy.testing import AsyncCalls, assert_idle
 
 pytestmark = pytest.mark.anyio
@@ -177,36 +176,6 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
         assert later.batches == []
         inner.open()
     assert later.batches == [["later"]]
-    assert_idle(proxy)
-
-
-async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> None:
-    """When the slot of its parent has gone back, a task left behind queues for another."""
-    proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    blocker, inner = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        ended = anyio.Event()
-
-        async def left_behind() -> None:
-            await ended.wait()
-            await proxy.map(["left behind"], inner)
-
-        async def outer(items: list[str]) -> list[str]:
-            nest = innermost.get()
-            assert nest is not None
-            flights.append(nest.flight())  # as a waiter does that has not looked yet
-            group.start_soon(left_behind)
-            return items
-
-        flights: list[object] = []
-        await proxy.map(["outer"], outer)
-        group.start_soon(proxy.map, ["blocker"], blocker)
-        await settle()
-        ended.set()
-        await settle()
-        assert inner.batches == []
-        blocker.open()
-    assert inner.batches == [["left behind"]]
     assert_idle(proxy)
 
 
@@ -423,4 +392,46 @@ async def test_a_call_that_has_ended_is_no_link() -> None:
         await proxy.map([1], fetch)
         ended.set()
     assert answers == ["1"]
+    assert_idle(proxy)
+
+
+@pytest.mark.anyio
+async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
+    """The slot that the outer call has of its own proxy is none of the other's."""
+    outer_proxy = AsyncBatchingMapProxy[int, int](1, 2)
+    inner_proxy = AsyncBatchingMapProxy[int, int](1, 1)
+    inner = AsyncCalls(int, gated=True)
+
+    async def outer(items: list[int]) -> list[int]:
+        return await inner_proxy.map(items, inner)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("caller", outer_proxy.map, [1, 2], outer)
+        await settle()
+        assert inner.running == 1
+        inner.open()
+    assert callers.results == {"caller": [1, 2]}
+    assert inner.most_running == 1
+    assert_idle(outer_proxy, inner_proxy)
+
+
+@pytest.mark.anyio
+async def test_a_nested_call_under_way_keeps_the_slot_of_its_parent() -> None:
+    """If the parent ends first, its slot is free when the nested call has ended, too."""
+    proxy = AsyncBatchingMapProxy[str, str](None, 1)
+    inner, later = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+
+        async def outer(items: list[str]) -> list[str]:
+            group.start_soon(proxy.map, ["left behind"], inner)
+            await settle()
+            return items
+
+        assert await proxy.map(["outer"], outer) == ["outer"]
+        group.start_soon(proxy.map, ["later"], later)
+        await settle()
+        assert (inner.running, later.batches) == (1, [])
+        inner.open()
+    assert later.batches == [["later"]]
     assert_idle(proxy)

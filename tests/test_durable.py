@@ -667,15 +667,16 @@ async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If it can be by then; and if not, that is logged."""
-    proxy = proxy_of(store)
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     for method in ("set_many", "publish_many"):
         store.fail[method] = OSError("full")
     with pytest.raises(StoreError):
         await proxy.map([1, 2], AsyncCalls())
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    await anyio.to_thread.run_sync(cache.close)
     assert "2 results could still not be written" in caplog.text
     store.fail.clear()
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    await anyio.to_thread.run_sync(cache.close)
     assert len(store.values) == 2
     assert store.closed
 
@@ -716,10 +717,11 @@ async def test_clear_deletes_from_the_store(store: PlainStore) -> None:
     await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map(
         [1], AsyncCalls()
     )
-    proxy = proxy_of(store)
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     await proxy.map([1, 2], AsyncCalls())
     await proxy.aclose()
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    await anyio.to_thread.run_sync(cache.close)
     assert len(store.values) == 3
     await proxy.clear()
     assert {namespace for namespace, _ in store.values} == {"o"}
@@ -865,14 +867,15 @@ async def test_what_is_read_while_something_is_forgotten_is_not_kept(
 
 async def test_a_store_that_cannot_forget_says_so(store: PlainStore) -> None:
     """Whatever the policy: nobody may believe that it is done."""
-    proxy = proxy_of(store, on_store_error="continue")
+    cache = cache_on(store, on_store_error="continue")
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     store.fail["delete_many"] = store.fail["set_many"] = OSError("read only")
     with pytest.raises(StoreError, match="read only"):
         await proxy.clear()
     with pytest.raises(StoreError, match="read only"):
-        proxy._engine.cache.invalidate([1])
+        cache.invalidate([1])
     with pytest.raises(StoreError, match="read only"):
-        proxy._engine.cache.prime({1: "one"})
+        cache.prime({1: "one"})
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import weakref
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -206,3 +207,25 @@ def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
     interrupted.set()
     assert ended.wait(10)
     assert answers == [["part"]]
+
+
+@pytest.mark.anyio
+async def test_a_task_left_behind_keeps_no_results_alive() -> None:
+    """A task that a function started, and that outlives the call, does not hold its results."""
+
+    class Result:
+        pass
+
+    proxy = AsyncBatchingMapProxy[int, Result](cache=Cache(max_size=0))
+    ended = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def fetch(items: list[int]) -> list[Result]:
+            group.start_soon(ended.wait)
+            return [Result()]
+
+        gone = weakref.ref((await proxy.map([1], fetch))[0])
+        await settle()
+        gc.collect()
+        assert gone() is None
+        ended.set()

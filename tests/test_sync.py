@@ -844,3 +844,29 @@ def test_asynchronous_functions_are_refused() -> None:
     with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
         proxy.map([1], lambda items: AsyncCalls()(items))  # type: ignore[arg-type, return-value] # refused
     assert_idle(proxy)
+
+
+@both
+def test_a_worker_does_not_take_the_loop_of_its_caller_for_its_own(backend: str) -> None:
+    """Inside an event loop the function of a worker thread can still run a loop of its own."""
+    proxy = BatchingMapProxy[int, str](None, 1)
+
+    async def answer(items: list[int]) -> list[str]:
+        return [str(item) for item in items]
+
+    async def main() -> list[str]:
+        return proxy.map([1], lambda items: anyio.run(answer, items))
+
+    assert anyio.run(main, backend=backend) == ["1"]
+
+
+def test_more_workers_than_the_default_limit_of_threads() -> None:
+    """`max_concurrency` alone says how many: not anyio's own limit of 40 for an application."""
+    proxy = BatchingMapProxy[int, int](1, 41)
+    all_at_once = threading.Barrier(41, timeout=10)
+
+    def meet(items: list[int]) -> list[int]:
+        all_at_once.wait()
+        return items
+
+    assert proxy.map(range(41), meet) == list(range(41))

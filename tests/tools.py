@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import anyio
@@ -76,6 +77,14 @@ def running_loop() -> object:
         return asyncio.get_running_loop()
     except RuntimeError:
         return sys.modules["trio"].lowlevel.current_trio_token()
+
+
+def is_held(lock: Any) -> bool:
+    """Whether this thread, or any, holds `lock`: another one cannot have it."""
+    with ThreadPoolExecutor(1) as other:
+        if taken := other.submit(lock.acquire, blocking=False).result():
+            other.submit(lock.release).result()
+    return not taken
 
 
 class Interrupt(BaseException):

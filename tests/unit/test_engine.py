@@ -9,8 +9,8 @@ import pytest
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
-from batchproxy._flights import Flights
-from batchproxy.testing import AsyncCalls
+from batchproxy._flights import Flight, Flights
+from batchproxy.testing import AsyncCalls, assert_idle
 
 
 @pytest.mark.anyio
@@ -50,3 +50,28 @@ def test_many_hits_from_many_threads() -> None:
     assert len(proxy._engine._returned) < 2000
     assert proxy.statistics().maps == 1 + 4 * 3000
     assert proxy.statistics().items == 1 + 4 * 6000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how_many", [1, 2])
+async def test_a_release_that_is_cut_short_is_made_again(
+    how_many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt as the keys of a failing call are released, and one more, leave none held."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 1)
+    interrupts = [KeyboardInterrupt() for _ in range(how_many)]
+    end = Flights.end
+
+    def interrupted(flights: Flights, flight: Flight) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        end(flights, flight)
+
+    async def fail(items: list[int]) -> list[str]:
+        raise ValueError
+
+    monkeypatch.setattr(Flights, "end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        await proxy.map([1], fail)
+    assert_idle(proxy)
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
