@@ -16,7 +16,7 @@ import pytest
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
-    "tools", "command_tools", "memory_store", "redis_server", "store_tools"
+    "tools", "command_tools", "memory_store", "redis_server", "store_tools", "process_tools"
 )
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that

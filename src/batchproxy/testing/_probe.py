@@ -90,7 +90,9 @@ def _waiting(engines: list[Engine], caches: list[Cache[Any]]) -> int:
     for cache in caches:
         with cache._table.flights.lock:
             flights.update(cache._table.flights._table.values())
-    return len(set[object]().union(*(flight.waiters.copy() for flight in flights)))
+    # After a fork there are calls of the parent among them, which are done here.
+    waiters = [flight.waiters.copy() for flight in flights if not flight.done]
+    return len(set[object]().union(*waiters))
 
 
 def _slots(engine: Engine) -> tuple[int, int]:
