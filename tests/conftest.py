@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
+from tools import clock as clock  # noqa: E402 - after that
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
     _start = _thread.start_new_thread

@@ -13,26 +13,10 @@ from typing import Any
 import anyio
 import cachetools
 import pytest
-from tools import Outcomes, naive, settle
+from tools import Clock, Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
-
-
-class Clock:
-    """A monotonic clock that stands still."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("time.monotonic", clock)
-    return clock
 
 
 class Recorder:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +29,6 @@ from hypothesis import settings
 from memory_store import MemoryStore
 from tools import until
 
-import batchproxy
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import assert_idle, wait_released
 
@@ -36,8 +36,8 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name
 ROUNDS = 500 if PROFILE == "nightly" else 60  # map() calls of each caller
 
 LOOPS = ["asyncio", "asyncio", "trio", "trio"]
-HERE = Path(batchproxy.__file__).parent
-FILES = {str(path) for path in HERE.rglob("_*.py") if not {"cli", "testing"} & {*path.parts}}
+PACKAGE = Path(str(files("batchproxy")))
+FILES = {str(path) for path in PACKAGE.rglob("_*.py") if not {"cli", "testing"} & {*path.parts}}
 
 
 class Boom(Exception):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +15,8 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from store_tools import cache_on, proxy_of
-from tools import Interrupt, Outcomes, happens, settle
+from store_tools import cache_on, proxy_of, released
+from tools import Clock, Interrupt, Outcomes, happens, settle
 
 from batchproxy import (
     AnswerValueError,
@@ -306,22 +305,21 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
     assert await proxy.map([3], calls) == [30]
 
 
-async def test_unwritten_results_expire(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unwritten_results_expire(store: PlainStore, clock: Clock) -> None:
     """With a ttl they are written for the rest of their time, and not at all after it."""
-    clock = time.monotonic()
-    monkeypatch.setattr("time.monotonic", lambda: clock)
     proxy = proxy_of(store, max_size=0, ttl=60)
     refuse_writes(store)
     for items in ([1], [2]):
         with pytest.raises(StoreError):
             await proxy.map(items, AsyncCalls())
-        clock += 20
+        await released()  # before their lease ends
+        clock.now += 20
     store.fail.clear()
     calls = AsyncCalls()
     assert await proxy.map([2], calls) == ["2"]
     assert list(store.ttls.values()) == [40]
     assert calls.batches == []
-    clock += 20
+    clock.now += 20
     assert await proxy.map([1], calls) == ["1"]
     assert calls.batches == [[1]]
 

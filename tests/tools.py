@@ -135,6 +135,24 @@ class Thread(threading.Thread):
         return self._outcome
 
 
+class Clock:
+    """A monotonic clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What ``time.monotonic()`` tells."""
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
+
+
 class _VirtualTimeSelector(selectors.DefaultSelector):
     """Instead of sleeping until the next timer it sets the clock to it."""
 
