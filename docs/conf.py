@@ -11,7 +11,8 @@ author = "The batchproxy developers"
 html_title = project
 html_theme = "furo"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "speed", "proof"]  # what is in these is included by other pages
+# What is in these is included by other pages.
+exclude_patterns = ["_build", "_house.md", "speed", "proof"]
 
 # `name` in a docstring is code, whether or not there is a page to link to.
 default_role = "code"

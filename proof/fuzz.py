@@ -36,11 +36,11 @@ from typing import Any
 from unittest import mock
 
 from batchproxy import AnswerValueError, Cache, StoreError
+from batchproxy.testing import names_in_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from memory_store import MemoryStore, PlainStore
-from tools import names
 
 from proof.faces import FACES, Face, unreliable
 from proof.standstill import Watchdog
@@ -157,7 +157,7 @@ class Program:
         if key != key or self.policy != "raise":
             return
         with self.store.lock:
-            there = self.store.values.get((NAMESPACE, names(key)[0]), b"")
+            there = self.store.values.get((NAMESPACE, names_in_store(key)[0]), b"")
         if key not in self.forgotten and self.one_answer:
             given = self.given.setdefault(key, set())
             given.add(answer)

@@ -10,31 +10,30 @@ import asyncio
 import importlib.util
 import sys
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
-    "tools", "command_tools", "memory_store", "redis_server", "test_durable"
+    "tools", "command_tools", "memory_store", "redis_server", "store_tools", "process_tools"
 )
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
+from store_tools import store as store  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
-
-from batchproxy import _durable  # noqa: E402 - after that
+from tools import clock as clock  # noqa: E402 - after that
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
+    _start = _thread.start_new_thread
 
-    def _start_traced(function: Any, arguments: tuple[Any, ...]) -> int:
+    def _start_traced(function: Any, arguments: tuple[Any, ...], *options: Any) -> int:
         def traced() -> None:
             sys.settrace(threading.gettrace())
-            function(*arguments)
+            function(*arguments, *options)
 
-        return _thread.start_new_thread(traced, ())
+        return _start(traced, ())
 
-    # Not a module, as mypy says.
-    _durable._thread = SimpleNamespace(start_new_thread=_start_traced)  # type: ignore[assignment, attr-defined]
+    _thread.start_new_thread = _start_traced
 
 
 def _eager_loop() -> asyncio.AbstractEventLoop:

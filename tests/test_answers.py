@@ -9,10 +9,12 @@ import pickle
 from collections.abc import Callable
 from typing import Any, cast
 
+import anyio
 import pytest
-from tools import assert_idle
+from tools import Outcomes, settle
 
 from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle
 
 
 async def one(item: int) -> int:
@@ -145,3 +147,31 @@ def test_neither_travels(way: Callable[[object], object], thing: Any, name: str)
             continue
         with pytest.raises(TypeError, match=rf"a {name}.* cannot be pickled or copied.*[Mm]ake"):
             way(held)
+
+
+@pytest.mark.anyio
+async def test_a_list_that_a_function_answered_with_is_its_own() -> None:
+    """A function may change its list after the call: who waited gets what was answered."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    answer: list[str] = []
+    gate = anyio.Event()
+
+    async def owner(items: list[int]) -> list[str]:
+        await gate.wait()
+        answer.extend(map(str, items))
+        return answer
+
+    async def own() -> list[str]:
+        results = await proxy.map([1, 2], owner)
+        answer[:] = ["changed", "changed"]  # before the one who waits can have come to run
+        return results
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", own)
+        await settle()
+        callers.start("waiter", proxy.map, [2], AsyncCalls())
+        await settle()
+        gate.set()
+    assert callers.results == {"owner": ["1", "2"], "waiter": ["2"]}
+    assert_idle(proxy)

@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from tools import Calls, naive
+from tools import naive
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_reference_behaviour() -> None:
     """Distinct items once, in batches, in order; a second map() calls nothing."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size=3)
-    calls = Calls()
+    calls = AsyncCalls()
     items = [1, 2, 2, 3, 4, 4, 5]
     assert await proxy.map(items, calls) == naive(items)
     assert calls.batches == [[1, 2, 3], [4, 5]]
@@ -33,7 +34,7 @@ async def test_reference_behaviour() -> None:
 async def test_no_batch_size_is_one_call(batch_size: int | None) -> None:
     """None, 0 and less: one call with all distinct items that are missing."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size)
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map([3], calls)
     await proxy.map([5, 4, 5, 3, 1], calls)
     assert calls.batches == [[3], [5, 4, 1]]
@@ -44,7 +45,7 @@ async def test_hits_never_thin_a_batch() -> None:
     cache = Cache[str]()
     cache.prime({2: "2", 5: "5", 8: "8"})
     proxy = AsyncBatchingMapProxy[int, str](3, cache=cache)
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map(range(10), calls) == naive(range(10))
     assert calls.batches == [[0, 1, 3], [4, 6, 7], [9]]
 
@@ -52,14 +53,14 @@ async def test_hits_never_thin_a_batch() -> None:
 @pytest.mark.parametrize("kind", [list, tuple, deque, partial(array, "i"), iter])
 async def test_items_may_be_any_iterable(kind: Callable[[list[int]], Iterable[int]]) -> None:
     """Lists, tuples, arrays, one-shot iterators: whatever can be iterated, once."""
-    calls = Calls()
+    calls = AsyncCalls()
     assert await AsyncBatchingMapProxy[int, str]().map(kind([2, 1, 2]), calls) == ["2", "1", "2"]
     assert calls.batches == [[2, 1]]
 
 
 async def test_nothing_to_map_calls_nothing() -> None:
     """An empty list, and a generator that yields nothing, give an empty list."""
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = AsyncBatchingMapProxy[int, str](3)
     assert await proxy.map([], calls) == []
     assert await proxy.map((item for item in range(0)), calls) == []
@@ -80,13 +81,13 @@ async def test_the_result_and_the_batches_are_new_lists() -> None:
     first = await proxy.map(items, spoil)
     assert first == ["1", "2", "3"]
     first.clear()
-    assert await proxy.map([1, 2, 3], Calls()) == ["1", "2", "3"]
+    assert await proxy.map([1, 2, 3], AsyncCalls()) == ["1", "2", "3"]
 
 
 async def test_equal_keys_share_one_result() -> None:
     """Python's equality decides, and the first of several equal items is the one that is sent."""
     proxy = AsyncBatchingMapProxy[object, str]()
-    calls = Calls(repr)
+    calls = AsyncCalls(repr)
     assert await proxy.map([1.0, 1, True, "1"], calls) == ["1.0", "1.0", "1.0", "'1'"]
     assert [list(map(repr, batch)) for batch in calls.batches] == [["1.0", "'1'"]]
 
@@ -96,7 +97,7 @@ async def test_key_decides_otherwise() -> None:
     proxy = AsyncBatchingMapProxy[dict[str, object], str](
         2, 1, key=lambda item: (type(item["id"]), item["id"])
     )
-    calls = Calls(lambda item: item["text"])
+    calls = AsyncCalls(lambda item: item["text"])
     items: list[dict[str, object]] = [
         {"id": 1, "text": "first"},
         {"id": 2, "text": "second"},
@@ -159,7 +160,7 @@ async def test_attributes_are_readable() -> None:
 async def test_success_leaves_no_garbage(batch_size: int | None) -> None:
     """A map() that succeeds makes no reference cycle, which only the collector could free."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size, 2, cache=Cache(max_size=0))
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map([1, 2, 3], calls)
     gc.collect()
     gc.disable()

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from random import Random
 from typing import Any
 
 import anyio
 import cachetools
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Clock, Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy._values import Bounded
-
-
-class Clock:
-    """A monotonic clock that stands still."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("batchproxy._values.time.monotonic", clock)
-    return clock
+from batchproxy.testing import AsyncCalls, assert_idle
 
 
 class Recorder:
@@ -80,7 +65,7 @@ async def test_a_request_larger_than_the_cache_async(make: Any) -> None:
     cache = make()
     proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
     for _ in range(3):
-        assert await proxy.map(range(20), Calls()) == naive(range(20))
+        assert await proxy.map(range(20), AsyncCalls()) == naive(range(20))
         assert len(cache) <= 2
 
 
@@ -90,7 +75,7 @@ async def test_the_bound_holds_whenever_a_call_ends(make: Any) -> None:
     """Calls that end one by one, the last first, push nothing over the bound, nor a waiter."""
     cache = make()
     proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(12), calls)
@@ -160,37 +145,6 @@ def test_what_had_been_used_is_taken_back() -> None:
     assert 1 in cache
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 5, 12])
-def test_a_bounded_cache_under_random_use(size: int) -> None:
-    """Whatever is done to it: never more than the bound, never a wrong value, no growing notes."""
-    values = Bounded(size)
-    random = Random(size)
-    truth: dict[Any, str] = {}
-    for step in range(5000):
-        keys = [random.randrange(20) for _ in range(random.randrange(8))]
-        match random.choice(["store", "store", "known", "every", "drop", "clear"]):
-            case "store":
-                answers: dict[Any, Any] = {key: f"{key} of {step}" for key in keys}
-                truth.update(answers)
-                values.store(answers.keys(), answers.values())
-            case "known":
-                found = values.known(keys)
-                assert found == {key: truth[key] for key in found}
-                values.use(list(found))
-            case "every":
-                every = values.every(keys)
-                assert every is None or every == [truth[key] for key in keys]
-            case "drop":
-                values.drop(keys)
-                assert not any(key in values for key in keys)
-            case "clear" if step % 10 == 0:
-                values.clear()
-                assert len(values) == 0
-        assert len(values) <= size
-        assert values._hit <= values._data.keys()
-        assert len(values._gone) <= 3 * size
-
-
 def test_priming_is_within_the_bound() -> None:
     """More than there is room for is no error; a value known already is replaced in its place."""
     cache = Cache[Any](max_size=2)
@@ -211,7 +165,7 @@ async def test_max_size_zero_shares_work() -> None:
     cache = Cache[str](max_size=0)
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
@@ -335,15 +289,6 @@ def test_values_primed_anew_do_not_hold_up_others(clock: Clock) -> None:
     assert 1 in cache
 
 
-def test_what_expires_in_a_bounded_cache_leaves_no_notes(clock: Clock) -> None:
-    """Deadlines of evicted values do not pile up."""
-    cache = Cache[str](max_size=5, ttl=1e9)
-    proxy = BatchingMapProxy[int, str](100, cache=cache)
-    for start in range(0, 10_000, 100):
-        proxy.map(range(start, start + 100), naive)
-    assert len(cache._table._values._deadlines) < 2000  # type: ignore[attr-defined] # of Expiring
-
-
 class Failing(MutableMapping[Any, Any]):
     """A mapping that fails at the chosen operations."""
 
@@ -434,8 +379,6 @@ def test_a_mapping_that_fails_to_forget() -> None:
     proxy.map([1], naive)
     with pytest.raises(OSError, match="delete"):
         proxy.clear()
-    with pytest.raises(OSError, match="delete"):
-        proxy._engine.cache.invalidate([1])
 
 
 def test_a_defaultdict_is_not_asked_for_defaults() -> None:
@@ -468,9 +411,6 @@ def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
     assert proxy.map([2, 1, 2], recorder) == ["2", "1", "2"]
     assert recorder.batches == []
     assert proxy.statistics().cached == 2
-    assert 1 in proxy._engine.cache
-    proxy._engine.cache.invalidate([1, 3])
-    assert list(mapping) == [2]
     proxy.clear()
     assert len(mapping) == 0
 
@@ -494,7 +434,7 @@ async def test_only_a_cache_shares_work_under_way(shared: Any) -> None:
     cache = shared()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
@@ -515,10 +455,10 @@ async def test_clear_is_for_everybody() -> None:
     cache = Cache[str]()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    await one.map([1], Calls())
+    await one.map([1], AsyncCalls())
     await two.clear()
     assert len(cache) == 0
-    calls = Calls()
+    calls = AsyncCalls()
     await one.map([1], calls)
     assert calls.batches == [[1]]
 
@@ -594,4 +534,47 @@ def test_what_was_invalidated_is_not_kept_alive() -> None:
     gone = weakref.ref(value)
     del value, _
     cache.invalidate([1])
+    assert gone() is None
+
+
+class OwnMapping(dict[Any, Any]):
+    """Not a dict proper: used through the methods of any mapping."""
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        pytest.param(lambda: None, id="default"),
+        pytest.param(lambda: Cache(max_size=5), id="bounded"),
+        pytest.param(lambda: Cache(ttl=1000), id="expiring"),
+        pytest.param(OwnMapping, id="mapping"),
+    ],
+)
+def test_none_is_found_among_what_is_missing(cache: Callable[[], Any]) -> None:
+    """A cached None is not computed again by a map() that has to compute something else."""
+    proxy = BatchingMapProxy[int, None](cache=cache())
+    batches: list[list[int]] = []
+
+    def fetch(items: list[int]) -> list[None]:
+        batches.append(items)
+        return [None] * len(items)
+
+    proxy.map([1], fetch)
+    assert proxy.map([1, 2], fetch) == [None, None]
+    assert proxy.map([2, 1], fetch) == [None, None]
+    assert batches == [[1], [2]]
+
+
+def test_a_cleared_cache_keeps_no_key_alive() -> None:
+    """Neither the values nor the deadlines hold on to what was forgotten."""
+
+    class Key:
+        pass
+
+    key, cache = Key(), Cache[str](ttl=1000)
+    gone = weakref.ref(key)
+    cache.prime({key: "value"})
+    cache.clear()
+    del key
+    gc.collect()
     assert gone() is None

@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Calls, Outcomes, VirtualTimeLoop, assert_idle, naive, settle
+from tools import Outcomes, VirtualTimeLoop, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle
 
 with_backends = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ with_backends = pytest.mark.anyio
 async def test_waiters_take_over_from_a_cancelled_owner(batch_size: int | None) -> None:
     """The owner leaves at once; one of those who wait calls anew, and the rest wait for it."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -46,9 +47,10 @@ async def test_waiters_take_over_from_a_cancelled_owner(batch_size: int | None) 
 @with_backends
 async def test_keys_given_up_come_first() -> None:
     """What a cancelled owner leaves is computed in the order of the list, in full batches."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 8)
-    narrow = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
-    owner, others = Calls(gated=True), Calls(gated=True)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](2, 8, cache=cache)
+    narrow = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
+    owner, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [2, 4], owner)
@@ -68,7 +70,7 @@ async def test_keys_given_up_come_first() -> None:
 async def test_cancelling_a_waiter_disturbs_nobody() -> None:
     """Neither the call nor the other waiters notice, and the waiter is forgotten."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1], calls)
@@ -91,7 +93,7 @@ async def test_cancelling_a_waiter_disturbs_nobody() -> None:
 async def test_owner_and_waiter_cancelled_in_the_same_tick(order: tuple[str, str]) -> None:
     """The third caller takes over, whatever the order."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for name in ("owner", "waiter", "third"):
@@ -110,14 +112,14 @@ async def test_owner_and_waiter_cancelled_in_the_same_tick(order: tuple[str, str
 async def test_everybody_cancelled() -> None:
     """When all who wanted a key are cancelled, nothing of it is left; the next one computes it."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         for _ in range(5):
             group.start_soon(proxy.map, range(6), calls)
         await settle()
         group.cancel_scope.cancel()
     assert_idle(proxy)
-    assert await proxy.map(range(6), Calls()) == naive(range(6))
+    assert await proxy.map(range(6), AsyncCalls()) == naive(range(6))
     assert_idle(proxy)
 
 
@@ -125,7 +127,7 @@ async def test_everybody_cancelled() -> None:
 async def test_cancelled_while_waiting_for_a_slot() -> None:
     """Who is cancelled in the queue leaves it, and takes no slot along."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for number in range(3):
@@ -145,7 +147,7 @@ async def test_cancelled_as_its_slot_arrives() -> None:
     """Who is cancelled about when it is given a slot hands it on to the next in the queue."""
     for ticks in range(8):
         proxy = AsyncBatchingMapProxy[int, str](None, 1)
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
             for number in range(3):
@@ -167,7 +169,7 @@ async def test_cancelled_at_any_moment(name: str, batch_size: int | None) -> Non
     """Whenever one of several callers is cancelled, the others get their answers."""
     for ticks in range(25):
         proxy = AsyncBatchingMapProxy[int, str](batch_size, 1)
-        calls = Calls()
+        calls = AsyncCalls()
         wanted = {"owner": [1, 2], "waiter": [2, 1], "queued": [3], "overlapping": [4, 3, 2, 1]}
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
@@ -187,7 +189,7 @@ async def test_cancelled_at_any_moment(name: str, batch_size: int | None) -> Non
 async def test_cancelled_with_a_nested_call_under_way() -> None:
     """The keys of every level are free, and the slot that they shared is back."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
-    inner = Calls(gated=True)
+    inner = AsyncCalls(gated=True)
 
     async def outer(items: list[str]) -> list[str]:
         return await proxy.map([f"{item}, inner" for item in items], inner)
@@ -214,7 +216,7 @@ async def test_cancelled_with_a_nested_call_under_way() -> None:
 async def test_finished_batches_survive_a_cancellation() -> None:
     """Batches that had answered stay cached, also of a map() that is cancelled."""
     proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(3), calls)
@@ -250,7 +252,7 @@ async def test_a_time_limit() -> None:
 async def test_cancelled_before_it_began() -> None:
     """In a cancelled scope a map() raises at its first checkpoint, and calls nothing."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map([1], calls)
     for items in ([], [1], [1, 2]):
         with anyio.CancelScope() as scope:
@@ -267,7 +269,7 @@ async def test_cancelled_before_it_began() -> None:
 async def test_hits_let_others_run(items: list[int]) -> None:
     """An empty list and a list of hits are checkpoints, too: others get their turn."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls()
+    calls = AsyncCalls()
     await proxy.map([1], calls)
     turns = 0
 
@@ -352,7 +354,7 @@ async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], fetch)
         await settle()
-        callers.start("waiter", proxy.map, [2], Calls())
+        callers.start("waiter", proxy.map, [2], AsyncCalls())
         await settle()
         if how == "scope":
             callers.scopes["owner"].cancel()
@@ -379,7 +381,7 @@ def test_a_task_that_is_cancelled(batch_size: int | None) -> None:
 
     async def main() -> None:
         proxy = AsyncBatchingMapProxy[int, str](batch_size)
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         owner = asyncio.create_task(proxy.map([1, 2], calls))
         await settle()
         waiter = asyncio.create_task(proxy.map([2, 1], calls))
@@ -401,7 +403,7 @@ def test_a_waiting_task_that_is_cancelled() -> None:
 
     async def main() -> None:
         proxy = AsyncBatchingMapProxy[int, str]()
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         owner = asyncio.create_task(proxy.map([1], calls))
         await settle()
         waiter = asyncio.create_task(proxy.map([1], calls))
@@ -427,7 +429,7 @@ def test_a_timeout_of_the_owner(batch_size: int | None) -> None:
 
     async def main() -> None:
         proxy = AsyncBatchingMapProxy[int, str](batch_size)
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
 
         async def owner() -> int:
             with pytest.raises(TimeoutError):
@@ -457,7 +459,7 @@ def test_tasks_cancelled_in_the_same_tick(order: tuple[int, ...]) -> None:
 
     async def main() -> None:
         proxy = AsyncBatchingMapProxy[int, str](None, 1)
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         tasks = []
         for key in (1, 1, 2, 1):
             tasks.append(asyncio.create_task(proxy.map([key], calls)))
@@ -506,7 +508,7 @@ def test_a_task_cancelled_at_any_moment() -> None:
     async def main() -> None:
         for ticks in range(25):
             proxy = AsyncBatchingMapProxy[int, str](1, 2)
-            calls = Calls()
+            calls = AsyncCalls()
             owner = asyncio.create_task(proxy.map(range(4), calls))
             other = asyncio.create_task(proxy.map(range(5, 0, -1), calls))
             await settle(ticks)
@@ -531,7 +533,7 @@ def test_tasks_of_a_map_cancelled_at_any_moment(how_many: int) -> None:
     async def main() -> None:
         for ticks in range(15):
             proxy = AsyncBatchingMapProxy[int, str](1, 2)
-            calls = Calls()
+            calls = AsyncCalls()
             before = asyncio.all_tasks()
             owner = asyncio.create_task(proxy.map(range(4), calls))
             await settle(ticks)
@@ -544,7 +546,7 @@ def test_tasks_of_a_map_cancelled_at_any_moment(how_many: int) -> None:
             else:
                 assert result == naive(range(4))
             assert_idle(proxy)
-            assert await proxy.map(range(4), Calls()) == naive(range(4))
+            assert await proxy.map(range(4), AsyncCalls()) == naive(range(4))
 
     run(main)
     gc.collect()  # here, where the warning is expected
@@ -567,7 +569,7 @@ def test_cancelled_again_during_clean_up(batch_size: int | None) -> None:
 
         owner = asyncio.create_task(proxy.map([1, 2], fetch))
         await settle()
-        waiter = asyncio.create_task(proxy.map([1, 2], Calls()))
+        waiter = asyncio.create_task(proxy.map([1, 2], AsyncCalls()))
         await settle()
         owner.cancel()
         await settle()
@@ -588,10 +590,10 @@ def test_a_cancellation_in_the_tick_of_a_failure_is_not_swallowed() -> None:
     async def main() -> None:
         for ticks in range(12):
             proxy = AsyncBatchingMapProxy[int, str](1, 2)
-            calls = Calls(gated=True)
+            calls = AsyncCalls(gated=True)
 
             async def caller(
-                proxy: AsyncBatchingMapProxy[int, str] = proxy, calls: Calls = calls
+                proxy: AsyncBatchingMapProxy[int, str] = proxy, calls: AsyncCalls = calls
             ) -> str:
                 try:
                     await proxy.map([1, 2], calls)
@@ -646,7 +648,7 @@ def test_the_loop_is_shut_down() -> None:
     tasks: list[Any] = []
 
     async def main() -> None:
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         tasks.extend(asyncio.create_task(proxy.map(range(5), calls)) for _ in range(3))
         await settle()
         assert proxy.statistics().in_flight == 2
@@ -673,29 +675,8 @@ async def test_what_comes_to_be_known_in_between_is_a_checkpoint_too() -> None:
     proxy = AsyncBatchingMapProxy[int, str](cache=Late({1: "1"}))
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await proxy.map([1], Calls())
+        await proxy.map([1], AsyncCalls())
     assert scope.cancelled_caught
-
-
-@with_backends
-async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Another thread may have ended it in between: the waiter takes its answer, and a breath."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
-    flights = proxy._engine._table.flights
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1], calls)
-        await settle()
-        monkeypatch.setattr(type(flights), "join", lambda *args: False)
-        callers.start("waiter", proxy.map, [1], calls)
-        await settle()
-        monkeypatch.undo()
-        calls.open()
-    assert callers.results == {"owner": ["1"], "waiter": ["1"]}
-    assert calls.batches == [[1]]
 
 
 @pytest.mark.parametrize("timeout", [False, True])
@@ -719,7 +700,7 @@ def test_an_error_in_the_clean_up_of_a_cancelled_task(timeout: bool) -> None:
 
         owning = asyncio.create_task(owner())
         await settle()
-        waiter = asyncio.create_task(proxy.map([1], Calls()))
+        waiter = asyncio.create_task(proxy.map([1], AsyncCalls()))
         await settle()
         if not timeout:
             owning.cancel()
@@ -728,3 +709,15 @@ def test_an_error_in_the_clean_up_of_a_cancelled_task(timeout: bool) -> None:
         assert_idle(proxy)
 
     run(main)
+
+
+@pytest.mark.anyio
+async def test_clear_is_a_checkpoint_after_everything_is_forgotten() -> None:
+    """A caller that is cancelled notices, and has cleared the cache all the same."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    await proxy.map([1], AsyncCalls())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await proxy.clear()
+    assert scope.cancelled_caught
+    assert proxy.statistics().cached == 0

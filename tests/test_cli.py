@@ -26,8 +26,7 @@ pytest.importorskip("tqdm", reason="the command needs the extra cli")
 
 from command_tools import STORE, batchproxy, call
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy._progress import Progress
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress
 from batchproxy.cli import _cache, _distinct, _interrupts, _options, _report, _rows
 from batchproxy.cli._store import Place
 from batchproxy.codecs import PickleCodec

@@ -14,8 +14,7 @@ pytest.importorskip("click", reason="the command needs the extra cli")
 
 from command_tools import batchproxy, call
 
-from batchproxy import BatchingMapProxy
-from batchproxy._progress import Progress
+from batchproxy import BatchingMapProxy, Progress
 from batchproxy.cli._report import Report
 from batchproxy.cli._rows import Row
 

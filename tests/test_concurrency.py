@@ -7,10 +7,10 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
-from batchproxy._caller import innermost
+from batchproxy.testing import AsyncCalls, assert_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 async def test_the_limit_holds_over_all_maps() -> None:
     """Never more than max_concurrency calls at a time, and all slots are used."""
     proxy = AsyncBatchingMapProxy[int, str](2, 3)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         for start in range(0, 100, 20):
             group.start_soon(proxy.map, range(start, start + 20), calls)
@@ -30,7 +30,7 @@ async def test_the_limit_holds_over_all_maps() -> None:
 async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
     """Slots go first come, first served, batch by batch."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("large", proxy.map, range(50), calls)
@@ -49,7 +49,7 @@ async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
 async def test_waiting_for_a_call_takes_no_slot() -> None:
     """Any number may wait for the one call that runs; the other slot stays free."""
     proxy = AsyncBatchingMapProxy[int, str](None, 2)
-    calls, quick = Calls(gated=True), Calls()
+    calls, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(proxy.map, [1], calls)
@@ -83,7 +83,7 @@ async def test_no_more_tasks_than_batches(
 
     monkeypatch.setattr(anyio, "create_task_group", counted)
     proxy = AsyncBatchingMapProxy[int, str](2, 7)
-    assert await proxy.map(range(2 * batches), Calls()) == naive(range(2 * batches))
+    assert await proxy.map(range(2 * batches), AsyncCalls()) == naive(range(2 * batches))
     assert started == tasks
 
 
@@ -139,7 +139,7 @@ async def test_nested_through_another_proxy_and_back() -> None:
 async def test_nested_calls_share_one_slot() -> None:
     """Several nested maps at once take turns in their parent's slot."""
     proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    inner = Calls()
+    inner = AsyncCalls()
 
     async def outer(items: list[str]) -> list[str]:
         async with anyio.create_task_group() as group:
@@ -156,7 +156,7 @@ async def test_nested_calls_share_one_slot() -> None:
 async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
     """The slot goes back when the last call in it has ended, so that the limit holds."""
     proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    inner, later = Calls(gated=True), Calls()
+    inner, later = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:
@@ -179,36 +179,6 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
     assert_idle(proxy)
 
 
-async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> None:
-    """When the slot of its parent has gone back, a task left behind queues for another."""
-    proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    blocker, inner = Calls(gated=True), Calls()
-    async with anyio.create_task_group() as group:
-        ended = anyio.Event()
-
-        async def left_behind() -> None:
-            await ended.wait()
-            await proxy.map(["left behind"], inner)
-
-        async def outer(items: list[str]) -> list[str]:
-            nest = innermost.get()
-            assert nest is not None
-            flights.append(nest.flight())  # as a waiter does that has not looked yet
-            group.start_soon(left_behind)
-            return items
-
-        flights: list[object] = []
-        await proxy.map(["outer"], outer)
-        group.start_soon(proxy.map, ["blocker"], blocker)
-        await settle()
-        ended.set()
-        await settle()
-        assert inner.batches == []
-        blocker.open()
-    assert inner.batches == [["left behind"]]
-    assert_idle(proxy)
-
-
 async def test_waiting_for_oneself_raises() -> None:
     """A function that asks for a key that it is computing is told which, and by whom."""
     proxy = AsyncBatchingMapProxy[str, str]()
@@ -219,7 +189,7 @@ async def test_waiting_for_oneself_raises() -> None:
     with pytest.raises(CircularWaitError, match="'the key'"):
         await proxy.map(["the key"], asks_for_itself)
     assert_idle(proxy)
-    assert await proxy.map(["the key"], Calls()) == ["the key"]
+    assert await proxy.map(["the key"], AsyncCalls()) == ["the key"]
 
 
 async def test_waiting_for_an_ancestor_raises() -> None:
@@ -324,14 +294,14 @@ async def test_a_wait_that_was_cancelled_closes_no_ring() -> None:
 
     async def impatient(items: list[str]) -> list[str]:
         with anyio.CancelScope() as scopes["impatient"]:
-            await proxy.map(["b"], Calls())
+            await proxy.map(["b"], AsyncCalls())
         started.set()
         await go.wait()
         return items
 
     async def patient(items: list[str]) -> list[str]:
         await started.wait()
-        return await proxy.map(["a"], Calls())
+        return await proxy.map(["a"], AsyncCalls())
 
     scopes: dict[str, anyio.CancelScope] = {}
     async with anyio.create_task_group() as group:
@@ -350,24 +320,25 @@ async def test_a_wait_that_was_cancelled_closes_no_ring() -> None:
 
 async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
     """Its caller may not have woken yet; what a task that it left behind waits for is no link."""
-    proxy = AsyncBatchingMapProxy[str, str]()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[str, str](cache=cache)
     p_may_end, x_runs = anyio.Event(), anyio.Event()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
 
         async def p(items: list[str]) -> list[str]:
-            callers.start("left behind", proxy.map, ["x"], Calls())
+            callers.start("left behind", proxy.map, ["x"], AsyncCalls())
             await p_may_end.wait()
             return items
 
         async def q(items: list[str]) -> list[str]:
-            return await proxy.map(["p"], Calls())
+            return await proxy.map(["p"], AsyncCalls())
 
         async def x(items: list[str]) -> list[str]:
             x_runs.set()
-            while "p" not in proxy._engine.cache:
+            while "p" not in cache:
                 await checkpoint()
-            return await proxy.map(["q"], Calls())
+            return await proxy.map(["q"], AsyncCalls())
 
         callers.start("x", proxy.map, ["x"], x)
         await x_runs.wait()
@@ -412,7 +383,7 @@ async def test_a_call_that_has_ended_is_no_link() -> None:
 
         async def left_behind() -> None:
             await ended.wait()
-            answers.extend(await proxy.map([1], Calls()))
+            answers.extend(await proxy.map([1], AsyncCalls()))
 
         async def fetch(items: list[int]) -> list[str]:
             group.start_soon(left_behind)
@@ -421,4 +392,46 @@ async def test_a_call_that_has_ended_is_no_link() -> None:
         await proxy.map([1], fetch)
         ended.set()
     assert answers == ["1"]
+    assert_idle(proxy)
+
+
+@pytest.mark.anyio
+async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
+    """The slot that the outer call has of its own proxy is none of the other's."""
+    outer_proxy = AsyncBatchingMapProxy[int, int](1, 2)
+    inner_proxy = AsyncBatchingMapProxy[int, int](1, 1)
+    inner = AsyncCalls(int, gated=True)
+
+    async def outer(items: list[int]) -> list[int]:
+        return await inner_proxy.map(items, inner)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("caller", outer_proxy.map, [1, 2], outer)
+        await settle()
+        assert inner.running == 1
+        inner.open()
+    assert callers.results == {"caller": [1, 2]}
+    assert inner.most_running == 1
+    assert_idle(outer_proxy, inner_proxy)
+
+
+@pytest.mark.anyio
+async def test_a_nested_call_under_way_keeps_the_slot_of_its_parent() -> None:
+    """If the parent ends first, its slot is free when the nested call has ended, too."""
+    proxy = AsyncBatchingMapProxy[str, str](None, 1)
+    inner, later = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+
+        async def outer(items: list[str]) -> list[str]:
+            group.start_soon(proxy.map, ["left behind"], inner)
+            await settle()
+            return items
+
+        assert await proxy.map(["outer"], outer) == ["outer"]
+        group.start_soon(proxy.map, ["later"], later)
+        await settle()
+        assert (inner.running, later.batches) == (1, [])
+        inner.open()
+    assert later.batches == [["later"]]
     assert_idle(proxy)

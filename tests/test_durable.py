@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from tools import Calls, Outcomes, assert_idle, naive, names, settle
+from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
+from tools import Outcomes, happens, naive, settle, until
 
 from batchproxy import (
     AnswerTypeError,
@@ -26,45 +26,15 @@ from batchproxy import (
     Cache,
     StoreError,
 )
-from batchproxy._leases import this_process
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import Claimant, Store
+from batchproxy.testing import AsyncCalls, look, names_in_store
 
 pytestmark = pytest.mark.anyio
-
-OTHER = Claimant("other", 1)
-
-
-@pytest.fixture(params=[PlainStore, MemoryStore], ids=["plain", "shared"])
-def store(request: pytest.FixtureRequest) -> Any:
-    """A store of either kind."""
-    return request.param()
-
-
-def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
-    """A proxy with a memory of its own, as another process would have it."""
-    return AsyncBatchingMapProxy(*sizes, cache=Cache(store=store, namespace="n", **options))
-
-
-async def released(store: MemoryStore) -> None:
-    """Wait until claims that were given up are released."""
-    await anyio.to_thread.run_sync(this_process().flush, 10.0)
-
-
-def nothing_left(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
-    """`assert_idle`; and no claim is left in a store, nor a call that has one."""
-    assert_idle(*proxies)
-    for proxy in proxies:
-        durable = proxy._engine.cache._durable
-        assert durable is not None
-        if isinstance(durable.store, MemoryStore):
-            assert not {claim for claim in durable.store.claims.values() if claim != OTHER}
-    assert not this_process()._claiming
 
 
 async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
     """What one cache computed, another one with the same store and namespace finds."""
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 3)
     assert await proxy.map([1, 2, 2, 3, 4], calls) == naive([1, 2, 2, 3, 4])
     again = proxy_of(store, 3)
@@ -72,42 +42,41 @@ async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
     assert calls.batches == [[1, 2, 3], [4]]
     assert again.statistics().stored == 4
     assert again.statistics().calls == 0
-    nothing_left(proxy, again)
+    nothing_left(store, proxy, again)
 
 
 async def test_memory_stays_in_front(store: PlainStore) -> None:
     """What is in memory is not looked up; what was read once is in memory."""
     proxy = proxy_of(store)
-    await proxy.map([1, 2], Calls())
+    await proxy.map([1, 2], AsyncCalls())
     again = proxy_of(store)
-    await again.map([1, 2], Calls())
+    await again.map([1, 2], AsyncCalls())
     store.asked.clear()
-    assert await again.map([2, 1], Calls()) == ["2", "1"]
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await again.map([2, 1], AsyncCalls()) == ["2", "1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
     assert store.asked == []
 
 
-async def test_look_ups_are_in_bulk(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_look_ups_are_in_bulk(store: PlainStore) -> None:
     """A list is read in windows, and then asked for once more, batch by batch, before each call."""
-    monkeypatch.setattr("batchproxy._engine.WINDOW", 4)
-    await proxy_of(store).map([2, 3], Calls())
+    await proxy_of(store).map([2, 3], AsyncCalls())
     store.asked.clear()
-    calls = Calls()
-    await proxy_of(store, 3, 1).map(range(9), calls)
-    assert calls.batches == [[0, 1, 4], [5, 6, 7], [8]]
-    reads = [("get_many", 4), ("get_many", 4), ("get_many", 1)]
+    calls = AsyncCalls()
+    await proxy_of(store, 9_000, 1).map(range(20_001), calls)
+    assert [len(batch) for batch in calls.batches] == [9_000, 9_000, 1_999]
+    assert calls.keys == [0, 1, *range(4, 20_001)]
     if isinstance(store, MemoryStore):
-        calling = [("claim_many", 3), ("publish_many", 3)]
-        last = [("claim_many", 1), ("publish_many", 1)]
+        ask, write = "claim_many", "publish_many"
     else:
-        calling = [("get_many", 3), ("set_many", 3)]
-        last = [("get_many", 1), ("set_many", 1)]
-    assert store.asked == reads + calling * 2 + last
+        ask, write = "get_many", "set_many"
+    reads = [("get_many", 10_000), ("get_many", 10_000), ("get_many", 1)]
+    batches = [(method, len(batch)) for batch in calls.batches for method in (ask, write)]
+    assert store.asked == reads + batches
 
 
 async def test_namespaces_are_apart(store: PlainStore) -> None:
     """The results of one are never found in another."""
-    calls = Calls()
+    calls = AsyncCalls()
     for namespace in ("a", "b", "a"):
         cache = Cache[str](store=store, namespace=namespace)
         await AsyncBatchingMapProxy[int, str](cache=cache).map([1], calls)
@@ -116,7 +85,7 @@ async def test_namespaces_are_apart(store: PlainStore) -> None:
 
 async def test_equal_keys_of_different_types_are_different_in_a_store(store: PlainStore) -> None:
     """In memory Python's equality decides, as ever; in a store the type does, too."""
-    calls = Calls(repr)
+    calls = AsyncCalls(repr)
     for key in (1, True, 1.0, "1", (1, 2), "(1, 2)", (1, 2)):
         assert await proxy_of(store).map([key], calls) == [repr(key)]
     assert calls.keys == [1, True, 1.0, "1", (1, 2), "(1, 2)"]
@@ -130,36 +99,36 @@ async def test_results_are_written_before_anybody_is_told(method: str) -> None:
     gate = store.gate(method)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
-        callers.start("waiting", proxy.map, [2], Calls())
+        callers.start("waiting", proxy.map, [2], AsyncCalls())
         await settle()
         assert callers.results == {}
         assert proxy.statistics().in_flight == 2
-        assert len(proxy._engine.cache) == 0
+        assert proxy.statistics().cached == 0
         gate.open()
     assert callers.results == {"own": ["1", "2"], "waiting": ["2"]}
     assert len(store.values) == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_callers_share_the_reading(store: PlainStore) -> None:
     """What somebody is looking up is waited for, not looked up again."""
-    await proxy_of(store).map([1, 2], Calls())
+    await proxy_of(store).map([1, 2], AsyncCalls())
     proxy = proxy_of(store)
     store.asked.clear()
     gate = store.gate("get_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("first", proxy.map, [1, 2], Calls())
+        callers.start("first", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
-        callers.start("second", proxy.map, [2, 1], Calls())
+        callers.start("second", proxy.map, [2, 1], AsyncCalls())
         await settle()
         gate.open()
     assert callers.results == {"first": ["1", "2"], "second": ["2", "1"]}
     assert store.asked == [("get_many", 2)]
     assert proxy.statistics().shared == proxy.statistics().stored == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("reached", ["get_many", "claim_many", "call"])
@@ -168,10 +137,10 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str)
     for fails in (False, True):
         store = MemoryStore()
         proxy = proxy_of(store)
-        calls = Calls(gated=reached == "call")
+        calls = AsyncCalls(gated=reached == "call")
         error = OSError("no")
         if fails:
-            calls.fail_at(0, error)
+            calls.fail(0, error)
         gate = store.gate(reached)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
@@ -190,22 +159,22 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(reached: str)
             assert callers.results == {"first": wanted, "second": error if fails else ["2"]}
         else:
             assert sorted(calls.keys) == [1, 2] or fails
-        await released(store)
-        nothing_left(proxy)
+        await released()
+        nothing_left(store, proxy)
 
 
 async def test_a_cache_that_keeps_nothing_still_pays_once(store: PlainStore) -> None:
     """Without any room in memory the store answers, also for what came in since it was read."""
     proxy = proxy_of(store, 1, 1, max_size=0)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(6), calls)
         callers.start("down", proxy.map, range(5, -1, -1), calls)
     assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
     assert sorted(calls.keys) == list(range(6))
-    assert len(proxy._engine.cache) == 0
-    nothing_left(proxy)
+    assert proxy.statistics().cached == 0
+    nothing_left(store, proxy)
 
 
 async def test_failed_items_are_not_written(store: PlainStore) -> None:
@@ -216,11 +185,10 @@ async def test_failed_items_are_not_written(store: PlainStore) -> None:
         return error if item % 2 else item
 
     proxy = proxy_of(store)
-    assert await proxy.map(range(4), Calls(f), return_exceptions=True) == [0, error, 2, error]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
-    calls = Calls(f)
+    assert await proxy.map(range(4), AsyncCalls(f), return_exceptions=True) == [0, error, 2, error]
+    await released()
+    nothing_left(store, proxy)
+    calls = AsyncCalls(f)
     assert await proxy_of(store).map([0, 2], calls) == [0, 2]
     assert calls.batches == []
     assert len(store.values) == 2
@@ -230,13 +198,13 @@ async def test_a_failing_call_ends_its_claims() -> None:
     """Another process can have the keys at once."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
-    calls.fail_at(0, OSError("no"))
+    calls = AsyncCalls()
+    calls.fail(0, OSError("no"))
     with pytest.raises(OSError, match="no"):
         await proxy.map([1, 2], calls)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
     assert await proxy.map([1, 2], calls) == ["1", "2"]
 
 
@@ -244,7 +212,7 @@ async def test_leaving_while_results_are_written_loses_nothing(store: PlainStore
     """The caller leaves at once, the results are written, and who waits for them gets them."""
     method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     gate = store.gate(method)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -263,14 +231,14 @@ async def test_leaving_while_results_are_written_loses_nothing(store: PlainStore
     assert calls.batches == [[1, 2]]
     assert proxy.statistics().completed == 1
     assert len(store.values) == 2
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
     """What the store still grants is released; until then nobody here asks for it."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     gate = store.gate("claim_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -285,8 +253,8 @@ async def test_leaving_while_keys_are_claimed_gives_them_back() -> None:
         gate.open()
     assert callers.results["next"] == ["2", "1"]
     assert calls.batches == [[2, 1]]
-    await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
@@ -296,22 +264,22 @@ async def test_claims_that_nobody_waits_for_any_more_are_given_back() -> None:
     gate = store.gate("claim_many")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("gone", proxy.map, [1, 2], Calls())
+        callers.start("gone", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         callers.scopes["gone"].cancel()
     gate.open()
     while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
         await anyio.sleep(0.001)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_a_cancelled_call_gives_its_claims_back() -> None:
     """Those who wait for it take over, here and in other processes."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    slow, quick = Calls(gated=True), Calls()
+    slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("gone", proxy.map, [1, 2], slow)
@@ -321,19 +289,19 @@ async def test_a_cancelled_call_gives_its_claims_back() -> None:
         await settle()
         callers.scopes["gone"].cancel()
     assert callers.results == {"gone": "cancelled", "heir": ["2"]}
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_an_unreadable_value_is_a_miss(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, computed anew, and replaced."""
-    [name, other] = names(1, 2)
+    [name, other] = names_in_store(1, 2)
     store.values["n", name] = b"jnonsense"
     store.values["n", other] = b"t2"
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy_of(store, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [3]]
     assert "count as misses, such as that of 1:" in caplog.text
@@ -345,34 +313,34 @@ async def test_an_unreadable_value_is_a_miss(
 async def test_unreadable_values_beside_a_full_batch() -> None:
     """They are asked for again with the next one."""
     store = MemoryStore()
-    store.values["n", names(2)[0]] = b"jnonsense"
-    calls = Calls()
+    store.values["n", names_in_store(2)[0]] = b"jnonsense"
+    calls = AsyncCalls()
     assert await proxy_of(store, 1, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [2], [3]]
     store = MemoryStore()
-    store.claim_many("n", names(2), OTHER, 1)
-    store.values["n", names(1)[0]] = store.values["n", names(4)[0]] = b"jnonsense"
+    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.values["n", names_in_store(1)[0]] = store.values["n", names_in_store(4)[0]] = b"jnonsense"
     proxy = proxy_of(store, 1, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [2, 1, 3, 4], calls)
         await calls.wait_begun(3)
-        store.release_many("n", names(2), OTHER)
+        store.release_many("n", names_in_store(2), OTHER)
     assert callers.results == {"own": ["2", "1", "3", "4"]}
     assert sorted(calls.batches) == [[1], [2], [3], [4]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_a_pickle_is_not_read_unless_that_was_asked_for(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A codec that is not named reads nothing; named, it reads what it wrote."""
-    calls = Calls(lambda item: {item})
+    calls = AsyncCalls(lambda item: {item})
     assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
     assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
     assert calls.batches == [[1]]
-    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
     assert "count as misses" in caplog.text
 
 
@@ -380,42 +348,41 @@ async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainSto
     """It is the failure of its item, with the remedy; its neighbours are kept."""
     values = {1: "one", 2: (1, 2), 3: float("nan"), 4: "four"}
     proxy = proxy_of(store)
-    outcome = await proxy.map(values, Calls(values.get), return_exceptions=True)
+    outcome = await proxy.map(values, AsyncCalls(values.get), return_exceptions=True)
     assert [outcome[0], outcome[3]] == ["one", "four"]
     assert isinstance(outcome[1], AnswerTypeError)
     assert isinstance(outcome[2], AnswerValueError)
     assert "the result of 2 cannot be stored" in str(outcome[1])
     assert "list" in str(outcome[1])
-    assert len(store.values) == len(proxy._engine.cache) == 2
+    assert len(store.values) == proxy.statistics().cached == 2
     with pytest.raises(AnswerTypeError):
-        await proxy.map([4, 2], Calls(values.get))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+        await proxy.map([4, 2], AsyncCalls(values.get))
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_a_key_that_no_store_can_have_is_refused_before_any_work(store: PlainStore) -> None:
     """The error names it, and suggests `key=`."""
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 1)
     with pytest.raises(TypeError, match="key="):
         await proxy.map([1, 2, frozenset([3])], calls)
     assert calls.batches == []
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 async def test_time_to_live(store: PlainStore) -> None:
     """It is passed on; and what was read is not kept, since only the store knows when it ends."""
-    await proxy_of(store, ttl=60).map([1], Calls())
+    await proxy_of(store, ttl=60).map([1], AsyncCalls())
     assert set(store.ttls.values()) == {60}
     again = proxy_of(store, ttl=60)
-    assert await again.map([1], Calls()) == ["1"]
-    assert len(again._engine.cache) == 0
+    assert await again.map([1], AsyncCalls()) == ["1"]
+    assert again.statistics().cached == 0
     store.values.clear()
-    calls = Calls()
+    calls = AsyncCalls()
     await again.map([1], calls)
     assert calls.batches == [[1]]
-    assert len(again._engine.cache) == 1
+    assert again.statistics().cached == 1
 
 
 async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
@@ -426,30 +393,29 @@ async def test_leaving_while_a_plain_store_is_asked(store: PlainStore) -> None:
     first.open()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("gone", proxy.map, [1], Calls())
+        callers.start("gone", proxy.map, [1], AsyncCalls())
         await gate.wait_entered()
         callers.scopes["gone"].cancel()
     assert callers.results == {"gone": "cancelled"}
     assert proxy.statistics().in_flight == 1
     gate.open()
-    assert await proxy.map([1], Calls()) == ["1"]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_what_a_store_says_itself_is_not_wrapped(store: PlainStore) -> None:
     """A StoreError of its own comes as it is."""
     store.fail["get_many"] = StoreError("the file was deleted")
     with pytest.raises(StoreError, match=r"^the file was deleted$"):
-        await proxy_of(store).map([1], Calls())
+        await proxy_of(store).map([1], AsyncCalls())
 
 
 async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
     """Of a call that this map() waits for: it learns of it before its own."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls, own = Calls(gated=True), Calls()
+    calls, own = AsyncCalls(gated=True), AsyncCalls()
     error = OSError("no")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -463,16 +429,16 @@ async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_ask
         gate.open()
     assert callers.results == {"first": error, "second": error}
     assert own.batches == []
-    await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
     """They are not asked any more."""
     store = MemoryStore()
-    store.claim_many("n", names(2), OTHER, 1)
+    store.claim_many("n", names_in_store(2), OTHER, 1)
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     error = OSError("no")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -504,7 +470,7 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
     store.claim_many = claim  # type: ignore[assignment] # as a server's may
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         if how == "left":
             callers.scopes["own"].cancel()
@@ -512,9 +478,9 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
         gate.open()
     while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
         await anyio.sleep(0.001)
-    await released(store)
+    await released()
     assert store.claims == {}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("kind", ["plain", "shared"])
@@ -524,7 +490,7 @@ async def test_a_failed_write_is_in_no_list(kind: str) -> None:
     for method in ("set_many", "publish_many"):
         store.fail[method] = OSError("full")
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
 
     async def mapped() -> Any:
         return await proxy.map([1, 2], calls, return_exceptions=True)
@@ -541,9 +507,8 @@ async def test_a_failed_write_is_in_no_list(kind: str) -> None:
     store.fail.clear()
     assert await mapped() == ["1", "2"]
     assert calls.batches == [[1, 2]]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("error", [StopIteration("odd"), StopAsyncIteration("odd")])
@@ -559,10 +524,10 @@ async def test_whatever_a_store_raises_is_a_store_error(
     monkeypatch.setattr(store, "get_many", get_many)
     proxy = proxy_of(store, on_store_error=policy)
     if policy == "continue":
-        assert await proxy.map([1], Calls()) == ["1"]
+        assert await proxy.map([1], AsyncCalls()) == ["1"]
     else:
         with pytest.raises(StoreError, match="Iteration: odd"):
-            await proxy.map([1], Calls())
+            await proxy.map([1], AsyncCalls())
 
 
 async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any) -> None:
@@ -570,8 +535,8 @@ async def test_a_store_that_answers_nonsense(store: PlainStore, monkeypatch: Any
     for answer in (None, {b"other": b"t1"}):
         monkeypatch.setattr(store, "get_many", lambda *_, answer=answer: answer)
         with pytest.raises(StoreError, match=r"could not be read: \w+Error"):
-            await proxy_of(store).map([1], Calls())
-        assert await proxy_of(store, on_store_error="continue").map([1], Calls()) == ["1"]
+            await proxy_of(store).map([1], AsyncCalls())
+        assert await proxy_of(store, on_store_error="continue").map([1], AsyncCalls()) == ["1"]
     monkeypatch.undo()
 
 
@@ -593,13 +558,10 @@ def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
         cache.clear()
     thread.join()
     gate.open()
-    durable = cache._durable
-    assert durable is not None
-    while durable._forgetting:
-        time.sleep(0.001)
+    until(lambda: not look(cache).forgetting)
     assert len(cache) == 0
     assert proxy.map([2], naive) == ["2"]
-    assert {key for _, key in store.values} == set(names(2))
+    assert {key for _, key in store.values} == set(names_in_store(2))
 
 
 @pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio)])
@@ -660,14 +622,13 @@ async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
     store.fail[method] = OSError("unplugged")
     for start in (0, 4):
         with pytest.raises(StoreError, match="OSError: unplugged") as raised:
-            await proxy.map(range(start, start + 4), Calls())
+            await proxy.map(range(start, start + 4), AsyncCalls())
         assert isinstance(raised.value.__cause__, OSError)
     del store.fail[method]
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map(range(4), calls) == naive(range(4))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 def test_calls_that_cannot_be_cancelled_end_when_the_store_fails() -> None:
@@ -706,15 +667,16 @@ async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If it can be by then; and if not, that is logged."""
-    proxy = proxy_of(store)
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     for method in ("set_many", "publish_many"):
         store.fail[method] = OSError("full")
     with pytest.raises(StoreError):
-        await proxy.map([1, 2], Calls())
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+        await proxy.map([1, 2], AsyncCalls())
+    await anyio.to_thread.run_sync(cache.close)
     assert "2 results could still not be written" in caplog.text
     store.fail.clear()
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    await anyio.to_thread.run_sync(cache.close)
     assert len(store.values) == 2
     assert store.closed
 
@@ -726,25 +688,24 @@ async def test_going_on_without_a_store(kind: str, caplog: pytest.LogCaptureFixt
     for method in FAILING[kind]:
         store.fail[method] = OSError("unplugged")
     proxy = proxy_of(store, 2, on_store_error="continue")
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map(range(5), calls) == naive(range(5))
     assert calls.batches == [[0, 1], [2, 3], [4]]
     assert await proxy.map(range(6), calls) == naive(range(6))
     assert calls.batches[3:] == [[5]]
     assert caplog.text.count("map() goes on without its store") == 1
     assert "OSError: unplugged" in caplog.text
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
     """It is computed, though nobody else is kept from it."""
     store = MemoryStore()
-    for name in names(1, 2, 3):
+    for name in names_in_store(1, 2, 3):
         store.values["n", name] = b"jnonsense"
     store.fail["delete_many"] = OSError("read only")
-    calls = Calls()
+    calls = AsyncCalls()
     proxy = proxy_of(store, 2, on_store_error="continue")
     assert await proxy.map(range(5), calls) == naive(range(5))
     assert sorted(calls.keys) == list(range(5))
@@ -753,25 +714,28 @@ async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
 
 async def test_clear_deletes_from_the_store(store: PlainStore) -> None:
     """Of its own namespace only; and closing deletes nothing."""
-    await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map([1], Calls())
-    proxy = proxy_of(store)
-    await proxy.map([1, 2], Calls())
+    await AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="o")).map(
+        [1], AsyncCalls()
+    )
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    await proxy.map([1, 2], AsyncCalls())
     await proxy.aclose()
-    await anyio.to_thread.run_sync(proxy._engine.cache.close)
+    await anyio.to_thread.run_sync(cache.close)
     assert len(store.values) == 3
     await proxy.clear()
     assert {namespace for namespace, _ in store.values} == {"o"}
-    assert len(proxy._engine.cache) == 0
+    assert proxy.statistics().cached == 0
 
 
 async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
     """What they were told, later runs see."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
-    await proxy.map([1, 2, 3], Calls())
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
+    await proxy.map([1, 2, 3], AsyncCalls())
     cache.invalidate([1, 2, 9])
     cache.prime({2: "two", 4: "four"})
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy_of(store).map([1, 2, 3, 4], calls) == ["1", "two", "3", "four"]
     assert calls.batches == [[1]]
     with pytest.raises(AnswerTypeError):
@@ -787,9 +751,9 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
     store: PlainStore, how: str
 ) -> None:
     """Its own caller gets its result; the store and later callers do not."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
-    calls = Calls(gated=True)
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -803,14 +767,13 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
         calls.open()
     assert callers.results == {"own": ["1", "2"]}
     stored = {key for _, key in store.values}
-    [first, second] = names(1, 2)
+    [first, second] = names_in_store(1, 2)
     assert (first in stored) == (how == "prime")
     assert (second in stored) == (how != "clear")
-    again = Calls(lambda item: "new")
+    again = AsyncCalls(lambda item: "new")
     assert await proxy.map([1], again) == ["one" if how == "prime" else "new"]
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> None:
@@ -821,7 +784,7 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
     cleared = threading.Event()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1], Calls())
+        callers.start("own", proxy.map, [1], AsyncCalls())
         await gate.wait_entered()
 
         async def clear() -> None:
@@ -829,27 +792,22 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
             cleared.set()
 
         group.start_soon(clear)
-        durable = proxy._engine.cache._durable
-        assert durable is not None
-        while not durable._forgetting:  # noqa: ASYNC110 - only the thread that waits knows
-            await anyio.sleep(0.001)
+        await happens(lambda: look(proxy).forgetting)
         await settle()
         assert not cleared.is_set()
         gate.open()
     assert callers.results == {"own": ["1"]}
     assert store.values == {}
-    assert len(proxy._engine.cache) == 0
-    nothing_left(proxy)
+    assert proxy.statistics().cached == 0
+    nothing_left(store, proxy)
 
 
 async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> None:
     """A call that ends while the store is cleared writes afterwards, if it was not forgotten."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
-    durable = cache._durable
-    assert durable is not None
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     gate = store.gate("delete_many")
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -861,29 +819,28 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
         assert callers.results == {}
         gate.open()
     assert callers.results == {"own": ["1", "2"]}
-    assert {key for _, key in store.values} == set(names(2))
+    assert {key for _, key in store.values} == set(names_in_store(2))
 
 
 async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     """Who asked for them gets them; whoever asks later does not, and they are not kept."""
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     first = store.gate("get_many")
     gate = store.gate("claim_many" if isinstance(store, MemoryStore) else "get_many")
     first.open()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], Calls())
+        callers.start("own", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         await anyio.to_thread.run_sync(cache.invalidate, [1])
         gate.open()
     assert callers.results == {"own": ["1", "2"]}
     assert 1 not in cache
     assert 2 in cache
-    assert {key for _, key in store.values} == set(names(2))
-    if isinstance(store, MemoryStore):
-        await released(store)
-    nothing_left(proxy)
+    assert {key for _, key in store.values} == set(names_in_store(2))
+    await released()
+    nothing_left(store, proxy)
 
 
 @pytest.mark.parametrize("how", ["clear", "invalidate"])
@@ -891,33 +848,34 @@ async def test_what_is_read_while_something_is_forgotten_is_not_kept(
     store: PlainStore, how: str
 ) -> None:
     """Of a map() that read the store before it was cleared, memory keeps nothing."""
-    await proxy_of(store).map([1], Calls())
-    proxy = proxy_of(store)
-    cache = proxy._engine.cache
+    await proxy_of(store).map([1], AsyncCalls())
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[Any, Any](cache=cache)
     gate = store.gate("delete_many")
     async with anyio.create_task_group() as group:
         forget = cache.clear if how == "clear" else partial(cache.invalidate, [1])
         group.start_soon(anyio.to_thread.run_sync, forget)
         await gate.wait_entered()
-        assert await proxy.map([1], Calls()) == ["1"]
-        assert len(proxy._engine.cache) == 1
+        assert await proxy.map([1], AsyncCalls()) == ["1"]
+        assert proxy.statistics().cached == 1
         gate.open()
-    assert len(proxy._engine.cache) == 0
-    calls = Calls()
+    assert proxy.statistics().cached == 0
+    calls = AsyncCalls()
     await proxy.map([1], calls)
     assert calls.batches == [[1]]
 
 
 async def test_a_store_that_cannot_forget_says_so(store: PlainStore) -> None:
     """Whatever the policy: nobody may believe that it is done."""
-    proxy = proxy_of(store, on_store_error="continue")
+    cache = cache_on(store, on_store_error="continue")
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     store.fail["delete_many"] = store.fail["set_many"] = OSError("read only")
     with pytest.raises(StoreError, match="read only"):
         await proxy.clear()
     with pytest.raises(StoreError, match="read only"):
-        proxy._engine.cache.invalidate([1])
+        cache.invalidate([1])
     with pytest.raises(StoreError, match="read only"):
-        proxy._engine.cache.prime({1: "one"})
+        cache.prime({1: "one"})
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import traceback
+from collections.abc import Callable
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Outcomes, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, Cache, Progress
+from batchproxy.testing import AsyncCalls, assert_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
     """One call, and all twenty get the very exception that it raised."""
     proxy = AsyncBatchingMapProxy[int, str](None, max_concurrency)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -31,19 +33,19 @@ async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
     assert calls.batches == [[1]]
     assert list(callers.results.values()) == [boom] * 20
     assert_idle(proxy)
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
 
 
 async def test_finished_batches_stay_cached() -> None:
     """After a failure the next map() pays only for what had not been finished."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    calls = Calls(gated=True)
-    calls.fail_at(1, ValueError("boom"))
+    calls = AsyncCalls(gated=True)
+    calls.fail(1, ValueError("boom"))
     calls.open()
     with pytest.raises(ValueError, match="boom"):
         await proxy.map(range(6), calls)
     assert calls.batches == [[0, 1], [2, 3]]
-    again = Calls()
+    again = AsyncCalls()
     assert await proxy.map(range(6), again) == naive(range(6))
     assert again.batches == [[2, 3], [4, 5]]
     assert_idle(proxy)
@@ -52,7 +54,7 @@ async def test_finished_batches_stay_cached() -> None:
 async def test_the_first_failure_cancels_the_other_calls() -> None:
     """The other running calls of the map() are cancelled, their keys released, no more are made."""
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -75,7 +77,7 @@ async def test_the_first_failure_cancels_the_other_calls() -> None:
 async def test_several_failures_at_once_raise_one_bare_exception() -> None:
     """Never a group: the first is raised, the others are its notes."""
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(3), calls)
@@ -119,10 +121,11 @@ async def test_failures_in_clean_up_become_notes() -> None:
 
 async def test_a_waiter_learns_before_its_own_next_call() -> None:
     """A caller that met the failing key when it began makes no call after the failure."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 8)
-    owner, others = Calls(gated=True), Calls(gated=True)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 8, cache=cache)
+    owner, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
-    narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
+    narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1], owner)
@@ -135,16 +138,17 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
         others.open()
     assert callers.results == {"owner": boom, "waiter": boom}
     assert others.batches == [[7]]
-    assert await narrow.map([7], Calls(gated=True)) == ["7"]  # what it had finished is kept
+    assert await narrow.map([7], AsyncCalls(gated=True)) == ["7"]  # what it had finished is kept
     assert_idle(proxy)
     assert_idle(narrow)
 
 
 async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> None:
     """A failure during the wait for a slot ends the map(): the slot is not used for a call."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=proxy._engine.cache)
-    owner, blocker, others = Calls(gated=True), Calls(gated=True), Calls()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
+    owner, blocker, others = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -163,9 +167,10 @@ async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> No
 
 async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
     """Who meets a call when it looks for its next batch waits for it, and shares its failure."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    other = AsyncBatchingMapProxy[int, str](cache=proxy._engine.cache)
-    mine, theirs = Calls(gated=True), Calls(gated=True)
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](cache=cache)
+    mine, theirs = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -186,7 +191,7 @@ async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
 async def test_return_exceptions() -> None:
     """Nothing is cancelled, every batch runs, and failed items hold their exception."""
     proxy = AsyncBatchingMapProxy[int, str](2, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -203,7 +208,7 @@ async def test_return_exceptions() -> None:
     assert callers.results["owner"] == [boom, boom, "2", "3", "4", boom]
     assert callers.results["waiter"] == [boom, "9"]
     assert getattr(boom, "__notes__", []) == []
-    assert await proxy.map(range(5), Calls()) == naive(range(5))
+    assert await proxy.map(range(5), AsyncCalls()) == naive(range(5))
     assert_idle(proxy)
 
 
@@ -211,7 +216,7 @@ async def test_return_exceptions() -> None:
 async def test_each_caller_decides_about_return_exceptions(owner_keeps: bool) -> None:
     """Owner and waiter of one failing call: who asked for a list gets one, the other raises."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
 
     async def caller(items: list[int], keep: bool) -> list[str | Exception]:
@@ -252,7 +257,7 @@ async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
     """Its neighbours are kept; waiters for it get it; a map() raises the first such."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
     first, second = KeyError("first"), KeyError("second")
-    calls = Calls(lambda item: {1: first, 2: second}.get(item, str(item)), gated=True)
+    calls = AsyncCalls(lambda item: {1: first, 2: second}.get(item, str(item)), gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(4), calls)
@@ -272,7 +277,7 @@ async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
 async def test_none_is_a_value() -> None:
     """None is cached like any other result."""
     proxy = AsyncBatchingMapProxy[int, None]()
-    calls = Calls(lambda item: None)
+    calls = AsyncCalls(lambda item: None)
     assert await proxy.map([1, 2], calls) == [None, None]
     assert await proxy.map([2, 1], calls) == [None, None]
     assert calls.batches == [[1, 2]]
@@ -305,14 +310,15 @@ async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
 async def test_tracebacks_do_not_grow() -> None:
     """Each of many waiters raises the exception with the traceback of the call, and no context."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     depths = []
 
     async def caller() -> None:
         with pytest.raises(ValueError, match="boom") as caught:
             await proxy.map([1], calls)
-        depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
-        assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "__call__"
+        frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+        depths.append(len(frames))
+        assert frames[-2:] == ["__call__", "_answer"]
         assert caught.value.__context__ is None
 
     async with anyio.create_task_group() as group:
@@ -337,7 +343,7 @@ async def test_base_exceptions_are_never_swallowed(
     """They are raised bare, whatever was asked; waiters take over instead of sharing them."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size)
     gate = anyio.Event()
-    taken_over = Calls()
+    taken_over = AsyncCalls()
 
     async def bail(items: list[int]) -> list[str]:
         await gate.wait()
@@ -375,7 +381,7 @@ def test_a_cancelled_error_of_the_function_is_not_swallowed(batch_size: int | No
         with pytest.raises(asyncio.CancelledError, match="of the function"):
             await proxy.map([1, 2, 3], fetch)
         assert_idle(proxy)
-        assert await proxy.map([1, 2, 3], Calls()) == ["1", "2", "3"]
+        assert await proxy.map([1, 2, 3], AsyncCalls()) == ["1", "2", "3"]
 
     asyncio.run(main())
 
@@ -401,7 +407,7 @@ def test_waiters_take_over_from_a_cancelled_error(
             proxy.map([1, 2, 3], fetch, return_exceptions=return_exceptions)
         )
         await settle()
-        calls = Calls()
+        calls = AsyncCalls()
         waiters = [asyncio.create_task(proxy.map([3, 2], calls)) for _ in range(3)]
         await settle()
         assert proxy.statistics().waiting == 3
@@ -435,23 +441,36 @@ async def test_an_interrupt_comes_before_a_cancellation() -> None:
     assert_idle(proxy)
 
 
-async def test_a_cancellation_comes_before_an_error_of_a_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Key:
+    """A key that cannot be hashed once when it is `spoilt`."""
+
+    spoilt: Callable[[], None] | None = None
+
+    def __hash__(self) -> int:
+        if (spoilt := self.spoilt) is not None:
+            self.spoilt = None
+            spoilt()
+            raise ValueError("of a key")
+        return 1
+
+
+async def test_a_cancellation_comes_before_an_error_of_a_key() -> None:
     """What is raised outside of any call, by keys say, does not hide a cancellation."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    proxy = AsyncBatchingMapProxy[Key, str](1, 2)
+    keys = [Key(), Key()]
+    calls = AsyncCalls(lambda key: "answer")
 
-    def fail(*args: object) -> bool:
-        scope.cancel()
-        raise ValueError("of a key")
+    def spoil(progress: Progress) -> None:  # when the map() has begun, and before it claims
+        for key in keys:
+            key.spoilt = scope.cancel
 
-    monkeypatch.setattr(proxy._engine._table, "claim", fail)
     with anyio.CancelScope() as scope:
-        await proxy.map([0, 1], Calls())
+        await proxy.map(keys, calls, progress=spoil)
     assert scope.cancelled_caught
+    assert calls.batches == []
     assert_idle(proxy)
-    monkeypatch.undo()
-    assert await proxy.map([0, 1], Calls()) == ["0", "1"]
+    keys = [Key(), Key()]
+    assert await proxy.map(keys, calls) == ["answer", "answer"]
 
 
 async def test_exceptions_are_never_cached() -> None:
@@ -460,9 +479,9 @@ async def test_exceptions_are_never_cached() -> None:
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            await proxy.map([1], Calls(lambda item: 1 // 0))
+            await proxy.map([1], AsyncCalls(lambda item: 1 // 0))
         assert 1 not in cache
-    assert await proxy.map([1], Calls()) == ["1"]
+    assert await proxy.map([1], AsyncCalls()) == ["1"]
 
 
 async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
@@ -491,7 +510,7 @@ async def test_an_exception_that_takes_no_notes() -> None:
         number: int
 
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [0, 1], calls)
@@ -510,7 +529,7 @@ async def test_notes_of_an_exception_that_is_raised_again_and_again() -> None:
         error.add_note("of the user")
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
     for _ in range(5):
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
             callers.start("owner", proxy.map, range(3), calls)
@@ -534,7 +553,7 @@ async def test_notes_are_few_and_short() -> None:
             raise RuntimeError
 
     proxy = AsyncBatchingMapProxy[int, str](1, 100)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(100), calls)
@@ -550,7 +569,7 @@ async def test_notes_are_few_and_short() -> None:
 async def test_an_answer_holds_no_interrupt() -> None:
     """A CancelledError as a result, such as gather() collects, is neither cached nor a failure."""
     proxy = AsyncBatchingMapProxy[int, object]()
-    calls = Calls(lambda item: asyncio.CancelledError() if item == 1 else item)
+    calls = AsyncCalls(lambda item: asyncio.CancelledError() if item == 1 else item)
     with pytest.raises(TypeError, match="CancelledError as the result of an item; raise it"):
         await proxy.map([0, 1], calls)
     assert proxy.statistics().cached == 0

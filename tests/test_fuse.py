@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from memory_store import MemoryStore, PlainStore
+from memory_store import PlainStore
+from tools import Clock
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore, Store
-
-
-class Clock:
-    """The monotonic clock, which stands still unless it is told otherwise."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        time = SimpleNamespace(monotonic=lambda: self.now)
-        for room in ("_fuse", "_durable"):
-            monkeypatch.setattr(f"batchproxy.{room}.time", time)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-@pytest.fixture(params=["plain", "shared"])
-def store(request: pytest.FixtureRequest) -> PlainStore:
-    return PlainStore() if request.param == "plain" else MemoryStore()
 
 
 def proxy_of(store: Store) -> BatchingMapProxy[int, int]:
@@ -67,8 +44,9 @@ def test_pauses_grow_to_thirty_seconds(clock: Clock, store: PlainStore) -> None:
     break_down(store)
     proxy.map([0], list)
     tried = [clock.now]
+    end = clock.now + 130
     item = 1
-    while clock.now < 1130:
+    while clock.now < end:
         clock.now += 1
         asked = len(store.asked)
         proxy.map([item], list)
@@ -199,43 +177,3 @@ def test_policies_are_those_of_a_cache(clock: Clock, tmp_path: Path) -> None:
     assert minds.map([2], list) == [2]
     assert carefree.map([3], list) == [3]
     assert store.usage()["n"].values == 2  # 0 and 2
-
-
-FORK = """
-import os, sys, threading, types
-sys.path.insert(0, sys.argv[1])
-from memory_store import MemoryStore
-from batchproxy import BatchingMapProxy, Cache, _fuse
-
-store = MemoryStore()
-proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n", on_store_error="continue"))
-proxy.map([0], list)
-inside, go = threading.Event(), threading.Event()
-monotonic = _fuse.time.monotonic
-
-def stops():
-    if threading.current_thread() is not threading.main_thread() and not inside.is_set():
-        inside.set()
-        go.wait()
-    return monotonic()
-
-_fuse.time = types.SimpleNamespace(monotonic=stops)
-thread = threading.Thread(target=proxy.map, args=([1], list))
-thread.start()
-inside.wait()
-child = os.fork()
-if not child:
-    print(proxy.map([2], list), flush=True)
-    os._exit(0)
-os.waitpid(child, 0)
-go.set()
-thread.join()
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_in_the_middle_of_a_decision() -> None:
-    """The child decides anew: who was deciding does not live there."""
-    command = [sys.executable, "-c", FORK, str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "[2]\n", done.stderr

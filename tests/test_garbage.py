@@ -17,9 +17,10 @@ from weakref import WeakSet
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import FREE_THREADED, Calls, naive
+from tools import FREE_THREADED, naive, running_loop
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _loops
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 # In a free-threaded build what the last call has left to the threads that made it is found, too:
 # some eighty objects, however many calls there were.
@@ -173,8 +174,8 @@ async def succeeding(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
 
 
 async def failing(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
-    calls = Calls()
-    calls.fail_at(1, ValueError())
+    calls = AsyncCalls()
+    calls.fail(1, ValueError())
     with pytest.raises(ValueError):  # noqa: PT011 - it is the only one
         await proxy.map(range(6), calls)
 
@@ -182,13 +183,13 @@ async def failing(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
 async def cancelled(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
     async with anyio.create_task_group() as group:
         for start in range(4):
-            group.start_soon(proxy.map, range(start, start + 6), Calls(gated=True))
+            group.start_soon(proxy.map, range(start, start + 6), AsyncCalls(gated=True))
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
 
 
 async def blocked(proxy: AsyncBatchingMapProxy[Any, str]) -> None:
-    synchronous = BatchingMapProxy[Any, str](2, cache=proxy._engine.cache)
+    synchronous = BatchingMapProxy[Any, str](2)
     assert synchronous.map(range(6), naive) == naive(range(6))
 
 
@@ -202,7 +203,7 @@ def test_no_loop_is_kept_alive(
     loops: WeakSet[Any] = WeakSet()
 
     async def main() -> None:
-        loops.add(_loops.running_loop())
+        loops.add(running_loop())
         await use(proxy)
 
     for _ in range(3):
@@ -210,5 +211,3 @@ def test_no_loop_is_kept_alive(
         anyio.run(proxy.clear, backend=backend)
     gc.collect()
     assert not loops
-    assert proxy._engine._slots is not None
-    assert not proxy._engine._slots._limiters

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle
+from tools import Outcomes, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle, look
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 async def test_overlapping_callers_compute_every_key_once() -> None:
     """Two callers share the work of what they both want, within the limit."""
     proxy = AsyncBatchingMapProxy[int, str](3, 2)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(20), calls)
@@ -33,9 +33,10 @@ async def test_overlapping_callers_compute_every_key_once() -> None:
 
 async def test_opposite_orders_do_not_deadlock() -> None:
     """Callers that want the same keys in opposite orders, one batch at a time, both end."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    other = AsyncBatchingMapProxy[int, str](1, 1, cache=proxy._engine.cache)
-    calls = Calls()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("up", proxy.map, range(6), calls)
@@ -47,9 +48,10 @@ async def test_opposite_orders_do_not_deadlock() -> None:
 
 async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     """What a map() has not called yet, because its slots are full, is free for others."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    other = AsyncBatchingMapProxy[int, str](2, 1, cache=proxy._engine.cache)
-    slow, quick = Calls(gated=True), Calls()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
+    other = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
+    slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("first", proxy.map, range(6), slow)
@@ -69,7 +71,7 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
     """What came to be known while a map() waited for a slot is not computed again."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
-    blocker, waiter = Calls(gated=True), Calls()
+    blocker, waiter = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("blocker", proxy.map, [0], blocker)
@@ -86,15 +88,14 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
 async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
     """A map() all of whose keys are in flight by now takes no slot, and shares the call."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for name in ("first", "second"):  # both begin before the first has claimed
             callers.start(name, proxy.map, [1], calls)
         await settle()
         assert proxy.statistics().waiting == 1
-        [limiter] = proxy._engine._slots._limiters.values()  # type: ignore[union-attr] # it has some
-        assert limiter.statistics().tasks_waiting == 0
+        assert look(proxy).queueing == 0
         assert "1 keys in flight, 1 waiting" in repr(proxy)
         calls.open()
     assert calls.batches == [[1]]
@@ -123,7 +124,7 @@ CACHES = {
 async def test_answers_come_from_the_call(make: Any) -> None:
     """A cache that keeps little, or nothing, or fails, costs calls; it changes no answer."""
     proxy = AsyncBatchingMapProxy[int, str](2, cache=make())
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2, 3, 1], calls)
@@ -142,7 +143,10 @@ async def test_waiters_get_what_was_forgotten_under_way(how: str) -> None:
     """A call whose keys are forgotten answers who waits for it, and nobody else."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = Calls(lambda item: "old", gated=True), Calls(lambda item: "new", gated=True)
+    old, new = (
+        AsyncCalls(lambda item: "old", gated=True),
+        AsyncCalls(lambda item: "new", gated=True),
+    )
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], old)
@@ -174,7 +178,7 @@ async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
     """A call that fails after its key was invalidated leaves the newer call for it alone."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = Calls(gated=True), Calls(gated=True)
+    old, new = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -198,7 +202,7 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
     """A value primed during a call stays, and later callers get it; the waiters get the call's."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -213,47 +217,40 @@ async def test_primed_values_are_newer_than_calls_under_way() -> None:
 
 async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """If everything is known, a map() is one checkpoint: no task, no event, no slot."""
-    proxy = AsyncBatchingMapProxy[int, str](1)
-    calls = Calls()
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+    calls, slow = AsyncCalls(), AsyncCalls(gated=True)
     await proxy.map(range(5), calls)
 
     def refuse(*args: object) -> None:
         raise AssertionError("a hit needs none")
 
-    monkeypatch.setattr(anyio, "Event", refuse)
-    monkeypatch.setattr(anyio, "create_task_group", refuse)
-    monkeypatch.setattr("batchproxy._slots.Slots.slot", refuse)
-    assert await proxy.map([4, 4, 0], calls) == ["4", "4", "0"]
-
-
-def test_sync_hits_do_not_touch_the_portal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If everything is known, nothing but the calling thread takes part."""
-    cache = Cache[str]()
-    cache.prime({1: "one"})
-    monkeypatch.setattr(_portal, "_portals", {})
-    before = threading.active_count()
-    assert BatchingMapProxy[int, str](cache=cache).map([1, 1], naive) == ["one", "one"]
-    assert _portal._portals == {}
-    assert threading.active_count() == before
+    async with anyio.create_task_group() as group:
+        group.start_soon(proxy.map, [5], slow)
+        await slow.wait_begun()  # it has the only slot
+        with monkeypatch.context() as context:
+            context.setattr(anyio, "Event", refuse)
+            context.setattr(anyio, "create_task_group", refuse)
+            assert await proxy.map([4, 4, 0], calls) == ["4", "4", "0"]
+        slow.open()
 
 
 @pytest.mark.parametrize("batch_size", [None, 0])
-async def test_one_call_also_for_what_is_given_up_meanwhile(
-    batch_size: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_call_also_for_what_is_given_up_meanwhile(batch_size: int | None) -> None:
     """Without a batch size all that is missing goes into one call, as it is when that is made."""
-    proxy = AsyncBatchingMapProxy[str, str](batch_size)
-    owner, calls = Calls(gated=True), Calls()
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[str, str](cache=cache)
+    narrow = AsyncBatchingMapProxy[str, str](batch_size, 1, cache=cache)
+    owner, blocker, calls = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, ["a"], owner)
+        callers.start("blocker", narrow.map, ["other"], blocker)
         await settle()
-
-        async def checkpoint_in_which_the_owner_leaves() -> None:
-            callers.scopes["owner"].cancel()
-            await settle()
-
-        monkeypatch.setattr("batchproxy._engine.checkpoint", checkpoint_in_which_the_owner_leaves)
-        assert await proxy.map(["a", "b"], calls) == ["a", "b"]
+        callers.start("waiter", narrow.map, ["a", "b"], calls)
+        await settle()
+        callers.scopes["owner"].cancel()
+        await settle()
+        blocker.open()
+    assert callers.results["waiter"] == ["a", "b"]
     assert calls.batches == [["a", "b"]]
-    assert_idle(proxy)
+    assert_idle(proxy, narrow)

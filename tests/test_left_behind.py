@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import _thread
 import gc
 import sys
 import threading
+import weakref
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextvars import copy_context
 from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, assert_idle, collect, settle, until
+from tools import collect, settle, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle
 
 GENERATIONS = 400
 MARGIN = 50
@@ -132,7 +134,7 @@ def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: 
 async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
     """A map() left behind keeps the slot of its parent for its batch, and queues for the next."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
-    left_behind, other = Calls(gated=True), Calls(gated=True)
+    left_behind, other = AsyncCalls(gated=True), AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:
@@ -159,7 +161,7 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
 async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandparent() -> None:
     """That call has ended; the slot comes back when the last of both generations has."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
-    left_behind, sibling, other = Calls(gated=True), Calls(gated=True), Calls()
+    left_behind, sibling, other = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
 
         async def outer(items: list[str]) -> list[str]:
@@ -194,7 +196,7 @@ def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
     answers: list[list[str]] = []
 
     def slow(items: list[str]) -> list[str]:
-        _thread.interrupt_main()
+        interrupt_main()
         interrupted.wait()
         answers.append(proxy.map(["part"], lambda items: items))
         ended.set()
@@ -205,3 +207,25 @@ def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
     interrupted.set()
     assert ended.wait(10)
     assert answers == [["part"]]
+
+
+@pytest.mark.anyio
+async def test_a_task_left_behind_keeps_no_results_alive() -> None:
+    """A task that a function started, and that outlives the call, does not hold its results."""
+
+    class Result:
+        pass
+
+    proxy = AsyncBatchingMapProxy[int, Result](cache=Cache(max_size=0))
+    ended = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def fetch(items: list[int]) -> list[Result]:
+            group.start_soon(ended.wait)
+            return [Result()]
+
+        gone = weakref.ref((await proxy.map([1], fetch))[0])
+        await settle()
+        gc.collect()
+        assert gone() is None
+        ended.set()

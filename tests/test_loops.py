@@ -19,9 +19,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from anyio.from_thread import start_blocking_portal
-from tools import Calls, naive, settle
+from tools import naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _loops
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -71,7 +72,7 @@ def in_threads(*functions: Callable[[], Any]) -> list[Any]:
 def test_one_run_after_another() -> None:
     """One proxy serves any number of event loops, one after another, of either kind."""
     proxy = AsyncBatchingMapProxy[int, str](3, 2)
-    calls = Calls()
+    calls = AsyncCalls()
     for backend in ("asyncio", "trio", "asyncio"):
         assert anyio.run(proxy.map, range(10), calls, backend=backend) == naive(range(10))
     assert asyncio.run(proxy.map(range(12), calls)) == naive(range(12))
@@ -159,7 +160,7 @@ def test_a_waiter_in_another_loop_is_woken(backend: str) -> None:
 def test_keys_of_a_loop_that_was_shut_down_are_free(backend: str) -> None:
     """A run that ends with a map() under way releases its keys; another loop takes over."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
 
     async def cut_short() -> None:
         async with anyio.create_task_group() as group:
@@ -170,7 +171,7 @@ def test_keys_of_a_loop_that_was_shut_down_are_free(backend: str) -> None:
 
     anyio.run(cut_short, backend=backend)
     assert proxy.statistics().in_flight == 0
-    assert anyio.run(proxy.map, [1], Calls(), backend=backend) == ["1"]
+    assert anyio.run(proxy.map, [1], AsyncCalls(), backend=backend) == ["1"]
 
 
 def test_a_loop_closed_in_the_middle_does_not_keep_its_keys() -> None:
@@ -188,7 +189,7 @@ def test_a_loop_closed_in_the_middle_does_not_keep_its_keys() -> None:
         loop.run_until_complete(asyncio.sleep(0))
     assert proxy.statistics().in_flight == 2
     loop.close()
-    calls = Calls()
+    calls = AsyncCalls()
     assert asyncio.run(proxy.map([1, 2, 3], calls)) == ["1", "2", "3"]
     assert calls.batches == [[1], [2], [3]]
     assert proxy.statistics().in_flight == 0
@@ -213,13 +214,7 @@ def test_a_map_that_is_collected_releases_its_keys() -> None:
     del task, loop
     gc.collect()
     assert proxy.statistics().in_flight == proxy.statistics().running == 0
-    assert asyncio.run(proxy.map([1], Calls())) == ["1"]
-
-
-def test_closing_a_coroutine_needs_no_loop() -> None:
-    """What the collector throws into a forgotten coroutine is known without asking any loop."""
-    assert _loops.is_cancellation(GeneratorExit())
-    assert _loops.running_loop() is None
+    assert asyncio.run(proxy.map([1], AsyncCalls())) == ["1"]
 
 
 def test_no_loop_is_kept_alive() -> None:
@@ -229,7 +224,7 @@ def test_no_loop_is_kept_alive() -> None:
 
     async def main() -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
-        calls = Calls()
+        calls = AsyncCalls()
         await asyncio.gather(*[proxy.map(range(5), calls) for _ in range(5)])
 
     asyncio.run(main())
@@ -242,10 +237,13 @@ def test_a_proxy_leaves_nothing_in_its_loop() -> None:
     """A proxy made for one request goes when the request is done, though the loop lives on."""
 
     async def main() -> None:
-        proxy = AsyncBatchingMapProxy[int, str](1, 2)
-        await proxy.map(range(5), Calls())
-        gone = weakref.ref(proxy._engine)
-        del proxy
+        def key(item: int) -> int:  # which nobody has but the proxy
+            return item
+
+        proxy = AsyncBatchingMapProxy[int, str](1, 2, key=key)
+        await proxy.map(range(5), AsyncCalls())
+        gone = weakref.ref(key)
+        del proxy, key
         gc.collect()
         assert gone() is None
 
@@ -324,7 +322,7 @@ def test_a_cancelled_portal_future_releases_its_keys(backend: str) -> None:
         with pytest.raises(CancelledError):
             future.result()
         released.wait()
-        assert portal.call(proxy.map, [1], Calls()) == ["1"]
+        assert portal.call(proxy.map, [1], AsyncCalls()) == ["1"]
         called.clear()
         portal.start_task_soon(proxy.map, [2], hang)
         called.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, naive
+from tools import naive
 
 from batchproxy import (
     AnswerTypeError,
@@ -19,6 +19,7 @@ from batchproxy import (
     Cache,
     ClosedError,
 )
+from batchproxy.testing import AsyncCalls
 
 Proxy = type[AsyncBatchingMapProxy[Any, Any]] | type[BatchingMapProxy[Any, Any]]
 both = pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
@@ -419,7 +420,7 @@ def test_context_managers() -> None:
         proxy.map([1], naive)
 
     async def main() -> None:
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         async with anyio.create_task_group() as group:
             async with AsyncBatchingMapProxy[int, str](1, 1) as proxy:
                 group.start_soon(proxy.map, [1, 2], calls)

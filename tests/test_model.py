@@ -25,11 +25,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools import VirtualTimeLoop, assert_idle
+from tools import VirtualTimeLoop
 
-from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
-from batchproxy._caller import innermost
-from batchproxy._flights import Flight
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, CircularWaitError
+from batchproxy.testing import assert_idle, look
 
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
@@ -182,7 +181,6 @@ class Call:
     request: Request
     keys: list[int]
     born: int
-    flight: Flight
     gate: anyio.Event = field(default_factory=anyio.Event)
     how: str = "answer"
     state: str = "running"  # then "completed", "failed" or "given up"
@@ -201,6 +199,7 @@ class Model:
             AsyncBatchingMapProxy[int, Value](size, concurrency, cache=self.cache)
             for size, concurrency in program.options
         ]
+        self.reader = BatchingMapProxy[int, Value](cache=self.cache)
         self.requests: list[Request] = []
         self.calls: list[Call] = []
         self.callers = 0
@@ -386,17 +385,13 @@ class Model:
     # What must be true.
 
     def begin(self, request: Request, items: list[int]) -> Call:
-        nest = innermost.get()
-        assert nest is not None
-        flight = nest.flight()
-        assert flight is not None
         try:
             self.check_begin(request, items)
         except AssertionError as error:
             self.wrong = error
             raise
         self.now += 1
-        call = Call(request, items, self.now, flight)
+        call = Call(request, items, self.now)
         self.calls.append(call)
         self.table |= dict.fromkeys(items, call)
         return call
@@ -444,20 +439,16 @@ class Model:
         """At any moment: what is in flight and what is cached is what the model says."""
         if self.wrong is not None:
             raise self.wrong
-        table = self.cache._table
-        assert table.flights._table == {key: call.flight for key, call in self.table.items()}
-        for call in self.calls:
-            if call.state == "running":
-                assert not call.flight.done
-            else:
-                assert call.flight.done
-                assert not call.flight.waiters, "somebody waits for a call that has ended"
-        known = table._values.known(KEYS)
+        assert look(self.cache).in_flight == self.table.keys()
+        known = {key for key in KEYS if key in self.cache}
         if self.program.max_size is None:
-            assert known == self.known
+            assert known == self.known.keys()
+            # What is known needs no call, and no other thread.
+            values = self.reader.map(known, refuse)
+            assert values == [self.known[key] for key in known]
         else:
             assert len(known) <= self.program.max_size
-            assert known.items() <= self.known.items()
+            assert known <= self.known.keys()
         for request in self.requests:
             if request.outcome is not None and not request.verified:
                 self.check_outcome(request)
@@ -521,27 +512,23 @@ class Model:
 
     def check_settled(self) -> None:
         """When nothing moves: who should have left has left, and the others wait for something."""
-        calls = self.running()
-        queueing = 0
         for number, proxy in enumerate(self.proxies):
-            assert proxy._engine._slots is not None
-            for limiter in proxy._engine._slots._limiters.values():
-                top = [call for call in self.running(number) if call.request.parent is None]
-                assert limiter.borrowed_tokens == len(top), "a slot is lost"
-                queueing += limiter.statistics().tasks_waiting
-        for call in calls:
-            assert call.flight.slot is not None
-            if call.flight.slot._lender is not None:
-                queueing += call.flight.slot._lender.statistics().tasks_waiting
+            top = [call for call in self.running(number) if call.request.parent is None]
+            assert look(proxy).slots == len(top), "a slot is lost"
+        inside = look(*self.proxies)
         under_way = [request for request in self.requests if request.outcome is None]
         for request in under_way:
             assert not request.cancelled, "it was cancelled, and has not left"
             assert not request.over, "a call of it has failed, and it goes on"
-        calling = {call.request for call in calls}
+        calling = {call.request for call in self.running()}
         idle = sum(request not in calling for request in under_way)
-        asleep = len(set().union(*(call.flight.waiters for call in calls)))
-        # One map() may queue for several slots, while it makes calls too.
-        assert asleep <= idle <= asleep + queueing, "somebody waits for nothing"
+        # One map() may queue for several slots, while it makes calls too. Nobody waits for a call
+        # that has ended, or for nothing.
+        assert inside.waiting <= idle <= inside.waiting + inside.queueing
+
+
+def refuse(items: list[int]) -> Any:
+    raise AssertionError(f"{items} were known")
 
 
 def failures(call: Call) -> dict[int, Exception]:

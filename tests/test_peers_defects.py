@@ -39,9 +39,10 @@ import anyio
 import anyio.to_thread
 import cachetools
 import pytest
-from tools import Calls, Outcomes, assert_idle, naive, settle, until
+from tools import Outcomes, naive, settle, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle, look
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +108,7 @@ class Threads:
 async def test_opposite_orders_and_the_owners_fail(first: int) -> None:
     """When both owners fail, one after the other, all end; and who waited calls nothing anew."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     booms = [ValueError("first"), ValueError("second")]
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -138,7 +139,7 @@ async def test_opposite_orders_and_the_owners_leave(
 ) -> None:
     """When the owners are cancelled, one after another, those who wait share the work anew."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size, max_concurrency)
-    owned, calls = Calls(gated=True), Calls(gated=True)
+    owned, calls = AsyncCalls(gated=True), AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for key in (1, 2, 3):
@@ -187,7 +188,7 @@ def test_opposite_orders_and_the_owners_fail_in_threads(max_concurrency: int | N
 async def test_asking_again_after_a_time_limit() -> None:
     """A caller that timed out leaves nothing behind: the key can be asked for at once."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    slow, calls = Calls(gated=True), Calls()
+    slow, calls = AsyncCalls(gated=True), AsyncCalls()
     with anyio.move_on_after(0.01) as limit:
         await proxy.map([1], slow)
     assert limit.cancelled_caught
@@ -199,7 +200,7 @@ async def test_asking_again_after_a_time_limit() -> None:
 async def test_asking_again_while_the_cancelled_call_cleans_up() -> None:
     """Who asks before the cancelled call has ended waits for its end, and then calls anew."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    clean, calls = anyio.Event(), Calls()
+    clean, calls = anyio.Event(), AsyncCalls()
 
     async def slow_to_end(items: list[int]) -> list[str]:
         try:
@@ -241,13 +242,13 @@ SMALL: dict[str, Any] = {
 async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
     """Whatever goes through a small cache meanwhile, a call is shared, and so is its error."""
     proxy = AsyncBatchingMapProxy[int, str](cache=make())
-    calls, boom = Calls(gated=True), ValueError("boom")
+    calls, boom = AsyncCalls(gated=True), ValueError("boom")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("first", proxy.map, [1], calls)
         await settle()
         for other in (2, 3, 4):
-            assert await proxy.map([other], Calls()) == [str(other)]
+            assert await proxy.map([other], AsyncCalls()) == [str(other)]
         callers.start("second", proxy.map, [1], calls)
         await settle()
         if fails:
@@ -280,7 +281,7 @@ def test_a_late_failure_and_a_newer_call_in_threads(max_concurrency: int | None)
 async def test_a_late_answer_does_not_replace_a_newer_one() -> None:
     """Of two calls for a key, with a clear() between them, the result of the second stays."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    old, new = Calls(lambda item: "old", gated=True), Calls(lambda item: "new")
+    old, new = AsyncCalls(lambda item: "old", gated=True), AsyncCalls(lambda item: "new")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("old", proxy.map, [1], old)
@@ -297,7 +298,7 @@ async def test_a_late_answer_does_not_replace_a_newer_one() -> None:
 async def test_clear_between_the_batches_of_a_map() -> None:
     """Its answers are complete; what it computed before is forgotten, the rest is kept."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    calls, again = Calls(gated=True), Calls()
+    calls, again = AsyncCalls(gated=True), AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, range(6), calls)
@@ -317,8 +318,8 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     """It deletes nothing of a shared cache, and who waits for its calls gets their answers."""
     cache = Cache[str]()
     closing, other = (AsyncBatchingMapProxy[int, str](1, 1, cache=cache) for _ in range(2))
-    await closing.map([0], Calls())
-    calls = Calls(gated=True)
+    await closing.map([0], AsyncCalls())
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", closing.map, [1, 2], calls)
@@ -341,7 +342,7 @@ def test_a_second_event_loop_at_the_limit(anyio_backend: tuple[str, dict[str, An
     proxy = AsyncBatchingMapProxy[int, str](1, 1)
 
     async def run(first: int, cut_short: bool) -> None:
-        calls = Calls(gated=True)
+        calls = AsyncCalls(gated=True)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
             for key in range(first, first + 5):
@@ -370,7 +371,7 @@ async def test_the_limit_through_failures_and_cancellations() -> None:
             raise booms[key]
         return str(key)
 
-    calls = Calls(answer, gated=True)
+    calls = AsyncCalls(answer, gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for key in range(200):
@@ -387,7 +388,7 @@ async def test_the_limit_through_failures_and_cancellations() -> None:
     }
     assert calls.most_running == 3
     assert_idle(proxy)
-    again = Calls()
+    again = AsyncCalls()
     assert await proxy.map(range(200), again) == naive(range(200))
     assert again.most_running == 3
     assert set(again.keys) == cancelled | booms.keys()
@@ -420,10 +421,7 @@ def test_the_limit_in_threads() -> None:
     for thread in threads:
         thread.start()
     until(lambda: running == 3)
-    slots = proxy._engine._slots
-    assert slots is not None
-    [limiter] = slots._limiters.values()
-    until(lambda: limiter.statistics().tasks_waiting == 9)  # each map() would like three slots
+    until(lambda: look(proxy).queueing == 9)  # each map() would like three slots
     assert running == 3
     gate.set()
     for thread in threads:
@@ -439,7 +437,7 @@ def test_the_limit_in_threads() -> None:
 async def test_generators_are_read_once() -> None:
     """Whether nothing is known of its items, or all, or some: a generator gives its answers."""
     proxy = AsyncBatchingMapProxy[int, str](2)
-    calls = Calls()
+    calls = AsyncCalls()
     for stop in (3, 3, 5):
         assert await proxy.map((item for item in range(stop)), calls) == naive(range(stop))
     assert calls.keys == list(range(5))
@@ -490,7 +488,7 @@ async def test_a_key_function_that_raises(bad: int) -> None:
         return identity
 
     proxy = AsyncBatchingMapProxy[dict[str, int], int](key=key)
-    calls = Calls(lambda item: item["id"], gated=True)
+    calls = AsyncCalls(lambda item: item["id"], gated=True)
     good = [{"id": number} for number in range(3)]
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -546,8 +544,8 @@ async def test_keys_whose_comparison_raises(batch_size: int | None) -> None:
 
     for moment in count(1):
         proxy = AsyncBatchingMapProxy[Fragile, int](batch_size, 2)
-        await proxy.map(keys(8, 9), Calls(number))
-        calls = Calls(number, gated=True)
+        await proxy.map(keys(8, 9), AsyncCalls(number))
+        calls = AsyncCalls(number, gated=True)
         Fragile.comparisons_left = moment
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
@@ -561,7 +559,7 @@ async def test_keys_whose_comparison_raises(batch_size: int | None) -> None:
         raised = Fragile.comparisons_left <= 0
         assert_idle(proxy)
         Fragile.comparisons_left = -1
-        assert await proxy.map(keys(1, 2, 3, 8, 9), Calls(number)) == [1, 2, 3, 8, 9]
+        assert await proxy.map(keys(1, 2, 3, 8, 9), AsyncCalls(number)) == [1, 2, 3, 8, 9]
         if not raised:
             break
     assert moment > 20  # or else the comparisons were not those of the proxy

@@ -8,97 +8,15 @@ it is known that they hang.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from process_tools import IGNORED, IMPORTS, needs_fork, needs_posix, run
+from tools import both, modes
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-modes = pytest.mark.parametrize(
-    "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
-)
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-
-# Python 3.12 says that forking with threads is dangerous; that is what is tested.
-_IGNORED = "ignore:This process:DeprecationWarning"
-
-_PRELUDE = """
-import os, random, signal, sys, threading, time, traceback
-import anyio
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, PortalError
-from batchproxy import _portal, _rings
-
-main_thread = threading.main_thread().ident
-
-def start(function, *args):
-    thread = threading.Thread(target=function, args=args, daemon=True)
-    thread.start()
-    return thread
-
-def until(condition):
-    while not condition():
-        time.sleep(0.001)
-
-def interrupt():
-    signal.pthread_kill(main_thread, signal.SIGINT)
-
-def interrupt_when(condition):
-    # A signal that comes in the instant before a thread falls asleep does not wake it. So another
-    # one, which does nothing else, is sent after it until it has been handled, and so the first.
-    handled = []
-    def wait_and_interrupt():
-        until(condition)
-        interrupt()
-        while not handled:
-            time.sleep(0.01)
-            signal.pthread_kill(main_thread, signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
-    start(wait_and_interrupt)
-
-def assert_idle(*proxies):
-    for proxy in proxies:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0), now
-
-def never(items):
-    raise AssertionError(f"called with {items}")
-
-class Calls:
-    # Records its batches; the batch that begins with `hangs` waits until it is opened.
-    def __init__(self, *hangs):
-        self.batches, self.hanging, self.hangs, self.gate = [], 0, hangs, threading.Event()
-    def __call__(self, items):
-        self.batches.append(items)
-        if items[0] in self.hangs:
-            self.hanging += 1
-            self.gate.wait()
-        return [str(item) for item in items]
-
-def forked(child):
-    # Run `child` in a forked process that then exits as processes do; it must end well.
-    pid = os.fork()
-    if pid == 0:
-        child()
-        sys.exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, status
-"""
-
-
-def run(script: str, *args: object) -> str:
-    """What `script` printed. It must end well and print nothing to stderr."""
-    done = subprocess.run(
-        [sys.executable, "-W", _IGNORED, "-c", _PRELUDE + script, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout
+pytestmark = needs_posix
 
 
 # --- Ctrl-C ---
@@ -160,18 +78,17 @@ try:
     proxy.map([*items, "more"], calls)
 except KeyboardInterrupt:
     print("interrupted")
-assert_idle(proxy)  # the keys are free
+assert not look(proxy).in_flight  # the keys are free
 
 answers, later = [], Calls()
 other = start(lambda: answers.append(proxy.map([0], later)))
-[limiter] = proxy._engine._slots._limiters.values()
-until(lambda: later.batches or limiter.statistics().tasks_waiting)
-print(later.batches, limiter.borrowed_tokens)  # every slot is taken
+until(lambda: later.batches or look(proxy).queueing)
+print(later.batches, look(proxy).slots)  # every slot is taken
 
 calls.gate.set()
 other.join()
 print(answers, later.batches)
-until(lambda: limiter.borrowed_tokens == 0)
+until(lambda: not look(proxy).slots)
 print(proxy.statistics().cached)  # the late answers were thrown away
 assert ["more"] not in calls.batches
 assert_idle(proxy)
@@ -179,78 +96,6 @@ assert_idle(proxy)
     assert run(script, backend, max_concurrency) == (
         f"interrupted\n[] {max_concurrency}\n[['0']] [[0]]\n1\n"
     )
-
-
-@both
-def test_a_second_interrupt(backend: str) -> None:
-    """If the first Ctrl-C is not heeded, the portal being busy, the second one leaves at once."""
-    script = """
-proxy = BatchingMapProxy(backend=sys.argv[1])
-calls = Calls(1)
-owner = start(proxy.map, [1, 2], calls)
-until(lambda: calls.hanging)
-
-busy = threading.Event()
-received = []
-receive = _portal.PortalCall._receive
-def noted(self):
-    if threading.get_ident() == main_thread:
-        received.append(self)
-    return receive(self)
-_portal.PortalCall._receive = noted
-
-def twice():
-    until(lambda: proxy.statistics().waiting)
-    _portal._portals[sys.argv[1]].post(busy.wait)
-    interrupt()
-    until(lambda: len(received) == 2)  # main waits for the portal to acknowledge
-    interrupt()
-
-start(twice)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt as error:
-    print("interrupted", type(error.__context__).__name__)
-print(proxy.statistics().waiting)  # the portal does not know yet
-busy.set()
-until(lambda: not proxy.statistics().waiting)
-calls.gate.set()
-owner.join()
-print(proxy.map([2, 1], never))
-assert_idle(proxy)
-"""
-    assert run(script, backend) == "interrupted KeyboardInterrupt\n1\n['2', '1']\n"
-
-
-@both
-def test_interrupt_while_the_portal_starts(backend: str) -> None:
-    """Ctrl-C before the portal is ready leaves it to start, for the next map() to use."""
-    script = """
-ready = threading.Event()
-main = _portal.Portal._main
-async def slow(self):
-    ready.wait()
-    await main(self)
-_portal.Portal._main = slow
-waiting = []
-wait_until_ready = _portal.Portal.wait_until_ready
-def noted(self):
-    waiting.append(self)
-    wait_until_ready(self)
-_portal.Portal.wait_until_ready = noted
-
-proxy = BatchingMapProxy(backend=sys.argv[1])
-interrupt_when(lambda: waiting)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt:
-    print("interrupted")
-ready.set()
-print(proxy.map([1], Calls()))
-print(len(set(waiting)))
-assert_idle(proxy)
-"""
-    assert run(script, backend) == "interrupted\n['1']\n1\n"
 
 
 @both
@@ -274,54 +119,6 @@ print(main_thread in threads, len(threads), proxy.map([1], Calls()))
 assert_idle(proxy)
 """
     assert run(script, backend) == "interrupted\nFalse 1 ['1']\n"
-
-
-@both
-@pytest.mark.parametrize("asleep", ["starting the portal", "in the portal"])
-def test_an_interrupt_that_wakes_nobody(backend: str, asleep: str) -> None:
-    """Ctrl-C ends map() also where the signal does not wake the main thread from its sleep.
-
-    So it is when it arrives in the instant before the thread falls asleep, and, which can be had
-    for certain, when the system hands it to another thread.
-    """
-    script = """
-backend, asleep = sys.argv[1:]
-gate = threading.Event()
-proxy = BatchingMapProxy(backend=backend)
-calls = Calls(1)
-main = _portal.Portal._main
-async def slow(self):
-    gate.wait()
-    await main(self)
-if asleep == "starting the portal":
-    _portal.Portal._main = slow
-else:
-    start(proxy.map, [1], calls)
-    until(lambda: calls.hanging)
-
-def sleeps():
-    frame, names = sys._current_frames()[main_thread], set()
-    while frame is not None:
-        names.add(frame.f_code.co_name)
-        frame = frame.f_back
-    return "wait_until_ready" in names or proxy.statistics().waiting
-
-def interrupt_elsewhere():
-    until(sleeps)
-    time.sleep(0.05)  # nothing tells when the thread is really asleep
-    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-    threading.Event().wait()
-
-start(interrupt_elsewhere)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt:
-    print("interrupted")
-gate.set()
-calls.gate.set()
-print(proxy.map([1, 2], Calls()))
-"""
-    assert run(script, backend, asleep) == "interrupted\n['1', '2']\n"
 
 
 @pytest.mark.needs_trio
@@ -367,42 +164,6 @@ for again in (backend, {"trio": "asyncio", "asyncio": "trio"}[backend]):
     )
 
 
-@both
-@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
-def test_interrupt_of_an_async_release(backend: str, batch_size: int | None) -> None:
-    """Ctrl-C in the very moment in which an async map() ends a call leaves nothing held.
-
-    (On asyncio only the second Ctrl-C is raised where it comes. Where the call has failed, its keys
-    are released in that moment: test_gaps.py.)
-    """
-    script = """
-from batchproxy._flights import Flights
-backend, batch_size = sys.argv[1], eval(sys.argv[2])
-proxy = AsyncBatchingMapProxy(batch_size, 3)
-end, pressed = Flights.end, []
-
-def interrupted_end(self, flight):
-    if not pressed:
-        pressed.append(flight)
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        print("not interrupted")
-    end(self, flight)
-
-async def answer(items):
-    return [str(item) for item in items]
-
-Flights.end = interrupted_end
-try:
-    anyio.run(proxy.map, [1, 2, 3], answer, backend=backend)
-except KeyboardInterrupt:
-    print("interrupted")
-assert_idle(proxy)
-print(anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
-"""
-    assert run(script, backend, batch_size) == "interrupted\n['1', '2', '3']\n"
-
-
 _AT_RANDOM = """
 mode, backend = sys.argv[1:]
 random.seed(mode + backend)
@@ -446,7 +207,8 @@ while number < 100 or not interrupted:  # on a slow machine it takes more until 
     until(lambda: handled == number + 1)
     if mode == "waiting":
         thread.join()
-    assert_idle(proxy, other)
+    assert not look(proxy, other).in_flight
+    until(lambda: look(proxy, other).idle)  # threads that were left behind have slots
     assert proxy.map(range(8), compute) == expected
     assert_idle(proxy, other)
 print(interrupted > 0)
@@ -616,70 +378,6 @@ atexit.register(at_exit)
 # --- Fork ---
 
 
-_IMPORTS = """
-# Notes what other threads than the main one import; `in_thread` is called while they do.
-imported = []
-class Finder:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if threading.get_ident() != main_thread:
-            imported.append(f"{threading.current_thread().name}: {name}")
-            in_thread()
-def in_thread():
-    pass
-sys.meta_path.insert(0, Finder)
-"""
-
-
-@both
-@pytest.mark.parametrize("how", ["plain", "SQLite", "asynchronous"])
-def test_a_fork_waits_for_all_that_threads_of_ours_import(backend: str, how: str) -> None:
-    """What another thread is importing at a fork stays locked in the child: so a fork waits."""
-    script = """
-import tempfile
-from batchproxy._forks import unforked
-
-def in_thread():
-    if unforked()._is_owned():
-        imported.pop()
-
-backend, how = sys.argv[1:]
-
-def fetch(items):
-    return [{"a": item} if item != 3 else KeyError(item) for item in items]
-
-async def fetch_in_loop(items):
-    return fetch(items)
-
-def cache():
-    if how == "plain":
-        return Cache()
-    from batchproxy.stores import SQLiteStore
-    return Cache(store=SQLiteStore(os.path.join(folder, "results.db")), namespace="n")
-
-with tempfile.TemporaryDirectory() as folder:
-    for _ in range(2):  # the second time it reads what the first has stored
-        for number in (None, 2) if how != "asynchronous" else (1,):
-            with cache() as one:
-                if how == "asynchronous":
-                    proxy = AsyncBatchingMapProxy(2, number, cache=one)
-                    map_ = lambda *args: anyio.run(proxy.map, *args, backend=backend)
-                    function = fetch_in_loop
-                else:
-                    proxy = BatchingMapProxy(2, number, cache=one, backend=backend)
-                    map_, function = proxy.map, fetch
-                for items in ([1, 2, 3, 4], [5, 6]):
-                    try:
-                        map_(items, function)
-                    except KeyError:
-                        pass
-                one.invalidate([1])
-                one.prime({7: 8})
-print(imported)
-"""
-    assert run(_IMPORTS + script, backend, how) == "[]\n"
-
-
 @needs_fork
 def test_a_fork_waits_for_what_is_imported_late() -> None:
     """Whichever thread first reads an array from a store imports NumPy, and the fork waits."""
@@ -721,31 +419,7 @@ forker.join()
 _, status = os.waitpid(done[0], 0)
 print(early, status)
 """
-    assert run(_IMPORTS + script) == "[1]\n[] 0\n"
-
-
-@needs_fork
-def test_what_is_imported_late_may_log() -> None:
-    """A fork that waits for it does not hold the lock of logging meanwhile: that were a ring."""
-    script = """
-import logging
-from batchproxy._forks import unforked
-main = threading.main_thread().ident
-inside = threading.Event()
-def imports():
-    with unforked():
-        inside.set()
-        until(lambda: sys._current_frames()[main].f_code.co_name == "_before_fork")
-        print(logging._lock.acquire(timeout=5))
-        logging._lock.release()
-thread = start(imports)
-inside.wait()
-if not (child := os.fork()):
-    os._exit(0)
-os.waitpid(child, 0)
-thread.join()
-"""
-    assert run(script) == "True\n"
+    assert run(IMPORTS + script) == "[1]\n[] 0\n"
 
 
 @needs_fork
@@ -797,86 +471,6 @@ print(proxy.map([1, 2, 3], calls), calls.batches)
 assert_idle(proxy)
 """
     assert run(script, backend, max_concurrency) == "['1', '2', '3'] [[3]]\n"
-
-
-@pytest.mark.needs_trio
-@needs_fork
-@both
-@modes
-def test_fork_while_other_threads_are_in_map(backend: str, max_concurrency: int | None) -> None:
-    """The child has none of the calls under way, and none of their keys, slots and locks."""
-    script = """
-cache = Cache()
-proxy = BatchingMapProxy(1, eval(sys.argv[2]), cache=cache, backend=sys.argv[1])
-asynchronous = AsyncBatchingMapProxy(cache=cache)
-calls, answers = Calls(1, 2), []
-owner = start(lambda: answers.append(proxy.map([1, 2], calls)))
-until(lambda: calls.hanging == (proxy.max_concurrency or 1))
-waiter = start(lambda: answers.append(proxy.map([1], never)))
-until(lambda: proxy.statistics().waiting)
-
-async def answer(items):
-    return [f"async {item}" for item in items]
-
-def child():
-    for lock in (cache._table.flights.lock, _portal._lock, _rings._lock):
-        assert lock.acquire(blocking=False)
-        lock.release()
-    assert_idle(proxy)
-    assert proxy.map([1], Calls()) == ["1"]
-    for backend in ("asyncio", "trio"):
-        assert anyio.run(asynchronous.map, [1, backend], answer, backend=backend) == [
-            "1", f"async {backend}"]
-    assert proxy.map([2, 1], Calls()) == ["2", "1"]
-    assert_idle(proxy)
-
-locked = threading.Event()
-def hold_the_locks():
-    with cache._table.flights.lock, _portal._lock, _rings._lock:
-        locked.set()
-        threading.Event().wait(0.05)  # this thread is gone in the child; in the parent it lets go
-start(hold_the_locks)
-locked.wait()
-forked(child)
-calls.gate.set()
-owner.join()
-waiter.join()
-print(sorted(answers))
-assert_idle(proxy)
-"""
-    assert run(script, backend, max_concurrency) == "[['1'], ['1', '2']]\n"
-
-
-@needs_fork
-def test_an_import_that_waits_for_a_fork(tmp_path: Path) -> None:
-    """A fork waits for what is imported late, but not for ever: the import may wait for it."""
-    pytest.importorskip("numpy")
-    (tmp_path / "numpy.py").write_text(
-        "import sys, __main__\n"
-        "__main__.start(__main__.forked, lambda: print('forked', flush=True)).join()\n"
-        "sys.path.remove(__main__.folder)\n"
-        "del sys.modules['numpy']\n"
-        "import numpy\n"
-    )
-    script = """
-from batchproxy import _forks
-from batchproxy.stores import SQLiteStore
-folder = sys.argv[1]
-
-def fetch(items):
-    import numpy
-    return [numpy.array([item]) for item in items]
-
-def map_(function):
-    with Cache(store=SQLiteStore(os.path.join(folder, "results.db")), namespace="n") as cache:
-        return BatchingMapProxy(cache=cache).map([1], function)
-
-forked(lambda: map_(fetch))
-_forks._PATIENCE = 0.01
-sys.path.insert(0, folder)
-print(map_(never))
-"""
-    assert run(script, tmp_path) == "forked\n[array([1])]\n"
 
 
 @needs_fork
@@ -944,8 +538,9 @@ assert_idle(proxy)
 def test_fork_inside_an_async_map(backend: str) -> None:
     """A child forked inside an async call has that call no more, and may compute its key."""
     script = """
-asynchronous = AsyncBatchingMapProxy()
-synchronous = BatchingMapProxy(cache=asynchronous._engine.cache, backend=sys.argv[1])
+cache = Cache()
+asynchronous = AsyncBatchingMapProxy(cache=cache)
+synchronous = BatchingMapProxy(cache=cache, backend=sys.argv[1])
 
 async def fork(items):
     pid = os.fork()
@@ -991,7 +586,7 @@ def test_multiprocessing(method: str, tmp_path: Path) -> None:
     script = tmp_path / "pool.py"
     script.write_text(_POOL)
     done = subprocess.run(
-        [sys.executable, "-W", _IGNORED, script, method],
+        [sys.executable, "-W", IGNORED, script, method],
         capture_output=True,
         text=True,
         timeout=20,

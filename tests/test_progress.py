@@ -13,9 +13,10 @@ from typing import Any
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import Calls, Outcomes, assert_idle, naive, names, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
+from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
 
 anyio_matrix = pytest.mark.anyio
 
@@ -24,10 +25,10 @@ anyio_matrix = pytest.mark.anyio
 async def test_snapshots_count_up_to_the_total() -> None:
     """One per change: what was known at once, then call after call, hits and failures apart."""
     proxy = AsyncBatchingMapProxy[int, Any](2, 1)
-    await proxy.map([1, 2], Calls())
+    await proxy.map([1, 2], AsyncCalls())
     seen: list[Progress] = []
     error = ValueError("odd")
-    calls = Calls(lambda item: error if item == 5 else item)
+    calls = AsyncCalls(lambda item: error if item == 5 else item)
     await proxy.map([1, 2, 3, 4, 4, 5], calls, progress=seen.append, return_exceptions=True)
     assert seen == [
         Progress(done=2, total=5, hits=2, shared=0, calls=0, failures=0),
@@ -42,8 +43,8 @@ async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
     """Also when it ends the map()."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
     seen: list[Progress] = []
-    calls = Calls()
-    calls.fail_at(1, OSError("no"))
+    calls = AsyncCalls()
+    calls.fail(1, OSError("no"))
     with pytest.raises(OSError, match="no"):
         await proxy.map(range(6), calls, progress=seen.append)
     assert seen[-1] == Progress(done=4, total=6, hits=0, shared=0, calls=2, failures=2)
@@ -53,7 +54,7 @@ async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
 async def test_what_others_compute_is_shared() -> None:
     """It counts when it comes."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     seen: list[Progress] = []
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -61,7 +62,7 @@ async def test_what_others_compute_is_shared() -> None:
         await settle()
 
         async def other() -> None:
-            assert await proxy.map([2, 1, 3], Calls(), progress=seen.append) == ["2", "1", "3"]
+            assert await proxy.map([2, 1, 3], AsyncCalls(), progress=seen.append) == ["2", "1", "3"]
 
         group.start_soon(other)
         await settle()
@@ -75,9 +76,9 @@ async def test_everything_known_is_one_snapshot() -> None:
     """Also of an empty list."""
     proxy = AsyncBatchingMapProxy[int, str]()
     seen: list[Progress] = []
-    await proxy.map([], Calls(), progress=seen.append)
-    await proxy.map([1], Calls())
-    await proxy.map([1, 1], Calls(), progress=seen.append)
+    await proxy.map([], AsyncCalls(), progress=seen.append)
+    await proxy.map([1], AsyncCalls())
+    await proxy.map([1, 1], AsyncCalls(), progress=seen.append)
     assert seen == [Progress(0, 0, 0, 0, 0, 0), Progress(1, 1, 1, 0, 0, 0)]
 
 
@@ -85,7 +86,7 @@ async def test_everything_known_is_one_snapshot() -> None:
 async def test_what_a_store_has_is_a_hit() -> None:
     """But what another process was computing when it was asked for is shared."""
     store = MemoryStore()
-    calls = Calls()
+    calls = AsyncCalls()
 
     def proxy() -> AsyncBatchingMapProxy[int, str]:
         return AsyncBatchingMapProxy(cache=Cache(store=store, namespace="n"))
@@ -94,7 +95,7 @@ async def test_what_a_store_has_is_a_hit() -> None:
     seen: list[Progress] = []
     await proxy().map([1, 2, 3], calls, progress=seen.append)
     assert seen[0] == Progress(done=2, total=3, hits=2, shared=0, calls=0, failures=0)
-    slow = Calls(gated=True)
+    slow = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         Outcomes(group).start("slow", proxy().map, [4], slow)
         await slow.wait_begun()
@@ -119,11 +120,11 @@ async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
     async with anyio.create_task_group() as group:
 
         async def own() -> None:
-            assert await proxy.map([1], Calls(), progress=seen.append) == ["there"]
+            assert await proxy.map([1], AsyncCalls(), progress=seen.append) == ["there"]
 
         group.start_soon(own)
         await gate.wait_entered()
-        store.values["n", names(1)[0]] = b"tthere"
+        store.values["n", names_in_store(1)[0]] = b"tthere"
         gate.open()
     assert seen[-1] == Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0)
 
@@ -140,7 +141,7 @@ async def test_a_function_that_raises_is_reported_and_dropped(
         seen.append(now)
         raise ValueError("my own fault")
 
-    assert await proxy.map(range(3), Calls(), progress=failing) == naive(range(3))
+    assert await proxy.map(range(3), AsyncCalls(), progress=failing) == naive(range(3))
     assert len(seen) == 1
     assert caplog.text.count("the progress function failed") == 1
     assert "my own fault" in caplog.text
@@ -231,8 +232,8 @@ async def test_a_bar_of_a_map_that_fails_is_closed() -> None:
     """It stays where it was."""
     pytest.importorskip("tqdm")
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    calls = Calls()
-    calls.fail_at(1, OSError("no"))
+    calls = AsyncCalls()
+    calls.fail(1, OSError("no"))
     with redirect_stderr(io.StringIO()) as drawn, pytest.raises(OSError, match="no"):
         await proxy.map(range(6), calls, progress=True)
     assert "4/6" in drawn.getvalue()
@@ -264,7 +265,7 @@ def test_a_bar_needs_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
         BatchingMapProxy[int, str]().map([1], naive, progress=True)
 
 
-@pytest.mark.parametrize("progress", [3, "bar", Calls().__call__])
+@pytest.mark.parametrize("progress", [3, "bar", AsyncCalls().__call__])
 def test_what_is_no_progress_function(progress: Any) -> None:
     """It is named, before anything is computed."""
     with pytest.raises(TypeError, match="progress must be True for a bar"):

@@ -2,7 +2,7 @@
 
 Two asyncio loops, two trio runs and four plain threads map overlapping keys through one `Cache`.
 The interpreter changes threads as often as it can, and a tracer makes it change in the middle of
-the modules that work under the lock of the cache, at random lines: without that lock nothing here
+all modules but those of the command, at random lines: without the lock of the cache nothing here
 would pass. Longer with `HYPOTHESIS_PROFILE=nightly`, as in test_model.py.
 """
 
@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.resources import files
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,29 +27,17 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import settings
 from memory_store import MemoryStore
-from tools import assert_idle, until
+from tools import until
 
-from batchproxy import (
-    AsyncBatchingMapProxy,
-    BatchingMapProxy,
-    Cache,
-    _durable,
-    _engine,
-    _flights,
-    _leases,
-    _plan,
-    _stored,
-    _table,
-    _values,
-)
-from batchproxy._leases import this_process
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import assert_idle, wait_released
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
 ROUNDS = 500 if PROFILE == "nightly" else 60  # map() calls of each caller
 
 LOOPS = ["asyncio", "asyncio", "trio", "trio"]
-MODULES = (_durable, _engine, _flights, _leases, _plan, _stored, _table, _values)
-FILES = {module.__file__ for module in MODULES}
+PACKAGE = Path(str(files("batchproxy")))
+FILES = {str(path) for path in PACKAGE.rglob("_*.py") if not {"cli", "testing"} & {*path.parts}}
 
 
 class Boom(Exception):
@@ -116,10 +106,8 @@ class Race:
             # What callers that have left had begun in a store is brought to its end by threads.
             until(lambda: not proxy.statistics().in_flight)
             until(lambda: not any(each.statistics().in_flight for each in loops))
-            assert_idle(*loops)
-            now = proxy.statistics()
-            assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
-            assert now.calls == now.completed + now.failed + now.cancelled
+            wait_released()
+            assert_idle(proxy, *loops)
             assert proxy.map([1, 2, 3], lambda items: [-item for item in items]) == [-1, -2, -3]
 
     def guarded(self, function: Callable[[], object]) -> None:
@@ -226,6 +214,4 @@ def test_caches_that_share_a_store_race_for_every_line(max_size: int | None) -> 
     store = MemoryStore()
     race = Race(1, *[Cache[int](max_size, store=store, namespace="n") for _ in range(2)])
     race.run()
-    this_process().flush(10)
     assert store.claims == {}
-    assert not this_process()._claiming

@@ -19,24 +19,24 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from test_durable import OTHER, nothing_left, proxy_of, released
-from tools import Calls, Outcomes, collect, naive, names, settle
+from store_tools import OTHER, nothing_left, proxy_of, released
+from tools import Outcomes, collect, naive, settle
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError, _leases
-from batchproxy._stored import pause
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
 
 anyio_matrix = pytest.mark.anyio
 
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
     """Another process, which is alive, is computing `keys`."""
-    claims = store.claim_many("n", names(*keys), OTHER, len(keys))
+    claims = store.claim_many("n", names_in_store(*keys), OTHER, len(keys))
     assert len(claims.claimed) == len(keys)
 
 
 def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     """It has computed them."""
-    encoded = {names(key)[0]: b"t" + value.encode() for key, value in values.items()}
+    encoded = {names_in_store(key)[0]: b"t" + value.encode() for key, value in values.items()}
     store.publish_many("n", encoded, OTHER, None)
 
 
@@ -53,7 +53,7 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
         return trace
 
     async def nested(items: list[int]) -> list[str]:  # so it looks whether that would be a ring
-        return await proxy.map(items, Calls())
+        return await proxy.map(items, AsyncCalls())
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -79,7 +79,7 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     store = MemoryStore()
     held_by_another(store, *range(2, 40))
     proxy = proxy_of(store, 3, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     store.asked.clear()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
@@ -95,7 +95,7 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
     now = proxy.statistics()
     assert (now.computed, now.shared, now.stored) == (7, 38, 0)
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -105,7 +105,7 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     held_by_another(store, *range(5, 25))
     published_by_another(store, dict.fromkeys(range(12, 20), "there"))
     proxy = proxy_of(store, 4, 3)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, range(38), calls)
@@ -121,7 +121,7 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     expected = naive(range(38))
     expected[5:25] = ["late"] * 7 + ["there"] * 8 + ["late"] * 5
     assert callers.results == {"own": expected}
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -131,19 +131,19 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
     store = MemoryStore()
     held_by_another(store, 1, 2)
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
         assert calls.batches == [[3]]
         if how == "released":
-            store.release_many("n", names(1, 2), OTHER)
+            store.release_many("n", names_in_store(1, 2), OTHER)
         else:
             store.now += store.lease + 1
     assert callers.results == {"own": ["1", "2", "3"]}
     assert calls.batches == [[3], [1, 2]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -152,7 +152,7 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
     store = MemoryStore()
     held_by_another(store, 1)
     proxy = proxy_of(store, None, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("waiting", proxy.map, [1], calls)
@@ -163,7 +163,7 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
         published_by_another(store, {1: "other"})
     assert callers.results == {"waiting": ["other"], "too": ["other"]}
     assert calls.batches == [[2]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -172,7 +172,7 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     store = MemoryStore()
     held_by_another(store, 1)
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -184,8 +184,8 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     assert calls.batches == [[2]]
     while proxy.statistics().in_flight:  # noqa: ASYNC110 - a worker thread may still be asking
         await anyio.sleep(0.001)
-    await released(store)
-    nothing_left(proxy)
+    await released()
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -193,7 +193,7 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     """After a stall beyond its lease, say: everybody has the same answer."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2, 3], calls)
@@ -207,7 +207,7 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     assert callers.results == {"own": ["1", "first", "3"], "waiting": ["first"]}
     assert await proxy.map([2], calls) == ["first"]
     assert calls.batches == [[1, 2, 3]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -215,18 +215,18 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     """The own result takes its place."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
-        store.publish_many("n", {names(1)[0]: b"jnonsense"}, OTHER, None)
+        store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
         calls.open()
     assert callers.results == {"own": ["1"]}
     assert "count as misses" in caplog.text
-    assert await proxy_of(store).map([1], Calls()) == ["1"]
+    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
     assert list(store.values.values()) == [b"t1"]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 @anyio_matrix
@@ -234,15 +234,15 @@ async def test_two_caches_of_one_process_share_too() -> None:
     """In the store they are like two processes."""
     store = MemoryStore()
     one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
-    calls = Calls()
+    calls = AsyncCalls()
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, range(10), calls)
         callers.start("other", other.map, range(10), calls)
     assert callers.results == {"one": naive(range(10)), "other": naive(range(10))}
     assert sorted(calls.keys) == list(range(10))
-    await released(store)
-    nothing_left(one, other)
+    await released()
+    nothing_left(store, one, other)
 
 
 @anyio_matrix
@@ -250,7 +250,7 @@ async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None
     """A store that neither grants a key nor says who has it is asked again, later."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    calls = Calls()
+    calls = AsyncCalls()
     claim_many, answers = store.claim_many, iter([False, False, True])
 
     def claim(namespace: str, keys: Any, *rest: Any) -> Any:
@@ -259,7 +259,7 @@ async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None
     store.claim_many = claim  # type: ignore[assignment] # it is broken on purpose
     assert await proxy.map([1, 2], calls) == ["1", "2"]
     assert calls.batches == [[1, 2]]
-    nothing_left(proxy)
+    nothing_left(store, proxy)
 
 
 def test_the_lease_is_renewed_while_a_function_blocks() -> None:
@@ -284,7 +284,7 @@ def test_the_lease_is_renewed_while_a_function_blocks() -> None:
         return naive(items)
 
     assert proxy.map([1], blocking) == ["1"]
-    assert not _leases.this_process()._claiming
+    assert_idle(proxy)
 
 
 def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -341,7 +341,7 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
 
         with pytest.raises(ValueError, match="no"):
             proxy.map([key], failing)
-        return store.claims["n", names(key)[0]].process
+        return store.claims["n", names_in_store(key)[0]].process
 
     first = fail(0)
     key = 0
@@ -350,7 +350,7 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
     threading.Event().wait(2 * store.lease)
     fail(key + 1)
     gate.open()
-    _leases.this_process().flush(10, store)
+    wait_released()
     assert store.uses["release_many"] <= 3
 
 
@@ -395,7 +395,7 @@ def test_a_release_is_tried_again() -> None:
 
     with pytest.raises(ValueError, match="no"):
         proxy.map([1], failing)
-    _leases.this_process().flush(10, store)
+    wait_released()
     del store.fail["release_many"]
     while store.claims:
         threading.Event().wait(0.001)
@@ -412,80 +412,10 @@ def test_a_release_that_fails_does_no_harm() -> None:
 
     with pytest.raises(ValueError, match="no"):
         proxy.map([1], failing)
-    _leases.this_process().flush(10)
+    wait_released()
     assert store.uses["release_many"] == 1
     assert len(store.claims) == 1
     assert proxy.map([1], naive) == ["1"]  # what is one's own can be claimed again
-    assert store.claims == {}
-
-
-def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that it finds half done, and that the collector ends, are not its own."""
-    store = MemoryStore()
-    hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
-    with monkeypatch.context() as child:
-        child.setattr(_leases, "_this", _leases._Process())
-        hold.release()
-        hold._process.flush(10)
-    assert len(store.claims) == 1
-    hold.release()
-    _leases.this_process().flush(10)
-    assert store.claims == {}
-
-
-def test_pauses_grow_and_are_random() -> None:
-    """From a few milliseconds to less than a second."""
-    assert 0.005 <= pause(0) <= 0.015
-    assert 0.25 <= pause(100) <= 0.75
-    assert len({pause(3) for _ in range(20)}) == 20
-    assert pause(10_000) <= 0.75
-
-
-def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And done again: nothing is forgotten before it is done."""
-    store = MemoryStore()
-    process = _leases.this_process()
-    hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
-    for method in ("release", "end"):
-        with monkeypatch.context() as interrupted:
-            interrupted.setattr(process, method, interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                hold.release()
-    hold.release()
-    hold.release()
-    process.flush(10)
-    assert store.claims == {}
-    assert not process._claiming
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By the next call that needs it."""
-    store = MemoryStore()
-    monkeypatch.setattr(_leases, "_this", process := _leases._Process())
-    others = lease_threads()
-    with monkeypatch.context() as none_left:
-        none_left.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(StoreError, match="can't start"):
-            _leases.Hold(store, "n", _leases.Owner()).begin()
-    hold = _leases.Hold(store, "n", _leases.Owner())
-    hold.add(store.claim_many("n", names(1), hold.begin(), 1).claimed)
-    (thread,) = lease_threads() - others
-    store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
-    hold.release()
-    thread.join(10)
-    store.fail.clear()
-    hold.add(names(1))
-    hold.release()
-    process.flush(10)
     assert store.claims == {}
 
 
@@ -493,24 +423,20 @@ def lease_threads() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if each.name == "batchproxy leases"}
 
 
-def no_thread(_: object) -> None:
-    raise RuntimeError("can't start new thread")
-
-
 def test_a_closed_loop_leaves_no_claims() -> None:
     """Whoever meets the keys of a call that can never go on gives its claims back, too."""
     store = MemoryStore()
     proxy = proxy_of(store)
-    slow = Calls(gated=True)
+    slow = AsyncCalls(gated=True)
     loop = asyncio.new_event_loop()
     task = loop.create_task(proxy.map([1], slow))
     loop.run_until_complete(slow.wait_begun())
     task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
     loop.close()
-    assert anyio.run(proxy.map, [1], Calls()) == ["1"]
-    _leases.this_process().flush(10)
+    assert anyio.run(proxy.map, [1], AsyncCalls()) == ["1"]
+    wait_released()
     assert store.claims == {}
-    assert not _leases.this_process()._claiming
+    assert look(proxy).claiming == 0
 
 
 # Real processes from here on.

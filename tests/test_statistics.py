@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from typing import Any
 
 import anyio
 import pytest
-from tools import Calls, Outcomes, naive, settle
+from tools import Outcomes, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def test_a_life() -> None:
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](2, cache=cache)
     assert counted(proxy) == {}
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2, 1, 3], calls)
@@ -45,7 +45,7 @@ async def test_a_life() -> None:
 async def test_failed_and_cancelled_calls() -> None:
     """A call that fails is told from one that is given up; their maps return no list."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -57,7 +57,7 @@ async def test_failed_and_cancelled_calls() -> None:
 async def test_a_failure_that_many_waited_for() -> None:
     """It is one failed call; nobody got a list, so nothing was shared."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for number in range(5):
@@ -71,7 +71,7 @@ async def test_a_failure_that_many_waited_for() -> None:
 async def test_a_call_taken_over() -> None:
     """The one given up and the one made anew are two calls, of which one computed the keys."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1, 2], calls)
@@ -96,7 +96,7 @@ async def test_two_proxies_with_one_cache() -> None:
     cache = Cache[str]()
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("one", one.map, [1, 2], calls)
@@ -136,25 +136,6 @@ def test_hits_of_the_sync_face() -> None:
     for _ in range(2):
         assert proxy.map([1, 1, 1], lambda items: []) == ["1", "1", "1"]
     assert counted(proxy) == {"maps": 2, "items": 6, "cached": 1}
-
-
-def test_many_hits_from_many_threads() -> None:
-    """Not one is lost on the way into the sums, and what waits to be added up does not grow."""
-    proxy = BatchingMapProxy[int, str]()
-    proxy.map([1], naive)
-
-    def hits() -> None:
-        for _ in range(3000):
-            proxy.map([1, 1], naive)
-
-    threads = [threading.Thread(target=hits) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(proxy._engine._returned) < 2000
-    assert proxy.statistics().maps == 1 + 4 * 3000
-    assert proxy.statistics().items == 1 + 4 * 6000
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])

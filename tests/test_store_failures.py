@@ -102,12 +102,12 @@ Open = Callable[..., Cache[str]]
 
 PRELUDE = """
 from __future__ import annotations
-import logging, os, resource, subprocess, sys
+import logging, os, resource, subprocess, sys, warnings
 from pathlib import Path
 import anyio
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
-from batchproxy._leases import this_process
 from batchproxy.stores import SQLiteStore
+from batchproxy.testing import wait_released
 
 logging.disable()
 how, path = sys.argv[1], Path(sys.argv[2])
@@ -217,9 +217,11 @@ mount("--bind", path)
 mount("-o", "remount,bind,ro")
 
 def reopen():  # the next connection is to the file as it is now
-    this_process().flush(10)
-    for each in (mapper, carefree):
-        each.cache._durable.store._pool.before_fork()
+    wait_released()
+    with warnings.catch_warnings(action="ignore"):  # of threads
+        if not os.fork():  # before which idle connections are closed
+            os._exit(0)
+    os.wait()
 
 reopen()
 print(mapper.fails(range(10, 20)))

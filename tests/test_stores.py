@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from batchproxy import testing
 from batchproxy.stores import (
     Claimant,
     Claims,
@@ -456,7 +455,8 @@ def test_a_broken_store_is_found_out(kind: type[_SharedDictStore], test: str) ->
 def test_a_machine_that_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a lease runs out before it can be renewed, the suite says so, and blames no store."""
     clock = SimpleNamespace(monotonic=count().__next__, sleep=time.sleep)
-    monkeypatch.setattr(testing, "time", clock)  # a second passes whenever somebody looks
+    # A second passes whenever somebody looks.
+    monkeypatch.setattr("batchproxy.testing._stores.time", clock)
     contract = _SharedDictStoreContract()
     contract.setUp()
     with pytest.raises(AssertionError, match="too short for a machine as busy as this one"):

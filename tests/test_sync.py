@@ -6,9 +6,7 @@ Ctrl-C, exit and fork need processes of their own: see test_processes.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
-import gc
 import importlib.util
 import sqlite3
 import subprocess
@@ -16,17 +14,16 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from anyio.lowlevel import checkpoint
-from tools import Calls, naive, settle, until
+from tools import Backend, Thread, both, modes, naive, never, settle, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -34,98 +31,43 @@ from batchproxy import (
     Cache,
     CircularWaitError,
     PortalError,
-    _loops,
-    _portal,
 )
-
-Backend = Literal["asyncio", "trio"]
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-modes = pytest.mark.parametrize(
-    "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
-)
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
 
-class Thread(threading.Thread):
-    """A caller in a thread of its own. What it returned, or raised, is its `outcome`."""
+class Located(Calls):
+    """`Calls` that also record the threads that they ran in."""
 
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        super().__init__(daemon=True)
-        self._function = function
-        self._args = args
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._outcome = self._function(*self._args)
-        except BaseException as error:
-            self._outcome = error
-
-    def outcome(self) -> Any:
-        self.join(30)
-        assert not self.is_alive(), "this thread hangs"
-        return self._outcome
-
-
-class SyncCalls:
-    """A batch function that records its batches and the threads it ran in.
-
-    With `gated`, every call waits for `open()`. Where `errors` has one for the first item of a
-    batch, the call raises it.
-    """
-
-    def __init__(self, *, gated: bool = False, errors: dict[Any, BaseException] | None = None):
-        self.batches: list[list[Any]] = []
+    def __init__(self, *, gated: bool = False) -> None:
+        super().__init__(gated=gated)
         self.threads: list[int] = []
-        self.running = self.most_running = 0
-        self._errors = errors or {}
-        self._lock = threading.Lock()
-        self._gate = threading.Event()
-        if not gated:
-            self._gate.set()
 
     def __call__(self, items: list[Any]) -> list[str]:
-        with self._lock:
-            self.batches.append(items)
-            self.threads.append(threading.get_ident())
-            self.running += 1
-            self.most_running = max(self.most_running, self.running)
-        try:
-            passed(self._gate)
-        finally:
-            with self._lock:
-                self.running -= 1
-        if items[0] in self._errors:
-            raise self._errors[items[0]]
-        return naive(items)
-
-    def open(self) -> None:
-        self._gate.set()
-
-    @property
-    def keys(self) -> list[Any]:
-        return [item for batch in self.batches for item in batch]
+        self.threads.append(threading.get_ident())
+        return super().__call__(items)
 
 
-def never(items: list[Any]) -> list[str]:
-    raise AssertionError(f"called with {items}, which another call was computing")
+def raising(errors: dict[Any, BaseException]) -> Callable[[Any], str]:
+    """Answers as `str` does, but for items that there is an error for."""
+
+    def answer(item: Any) -> str:
+        if item in errors:
+            raise errors[item]
+        return str(item)
+
+    return answer
 
 
 def passed(gate: threading.Event) -> None:
     assert gate.wait(30), "nobody opens this gate"
 
 
-def assert_idle(*proxies: BatchingMapProxy[Any, Any] | AsyncBatchingMapProxy[Any, Any]) -> None:
-    for proxy in proxies:
-        statistics = proxy.statistics()
-        assert (statistics.in_flight, statistics.waiting, statistics.running) == (0, 0, 0)
-
-
-def queued(proxy: BatchingMapProxy[Any, Any]) -> int:
-    """How many calls wait for a slot."""
-    slots = proxy._engine._slots
-    assert slots is not None
-    return sum(limiter.statistics().tasks_waiting for limiter in slots._limiters.values())
+def portal_of(backend: Backend) -> threading.Thread:
+    """The thread of the portal."""
+    [thread] = [
+        each for each in threading.enumerate() if each.name == f"batchproxy portal ({backend})"
+    ]
+    return thread
 
 
 # --- In the calling thread ---
@@ -135,7 +77,7 @@ def queued(proxy: BatchingMapProxy[Any, Any]) -> int:
 def test_reference_behaviour(backend: Backend) -> None:
     """Batches of distinct items, one after another, in the calling thread; then only hits."""
     proxy = BatchingMapProxy[int, str](batch_size=3, backend=backend)
-    calls = SyncCalls()
+    calls = Located()
     assert proxy.map([1, 2, 2, 3, 4, 4, 5], calls) == ["1", "2", "2", "3", "4", "4", "5"]
     assert proxy.map([5, 4, 3, 2, 1], calls) == ["5", "4", "3", "2", "1"]
     assert calls.batches == [[1, 2, 3], [4, 5]]
@@ -187,9 +129,9 @@ def test_calling_threads_do_not_hold_each_other_up(backend: Backend) -> None:
 def test_at_most_so_many_calls_over_all_callers(backend: Backend) -> None:
     """With two worker threads, six batches of three callers run two at a time and no more."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
-    calls = SyncCalls(gated=True)
+    calls = Located(gated=True)
     callers = [Thread(proxy.map, [number, number + 1], calls) for number in (0, 10, 20)]
-    until(lambda: calls.running + queued(proxy) == 6)
+    until(lambda: calls.running + look(proxy).queueing == 6)
     assert calls.running == 2
     calls.open()
     assert [caller.outcome() for caller in callers] == [["0", "1"], ["10", "11"], ["20", "21"]]
@@ -224,7 +166,7 @@ def test_context_variables_reach_map_func(backend: Backend, max_concurrency: int
     def look(items: list[int]) -> list[str]:
         return [variable.get()] * len(items)
 
-    proxy.map([0], never_mind := SyncCalls())  # the portal and its threads know nothing of it
+    proxy.map([0], never_mind := Calls())  # the portal and its threads know nothing of it
     assert never_mind.batches == [[0]]
     variable.set("the caller's")
     assert proxy.map([1, 2, 3], look) == ["the caller's"] * 3
@@ -238,7 +180,7 @@ def test_context_variables_reach_map_func(backend: Backend, max_concurrency: int
 def test_each_key_once_among_threads(backend: Backend, max_concurrency: int | None) -> None:
     """Eight threads with overlapping lists in all orders compute every key once among them."""
     proxy = BatchingMapProxy[int, str](7, max_concurrency, backend=backend)
-    calls = SyncCalls()
+    calls = Calls()
     barrier = threading.Barrier(8, timeout=30)
 
     def run(number: int) -> bool:
@@ -261,11 +203,11 @@ def test_portals_of_both_backends_share_work(max_concurrency: int | None) -> Non
     owner = BatchingMapProxy[int, str](None, max_concurrency, cache=cache)
     waiter = BatchingMapProxy[int, str](None, max_concurrency, cache=cache, backend="trio")
     for first, second, key in ((owner, waiter, 1), (waiter, owner, 2)):
-        calls = SyncCalls(gated=True)
+        calls = Calls(gated=True)
         owning = Thread(first.map, [key], calls)
         until(lambda: calls.running)  # noqa: B023 - called before the next round
         waiting = Thread(second.map, [key], never)
-        until(lambda: cache._table.flights.waiting())
+        until(lambda: look(cache).waiting)
         calls.open()
         assert owning.outcome() == waiting.outcome() == [str(key)]
     assert_idle(owner, waiter)
@@ -277,14 +219,14 @@ def test_twenty_threads_share_one_failure(backend: Backend, max_concurrency: int
     """Twenty callers of one failing key cost one call, and all get that very exception."""
     proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
     boom = ValueError("boom")
-    calls = SyncCalls(gated=True, errors={1: boom})
+    calls = Calls(raising({1: boom}), gated=True)
     callers = [Thread(proxy.map, [1], calls) for _ in range(20)]
     until(lambda: proxy.statistics().waiting == 19)
     calls.open()
     assert [caller.outcome() for caller in callers] == [boom] * 20
     assert calls.batches == [[1]]
     assert_idle(proxy)
-    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert proxy.map([1], Calls()) == ["1"]
 
 
 # --- Exceptions ---
@@ -329,126 +271,22 @@ def test_whatever_the_function_raises_harms_nobody(
 ) -> None:
     """An exception that could kill a thread or a loop reaches its caller, and nobody else."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
-    bystanders = SyncCalls(gated=True)
+    bystanders = Calls(gated=True)
     bystander = Thread(proxy.map, [10], bystanders)
     until(lambda: bystanders.running)
-    portal = _portal._portals[backend]
+    portal = portal_of(backend)
     error = kind("raised by the function")
     with pytest.raises(kind) as caught:
-        proxy.map([1], SyncCalls(errors={1: error}))
+        proxy.map([1], Calls(raising({1: error})))
     assert caught.value is error
     with pytest.raises(kind) as caught:
-        proxy.map([1, 2], SyncCalls(errors={1: error}), return_exceptions=kind is not StopIteration)
+        proxy.map([1, 2], Calls(raising({1: error})), return_exceptions=kind is not StopIteration)
     assert caught.value is error
-    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert proxy.map([1], Calls()) == ["1"]
     bystanders.open()
     assert bystander.outcome() == ["10"]
-    assert _portal._portals[backend] is portal
-    assert not portal.dead
+    assert portal_of(backend) is portal
     assert_idle(proxy)
-
-
-class Custom(BaseException):
-    """Of no known kind."""
-
-
-@both
-@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        KeyError,
-        SystemExit,
-        KeyboardInterrupt,
-        GeneratorExit,
-        StopAsyncIteration,
-        Custom,
-        asyncio.CancelledError,
-        concurrent.futures.CancelledError,
-    ],
-)
-def test_whatever_an_asynchronous_function_raises_harms_nobody(
-    backend: Backend, batch_size: int | None, kind: type[BaseException]
-) -> None:
-    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
-    error = kind("raised by the function")
-
-    async def fetch(items: list[int]) -> list[str]:
-        await checkpoint()
-        raise error
-
-    with bystander_in(backend):
-        with pytest.raises(kind) as caught:
-            map_in_portal(backend, batch_size, fetch)
-        assert caught.value is error
-
-
-@pytest.mark.needs_trio
-def test_an_old_cancellation_of_trio_harms_nobody() -> None:
-    """Nor does one that a function has kept from a scope of its own, and raises later."""
-    import trio
-
-    kept: list[BaseException] = []
-
-    async def fetch(items: list[int]) -> list[str]:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await checkpoint()
-            except BaseException as error:
-                kept.append(error)
-                raise
-        raise kept[0]
-
-    with bystander_in("trio"):
-        with pytest.raises(trio.Cancelled) as caught:
-            map_in_portal("trio", None, fetch)
-        assert caught.value is kept[0]
-
-
-def test_a_function_that_cancels_the_task_it_runs_in() -> None:
-    """Its caller gets a PortalError, which says that this may have happened."""
-
-    async def fetch(items: list[int]) -> list[str]:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        await checkpoint()
-        raise AssertionError("it was cancelled")
-
-    with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
-        map_in_portal("asyncio", None, fetch)
-
-
-@contextmanager
-def bystander_in(backend: Backend) -> Iterator[None]:
-    """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    calls = SyncCalls(gated=True)
-    bystander = Thread(proxy.map, [10], calls)
-    until(lambda: calls.running)
-    portal = _portal._portals[backend]
-    yield
-    calls.open()
-    assert bystander.outcome() == ["10"]
-    assert proxy.map([1], SyncCalls()) == ["1"]
-    assert _portal._portals[backend] is portal
-    assert not portal.dead
-    assert_idle(proxy)
-
-
-def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
-    """Map with an asynchronous `function` as the command does; it must leave nothing behind."""
-    proxy = AsyncBatchingMapProxy[int, str](batch_size, 3)
-
-    async def in_loop() -> None:
-        await proxy.map([1, 2, 3], function)
-
-    try:
-        _portal.PortalCall(_portal.get_portal(backend)).run(in_loop)
-    finally:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
 
 
 @both
@@ -459,10 +297,10 @@ def test_waiters_take_over_after_a_base_exception(
     """A call that ends with SystemExit is given up: of two waiters one makes it, both get it."""
     proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
     error = SystemExit("enough")
-    calls = SyncCalls(gated=True, errors={1: error})
+    calls = Calls(raising({1: error}), gated=True)
     owner = Thread(proxy.map, [1], calls)
     until(lambda: calls.running)
-    others = SyncCalls()
+    others = Calls()
     waiters = [Thread(proxy.map, [1], others) for _ in range(2)]
     until(lambda: proxy.statistics().waiting == 2)
     calls.open()
@@ -500,7 +338,7 @@ def test_workers_still_running_are_waited_for(backend: Backend, kind: type[BaseE
     gate.set()
     assert caller.outcome() is boom
     assert sorted(calls) == [[1], [2], [3]]
-    rest = SyncCalls()
+    rest = Calls()
     assert proxy.map([1, 2, 3, 4, 5], rest) == ["1", "2", "3", "4", "5"]
     assert sorted(rest.keys) == [1, 4, 5]
     assert_idle(proxy)
@@ -511,11 +349,11 @@ def test_a_failure_in_the_calling_thread_ends_the_map(backend: Backend) -> None:
     """Batches before the failing one stay cached; those after it are not called."""
     proxy = BatchingMapProxy[int, str](1, backend=backend)
     boom = ValueError("boom")
-    calls = SyncCalls(errors={2: boom})
+    calls = Calls(raising({2: boom}))
     with pytest.raises(ValueError, match="boom"):
         proxy.map([1, 2, 3], calls)
     assert calls.batches == [[1], [2]]
-    assert proxy.map([1, 2, 3], again := SyncCalls()) == ["1", "2", "3"]
+    assert proxy.map([1, 2, 3], again := Calls()) == ["1", "2", "3"]
     assert again.batches == [[2], [3]]
 
 
@@ -525,7 +363,7 @@ def test_return_exceptions(backend: Backend, max_concurrency: int | None) -> Non
     """Every batch is called, and failed items hold their exception, which is not cached."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
     boom, stop = ValueError("boom"), StopIteration("stop")
-    calls = SyncCalls(errors={1: boom, 5: stop})
+    calls = Calls(raising({1: boom, 5: stop}))
     assert proxy.map(range(1, 8), calls, return_exceptions=True) == [
         boom,
         boom,
@@ -536,7 +374,7 @@ def test_return_exceptions(backend: Backend, max_concurrency: int | None) -> Non
         "7",
     ]
     assert len(calls.batches) == 4
-    assert proxy.map(range(1, 8), again := SyncCalls()) == naive(range(1, 8))
+    assert proxy.map(range(1, 8), again := Calls()) == naive(range(1, 8))
     assert sorted(again.batches) == [[1, 2], [5, 6]]
 
 
@@ -546,7 +384,7 @@ def test_a_worker_thread_that_cannot_start(
 ) -> None:
     """Where the system refuses a thread, the caller is told so; nobody else is harmed."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=1, backend=backend)
-    bystanders = SyncCalls(gated=True)
+    bystanders = Calls(gated=True)
     bystander = Thread(BatchingMapProxy[int, str](backend=backend).map, [10], bystanders)
     until(lambda: bystanders.running)
     refused = RuntimeError("can't start new thread")
@@ -561,7 +399,7 @@ def test_a_worker_thread_that_cannot_start(
     monkeypatch.undo()
     bystanders.open()
     assert bystander.outcome() == ["10"]
-    assert proxy.map([1], SyncCalls()) == ["1"]
+    assert proxy.map([1], Calls()) == ["1"]
     assert_idle(proxy)
 
 
@@ -592,7 +430,7 @@ def test_nested_maps_with_every_slot_taken(backend: Backend, max_concurrency: in
 def test_nested_calls_use_no_slot_of_their_own(backend: Backend) -> None:
     """A nested map() of several batches takes turns in the one slot of its parent."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
-    inner = SyncCalls()
+    inner = Calls()
 
     def outer(items: list[int]) -> list[str]:
         return ["".join(proxy.map([1, 2, 3, 4], inner))]
@@ -614,7 +452,7 @@ def test_a_map_that_waits_for_itself(backend: Backend, max_concurrency: int | No
     with pytest.raises(CircularWaitError, match="'mine'"):
         proxy.map(["mine"], ask_again)
     assert_idle(proxy)
-    assert proxy.map(["mine"], SyncCalls()) == ["mine"]
+    assert proxy.map(["mine"], Calls()) == ["mine"]
 
 
 @both
@@ -694,7 +532,7 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_inside_a_running_loop(backend: Backend, loop: str, max_concurrency: int | None) -> None:
     """In a notebook map() works, and calls the function in the thread of that loop by default."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
-    calls = SyncCalls()
+    calls = Located()
 
     async def main() -> list[str]:
         return proxy.map([1, 2, 3], calls)
@@ -713,7 +551,7 @@ def test_inside_the_loop_that_computes_the_key(
     cache = Cache[str]()
     asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
     synchronous = BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -721,7 +559,7 @@ def test_inside_the_loop_that_computes_the_key(
             await settle()
             with pytest.raises(CircularWaitError, match="1 is being computed"):
                 synchronous.map([0, 1], never)
-            assert synchronous.map([2], SyncCalls()) == ["2"]
+            assert synchronous.map([2], Calls()) == ["2"]
             calls.open()
         assert synchronous.map([1], never) == ["1"]
 
@@ -735,11 +573,11 @@ def test_inside_a_bare_callback_of_the_loop_that_computes_the_key(backend: Backe
     cache = Cache[str]()
     asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
     synchronous = BatchingMapProxy[int, str](cache=cache, backend=backend)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     outcomes: list[object] = []
 
     def callback() -> None:
-        outcomes.append(synchronous.map([2], SyncCalls()))
+        outcomes.append(synchronous.map([2], Calls()))
         try:
             synchronous.map([1], never)
         except CircularWaitError as error:
@@ -761,10 +599,11 @@ def test_inside_a_bare_callback_of_the_loop_that_computes_the_key(backend: Backe
 @loops
 def test_a_ring_through_the_loop_and_another_thread(backend: Backend, loop: str) -> None:
     """Blocking a loop for a thread whose call waits for a task of that loop raises, too."""
-    asynchronous = AsyncBatchingMapProxy[str, str]()
+    cache = Cache[str]()
+    asynchronous = AsyncBatchingMapProxy[str, str](cache=cache)
     synchronous = BatchingMapProxy[str, str](backend=backend)
-    within = BatchingMapProxy[str, str](cache=asynchronous._engine.cache, backend=backend)
-    calls = Calls(gated=True)
+    within = BatchingMapProxy[str, str](cache=cache, backend=backend)
+    calls = AsyncCalls(gated=True)
 
     def wait_for_the_task(items: list[str]) -> list[str]:
         return within.map(["task"], never)
@@ -789,7 +628,7 @@ def test_a_ring_through_the_loop_and_another_thread(backend: Backend, loop: str)
 def test_a_loop_blocked_while_the_key_is_computed_elsewhere(backend: Backend, loop: str) -> None:
     """Inside a loop, map() waits for a call of another thread, and gets its answer."""
     proxy = BatchingMapProxy[int, str](backend=backend)
-    calls = SyncCalls(gated=True)
+    calls = Calls(gated=True)
     owner = Thread(proxy.map, [1], calls)
     until(lambda: calls.running)
 
@@ -826,7 +665,7 @@ def test_worker_threads_of_an_event_loop(backend: Backend, loop: str) -> None:
 
 _ONLY_HITS = """
 import threading
-from batchproxy import BatchingMapProxy, Cache, _portal
+from batchproxy import BatchingMapProxy, Cache
 cache = Cache()
 cache.prime({1: "1", 2: "2"})
 for max_concurrency in (None, 2):
@@ -834,11 +673,10 @@ for max_concurrency in (None, 2):
     assert proxy.map([2, 1, 2], None) == ["2", "1", "2"]
     assert proxy.map([], None) == []
     proxy.close()
-assert _portal._portals == {}
 assert threading.active_count() == 1
 print("no portal")
 BatchingMapProxy().map([1], lambda items: items)
-assert list(_portal._portals) == ["asyncio"]
+assert [each.name for each in threading.enumerate()][1:] == ["batchproxy portal (asyncio)"]
 """
 
 
@@ -850,31 +688,58 @@ def test_hits_start_no_portal() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("no portal\n", "", 0)
 
 
+class InPortal(dict[Any, str]):
+    """A mapping that does something whenever the portal looks into it."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        super().__init__()
+        self._do = do
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        if "portal" in threading.current_thread().name:
+            self._do()
+        return super().get(key, default)
+
+
 @both
 def test_hits_do_not_touch_the_portal(backend: Backend) -> None:
     """While the portal is busy with something else, known items are answered all the same."""
     proxy = BatchingMapProxy[int, str](backend=backend)
-    proxy.map([1, 2], SyncCalls())
-    gate = threading.Event()
-    _portal._portals[backend].post(lambda: passed(gate))
+    proxy.map([1, 2], Calls())
+    busy, gate = threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        passed(gate)
+
+    blocking = BatchingMapProxy[int, str](cache=InPortal(block), backend=backend)
+    blocked = Thread(blocking.map, [1], Calls())
+    passed(busy)
     try:
         assert proxy.map([2, 1, 2], never) == ["2", "1", "2"]
     finally:
         gate.set()
+    assert blocked.outcome() == ["1"]
 
 
 @both
 def test_one_portal_per_backend(backend: Backend) -> None:
-    """All proxies of a backend share one portal, whose thread is a daemon."""
-    BatchingMapProxy[int, str](backend=backend).map([1], SyncCalls())
-    portal = _portal._portals[backend]
-    BatchingMapProxy[int, str](1, 1, backend=backend).map([1], SyncCalls())
-    assert _portal._portals[backend] is portal
-    assert type(portal.loop).__module__.startswith(
-        "trio" if backend == "trio" else ("asyncio", "uvloop")
-    )
-    names = [thread.name for thread in threading.enumerate() if thread.daemon]
-    assert names.count(f"batchproxy portal ({backend})") == 1
+    """All proxies of a backend share one event loop of it, whose thread is a daemon."""
+    loops: set[object] = set()
+
+    def note_loop() -> None:
+        if backend == "asyncio":
+            loops.add(asyncio.get_running_loop())
+        else:
+            import trio
+
+            loops.add(trio.lowlevel.current_trio_token())
+
+    for sizes in ((), (1, 1)):
+        proxy = BatchingMapProxy[int, str](*sizes, cache=InPortal(note_loop), backend=backend)
+        proxy.map([1], Calls())
+    assert len(loops) == 1
+    assert portal_of(backend).daemon
 
 
 def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -893,7 +758,7 @@ def test_closing(backend: Backend, max_concurrency: int | None) -> None:
     """Closing, once or twice, lets a map() under way end, and no other begin; others go on."""
     cache = Cache[str]()
     other = BatchingMapProxy[int, str](cache=cache, backend=backend)
-    calls = SyncCalls(gated=True)
+    calls = Calls(gated=True)
     with BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend) as proxy:
         caller = Thread(proxy.map, [1, 2, 3], calls)
         until(lambda: calls.running)
@@ -904,7 +769,7 @@ def test_closing(backend: Backend, max_concurrency: int | None) -> None:
     assert caller.outcome() == ["1", "2", "3"]
     with pytest.raises(RuntimeError, match="closed"):  # also what is known
         proxy.map([1], never)
-    assert other.map([1, 2, 3, 4], rest := SyncCalls()) == ["1", "2", "3", "4"]
+    assert other.map([1, 2, 3, 4], rest := Calls()) == ["1", "2", "3", "4"]
     assert rest.batches == [[4]]
 
 
@@ -912,7 +777,7 @@ def test_closing(backend: Backend, max_concurrency: int | None) -> None:
 def test_clear_while_a_call_is_under_way(backend: Backend) -> None:
     """Who waits gets the answer of the call; who comes after clear() does not."""
     proxy = BatchingMapProxy[int, str](backend=backend)
-    calls = SyncCalls(gated=True)
+    calls = Calls(gated=True)
     owner = Thread(proxy.map, [1], calls)
     until(lambda: calls.running)
     waiter = Thread(proxy.map, [1], never)
@@ -924,152 +789,20 @@ def test_clear_while_a_call_is_under_way(backend: Backend) -> None:
     assert proxy.map([1], never) == ["newer"]
 
 
-def kill(portal: _portal.Portal, how: str) -> None:
-    """Have the loop of `portal` end, in one of the ways in which somebody could do so."""
-
-    def leave() -> None:
-        raise SystemExit
-
-    portal.post(leave if how == "exit" else portal.tasks.cancel_scope.cancel)
-
-
-def is_gone(portal: _portal.Portal) -> bool:
-    portal._thread.join(30)
-    return not portal._thread.is_alive()
-
-
-@pytest.fixture
-def mortal_portals() -> Iterator[None]:
-    """Portals that a test may kill."""
-    before = dict(_portal._portals)
-    _portal._portals.clear()
-    yield
-    for portal in _portal._portals.values():
-        if not portal.dead:
-            kill(portal, "cancelled")
-        assert is_gone(portal)
-    _portal._portals.clear()
-    _portal._portals.update(before)
-
-
-deaths = pytest.mark.parametrize("how", ["cancelled", "exit"])
-
-
-@both
-@deaths
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_that_dies(backend: Backend, how: str) -> None:
-    """Whoever is under way when the portal dies gets a PortalError; the next map() works."""
-    proxy = BatchingMapProxy[int, str](1, backend=backend)
-    calls = SyncCalls(gated=True)
-    owner = Thread(proxy.map, [1, 2], calls)
-    until(lambda: calls.running)
-    waiter = Thread(proxy.map, [1], never)
-    until(lambda: proxy.statistics().waiting)
-    portal = _portal._portals[backend]
-    kill(portal, how)
-    assert type(waiter.outcome()) is PortalError
-    assert is_gone(portal)
-    calls.open()
-    assert type(owner.outcome()) is PortalError
-    gc.collect()  # of a loop that could not end in order this closes the coroutines
-    assert_idle(proxy)
-    assert Thread(proxy.map, [1, 2], SyncCalls()).outcome() == ["1", "2"]
-    assert _portal._portals[backend] is not portal
-
-
-@both
-@deaths
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_that_is_dying(backend: Backend, how: str) -> None:
-    """A dead loop may wait for its worker threads, but its callers and the next map() do not."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
-    calls = SyncCalls(gated=True)
-    caller = Thread(proxy.map, [1, 2], calls)
-    until(lambda: calls.running == 2)
-    portal = _portal._portals[backend]
-    kill(portal, how)
-    assert type(caller.outcome()) is PortalError
-    assert Thread(proxy.map, [1, 2], SyncCalls()).outcome() == ["1", "2"]
-    calls.open()
-    assert is_gone(portal)
-    assert_idle(proxy)
-
-
-@both
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_that_drops_what_is_posted(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A loop that accepts a task while it closes, and never runs it, does not hang its caller."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    proxy.map([1], SyncCalls())
-    portal = _portal._portals[backend]
-    post = _loops.post
-
-    def drop(loop: Any, *dropped: Any) -> None:
-        post(loop, portal.tasks.cancel_scope.cancel)
-
-    monkeypatch.setattr(_loops, "post", drop)
-    assert type(Thread(proxy.map, [2], never).outcome()) is PortalError
-    monkeypatch.undo()
-    assert Thread(proxy.map, [2], SyncCalls()).outcome() == ["2"]
-    assert is_gone(portal)
-
-
-@both
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_that_cannot_start(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that fails to start gives an error instead of a hang, and is tried again."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-
-    def fail(*args: object, **options: object) -> None:
-        raise OSError("too many open files")
-
-    monkeypatch.setattr(anyio, "run", fail)
-    assert isinstance(Thread(proxy.map, [1], never).outcome(), PortalError)
-    monkeypatch.undo()
-    assert Thread(proxy.map, [1], SyncCalls()).outcome() == ["1"]
-
-
-@both
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_thread_that_cannot_start(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the system refuses the portal its thread, its caller is told; the next map() works."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    refused = RuntimeError("can't start new thread")
-
-    def refuse(thread: threading.Thread) -> None:
-        raise refused
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(PortalError, match="no thread could be started") as caught:
-        proxy.map([1], never)
-    assert caught.value.__cause__ is refused
-    monkeypatch.undo()
-    assert proxy.map([1], SyncCalls()) == ["1"]
-    assert_idle(proxy)
-
-
 @both
 def test_inside_the_portal_itself(backend: Backend) -> None:
     """A mapping that calls map() in the portal's thread gets an error instead of a deadlock."""
     inner = BatchingMapProxy[int, str](backend=backend)
     errors: list[PortalError] = []
 
-    class Curious(dict[int, str]):
-        def get(self, key: int, default: Any = None) -> Any:
-            if "portal" in threading.current_thread().name:
-                try:
-                    inner.map([key], never)
-                except PortalError as error:
-                    errors.append(error)
-            return super().get(key, default)
+    def map_in_there() -> None:
+        try:
+            inner.map([1], never)
+        except PortalError as error:
+            errors.append(error)
 
-    proxy = BatchingMapProxy[int, str](cache=Curious(), backend=backend)
-    assert Thread(proxy.map, [1], SyncCalls()).outcome() == ["1"]
+    proxy = BatchingMapProxy[int, str](cache=InPortal(map_in_there), backend=backend)
+    assert Thread(proxy.map, [1], Calls()).outcome() == ["1"]
     assert errors
     assert "the portal's own thread" in str(errors[0])
 
@@ -1097,53 +830,6 @@ def test_an_interrupt_after_a_failure_is_not_swallowed(
     assert_idle(proxy)
 
 
-@both
-def test_an_interrupt_that_takes_the_last_word_along(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C in the instant in which the end is received does not make map() wait for another."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    receive = _portal.PortalCall._receive
-    interrupts = [KeyboardInterrupt()]
-
-    def receive_and_lose(call: _portal.PortalCall) -> Any:
-        job = receive(call)
-        if job is None and interrupts:
-            raise interrupts.pop()
-        return job
-
-    monkeypatch.setattr(_portal.PortalCall, "_receive", receive_and_lose)
-    with pytest.raises(KeyboardInterrupt):
-        proxy.map([1], SyncCalls())
-    assert proxy.map([1], never) == ["1"]  # it had been finished
-    assert_idle(proxy)
-
-
-@both
-@pytest.mark.parametrize("posted", [False, True])
-def test_an_interrupt_while_posting(
-    backend: Backend, posted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C before or after the task is on its way: it is not begun, or ended."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    proxy.map([0], SyncCalls())
-    post = _portal.Portal.post
-    interrupts = [KeyboardInterrupt()]
-
-    def post_and_interrupt(portal: _portal.Portal, function: Any) -> None:
-        if interrupts and not posted:
-            raise interrupts.pop()
-        post(portal, function)
-        if interrupts:
-            raise interrupts.pop()
-
-    monkeypatch.setattr(_portal.Portal, "post", post_and_interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        proxy.map([1], SyncCalls())
-    assert_idle(proxy)
-    assert proxy.map([1], SyncCalls()) == ["1"]
-
-
 def test_asynchronous_functions_are_refused() -> None:
     """A coroutine function, or an object whose call is one, is refused before any work."""
     proxy = BatchingMapProxy[int, Any]()
@@ -1152,9 +838,35 @@ def test_asynchronous_functions_are_refused() -> None:
         async def __call__(self, items: list[int]) -> list[str]:
             return naive(items)
 
-    for function in (Calls(), Callable_(), Calls.__call__):
+    for function in (AsyncCalls(), Callable_(), AsyncCalls.__call__):
         with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
             proxy.map([1], function)  # type: ignore[arg-type] # refused
     with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-        proxy.map([1], lambda items: Calls()(items))  # type: ignore[arg-type, return-value] # refused
+        proxy.map([1], lambda items: AsyncCalls()(items))  # type: ignore[arg-type, return-value] # refused
     assert_idle(proxy)
+
+
+@both
+def test_a_worker_does_not_take_the_loop_of_its_caller_for_its_own(backend: str) -> None:
+    """Inside an event loop the function of a worker thread can still run a loop of its own."""
+    proxy = BatchingMapProxy[int, str](None, 1)
+
+    async def answer(items: list[int]) -> list[str]:
+        return [str(item) for item in items]
+
+    async def main() -> list[str]:
+        return proxy.map([1], lambda items: anyio.run(answer, items))
+
+    assert anyio.run(main, backend=backend) == ["1"]
+
+
+def test_more_workers_than_the_default_limit_of_threads() -> None:
+    """`max_concurrency` alone says how many: not anyio's own limit of 40 for an application."""
+    proxy = BatchingMapProxy[int, int](1, 41)
+    all_at_once = threading.Barrier(41, timeout=10)
+
+    def meet(items: list[int]) -> list[int]:
+        all_at_once.wait()
+        return items
+
+    assert proxy.map(range(41), meet) == list(range(41))

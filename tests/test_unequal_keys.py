@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tools import Calls
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.testing import AsyncCalls
 
 
 class Subclass(float):
@@ -120,7 +120,7 @@ async def test_tuples() -> None:
     The first item of them is sent, and those without any are kept.
     """
     proxy = AsyncBatchingMapProxy[Any, Any](key=lambda item: item["key"])
-    calls = Calls(lambda item: item["name"])
+    calls = AsyncCalls(lambda item: item["name"])
     keys = [
         ("a", nan()),
         ("a", nan()),

@@ -6,47 +6,30 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from memory_store import Gate, MemoryStore, PlainStore
-from tools import Calls, Outcomes, happens, names, settle
+from memory_store import MemoryStore, PlainStore
+from store_tools import cache_on, proxy_of, released
+from tools import Clock, Interrupt, Outcomes, happens, settle
 
 from batchproxy import (
     AnswerValueError,
     AsyncBatchingMapProxy,
     BatchingMapProxy,
-    Cache,
     CircularWaitError,
     StoreError,
 )
-from batchproxy._workers import Workers
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import Claimant, SQLiteStore, Store
+from batchproxy.stores import Claimant, SQLiteStore
+from batchproxy.testing import AsyncCalls, names_in_store
 
 FULL = OSError("full")
-
-
-@pytest.fixture(params=["plain", "shared"])
-def store(request: pytest.FixtureRequest) -> PlainStore:
-    return PlainStore() if request.param == "plain" else MemoryStore()
-
-
-def cache_on(store: Store, **options: Any) -> Cache[Any]:
-    return Cache(store=store, namespace="n", **options)
-
-
-def proxy_of(
-    store: Store, batch_size: int | None = None, max_concurrency: int = 8, **options: Any
-) -> AsyncBatchingMapProxy[Any, Any]:
-    return AsyncBatchingMapProxy(batch_size, max_concurrency, cache=cache_on(store, **options))
 
 
 def refuse_writes(store: PlainStore) -> None:
@@ -71,7 +54,7 @@ async def test_results_that_wait_for_a_thread_are_written(store: PlainStore, how
     method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
     gates = [store.gate(method) for _ in range(8)]  # as many threads as a cache has
     proxy = proxy_of(store, 1, 64)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, range(21), calls)
@@ -90,7 +73,7 @@ async def test_results_that_wait_for_a_thread_are_written(store: PlainStore, how
         for gate in gates:
             gate.open()
     await happens(lambda: len(store.values) == 20)
-    again = Calls()
+    again = AsyncCalls()
     computed = [batch[0] for batch in calls.batches[:20]]
     assert await proxy.map(computed, again) == [str(item) for item in computed]
     assert await proxy_of(store).map(computed, again) == [str(item) for item in computed]
@@ -102,7 +85,7 @@ async def test_who_waits_gets_results_of_a_caller_that_has_left(store: PlainStor
     method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
     gates = [store.gate(method) for _ in range(8)]
     proxy = proxy_of(store, 1, 64)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("gone", proxy.map, range(9), calls)
@@ -127,7 +110,7 @@ async def test_closing_waits_for_what_is_to_be_written(store: PlainStore) -> Non
     method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
     gate = store.gate(method)
     cache = cache_on(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("gone", AsyncBatchingMapProxy(cache=cache).map, [1, 2], calls)
@@ -155,7 +138,7 @@ async def test_no_thread_is_to_be_had(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    calls = Calls(lambda item: f"value of {item}")
+    calls = AsyncCalls(lambda item: f"value of {item}")
     with monkeypatch.context() as context:
         context.setattr(threading.Thread, "start", refuse)
         if policy == "raise":
@@ -168,71 +151,6 @@ async def test_no_thread_is_to_be_had(
     assert proxy.statistics().in_flight == 0
     assert await proxy.map([1, 2], calls) == ["value of 1", "value of 2"]
     assert calls.keys == [1, 2]
-
-
-async def test_no_thread_when_results_come(
-    store: PlainStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are kept, and written for the next who asks."""
-    proxy = proxy_of(store, 1, 2)
-
-    def refuse(workers: Workers, job: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def compute(items: list[Any]) -> list[Any]:
-        context.setattr(Workers, "submit", refuse)
-        return items
-
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(StoreError, match="no thread can be started"),
-    ):
-        await proxy.map([1], compute)
-    assert store.values == {}
-    again = Calls()
-    assert await proxy.map([1], again) == [1]
-    assert again.batches == []
-    assert len(store.values) == 1
-
-
-class Interrupt(BaseException):
-    """What a signal may raise anywhere."""
-
-
-@pytest.mark.parametrize("when", ["before", "after", "while it writes"])
-async def test_an_interrupt_while_results_are_handed_over(
-    store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are written by the next who asks, or by the thread that has them; no key stays taken."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
-    submit = Workers.submit
-
-    def interrupted(workers: Workers, job: Any) -> None:
-        if when != "before":
-            submit(workers, job)
-        if when == "while it writes":
-            assert gate.entered.wait(10)
-            gate.open()
-        raise Interrupt
-
-    async def compute(items: list[Any]) -> list[Any]:
-        monkeypatch.setattr(Workers, "submit", interrupted)
-        return items
-
-    gate = store.gate(method) if when == "while it writes" else Gate()
-
-    with pytest.raises(Interrupt):
-        await proxy.map([1, 2], compute)
-    monkeypatch.undo()
-    calls = Calls()
-    assert await proxy.map([1, 2], calls) == [1, 2]
-    assert calls.batches == []
-    await anyio.to_thread.run_sync(cache.close)
-    assert len(store.values) == 2
-    assert not getattr(store, "claims", None)
-    assert proxy.statistics().in_flight == 0
 
 
 @pytest.mark.parametrize("policy", ["raise", "continue"])
@@ -248,8 +166,8 @@ async def test_whatever_the_writing_raises(store: PlainStore, policy: str) -> No
 
     setattr(store, method, raises)
     with pytest.raises(Interrupt):
-        await proxy.map([1, 2], Calls())
-    calls = Calls()
+        await proxy.map([1, 2], AsyncCalls())
+    calls = AsyncCalls()
     assert await proxy.map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == ([[3]] if policy == "raise" else [[1, 2], [3]])
 
@@ -263,7 +181,7 @@ async def test_a_codec_that_raises_what_is_no_exception(store: PlainStore) -> No
 
     proxy = proxy_of(store, codec=Hostile())
     with pytest.raises(Interrupt):
-        await proxy.map([1], Calls())
+        await proxy.map([1], AsyncCalls())
     assert proxy.statistics().in_flight == 0
     assert store.values == {}
 
@@ -277,10 +195,10 @@ async def test_callers_with_time_limits_make_no_threads(store: PlainStore) -> No
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         for item in range(8):
-            callers.start(item, proxy.map, [item], Calls())
+            callers.start(item, proxy.map, [item], AsyncCalls())
             await gates[item].wait_entered()
         for item in range(8, 100):
-            callers.start(item, proxy.map, [item], Calls())
+            callers.start(item, proxy.map, [item], AsyncCalls())
         await settle()
         for item in range(100):
             callers.scopes[item].cancel()
@@ -289,7 +207,7 @@ async def test_callers_with_time_limits_make_no_threads(store: PlainStore) -> No
         assert len(store_threads()) - before <= 8
         for gate in gates:
             gate.open()
-    assert await proxy.map([200], Calls()) == ["200"]
+    assert await proxy.map([200], AsyncCalls()) == ["200"]
     assert store.uses["get_many"] <= 8 + 2  # who has left is not asked for
     await happens(lambda: proxy.statistics().in_flight == 0)
 
@@ -301,7 +219,7 @@ async def test_an_unwritten_result_is_no_hit(store: PlainStore) -> None:
     """It is written for the next who asks, and not computed again; until then that is an error."""
     proxy = proxy_of(store)
     refuse_writes(store)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("own", proxy.map, [1, 2], calls)
@@ -332,7 +250,7 @@ async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore
     cache = cache_on(store)
     waits = AsyncBatchingMapProxy[int, Any](1, 1, cache=cache)
     other = AsyncBatchingMapProxy[int, Any](cache=cache)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("holds the slot", waits.map, [1], calls)
@@ -345,7 +263,7 @@ async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore
         await settle()
         refuse_writes(store)
         with pytest.raises(StoreError):
-            await other.map([2], Calls(lambda _: "once"))
+            await other.map([2], AsyncCalls(lambda _: "once"))
         store.fail.clear()
         calls.fail(0, OSError("so that its results do not take the others with them"))
         calls.open()
@@ -359,12 +277,12 @@ async def test_others_may_be_first_to_write() -> None:
     here, there = proxy_of(store), proxy_of(store)
     refuse_writes(store)
     with pytest.raises(StoreError):
-        await here.map(["k"], Calls(lambda _: "ours"))
+        await here.map(["k"], AsyncCalls(lambda _: "ours"))
     await happens(lambda: not store.claims)
     store.fail.clear()
-    assert await there.map(["k"], Calls(lambda _: "theirs")) == ["theirs"]
+    assert await there.map(["k"], AsyncCalls(lambda _: "theirs")) == ["theirs"]
     for proxy in (here, there, here):
-        assert await proxy.map(["k"], Calls(lambda _: "never")) == ["theirs"]
+        assert await proxy.map(["k"], AsyncCalls(lambda _: "never")) == ["theirs"]
 
 
 async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
@@ -373,36 +291,35 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
     proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
     refuse_writes(store)
     with pytest.raises(StoreError):
-        await proxy.map([1, 2], Calls())
+        await proxy.map([1, 2], AsyncCalls())
     await anyio.to_thread.run_sync(cache.invalidate, [1])
     store.fail.clear()
-    calls = Calls(lambda item: item * 10)
+    calls = AsyncCalls(lambda item: item * 10)
     assert await proxy.map([1, 2], calls) == [10, "2"]
     assert calls.batches == [[1]]
     refuse_writes(store)
     with pytest.raises(StoreError):
-        await proxy.map([3], Calls())
+        await proxy.map([3], AsyncCalls())
     await proxy.clear()
     store.fail.clear()
     assert await proxy.map([3], calls) == [30]
 
 
-async def test_unwritten_results_expire(store: PlainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unwritten_results_expire(store: PlainStore, clock: Clock) -> None:
     """With a ttl they are written for the rest of their time, and not at all after it."""
-    clock = time.monotonic()
-    monkeypatch.setattr("batchproxy._durable.time", SimpleNamespace(monotonic=lambda: clock))
     proxy = proxy_of(store, max_size=0, ttl=60)
     refuse_writes(store)
     for items in ([1], [2]):
         with pytest.raises(StoreError):
-            await proxy.map(items, Calls())
-        clock += 20
+            await proxy.map(items, AsyncCalls())
+        await released()  # before their lease ends
+        clock.now += 20
     store.fail.clear()
-    calls = Calls()
+    calls = AsyncCalls()
     assert await proxy.map([2], calls) == ["2"]
     assert list(store.ttls.values()) == [40]
     assert calls.batches == []
-    clock += 20
+    clock.now += 20
     assert await proxy.map([1], calls) == ["1"]
     assert calls.batches == [[1]]
 
@@ -425,7 +342,7 @@ async def test_what_the_store_never_takes_is_no_obstacle(store: PlainStore) -> N
     for method in ("set_many", "publish_many"):
         if hasattr(store, method):
             setattr(store, method, Choosy(getattr(store, method)))
-    calls = Calls(lambda item: item)
+    calls = AsyncCalls(lambda item: item)
     for item in ["poison", "a", "b"]:
         with pytest.raises(StoreError):
             await proxy.map([item], calls)
@@ -457,11 +374,13 @@ async def test_what_the_store_never_takes_comes_last(
     items = ["poison 1", "poison 2", "poison 3", "poison 4", "a", "b"]
     for item in items:
         with pytest.raises(StoreError):
-            await proxy.map([item], Calls())
+            await proxy.map([item], AsyncCalls())
     await anyio.to_thread.run_sync(cache.close)
     assert "6 results could still not be written: " in caplog.text
     broken = False
-    assert await proxy.map(["c"], Calls()) == ["c"]  # it tries a few, as that costs a map() time
+    assert await proxy.map(["c"], AsyncCalls()) == [
+        "c"
+    ]  # it tries a few, as that costs a map() time
     assert list(store.values.values()) == [b"tc"]
     await anyio.to_thread.run_sync(cache.close)
     assert sorted(store.values.values()) == [b"ta", b"tb", b"tc"]
@@ -474,11 +393,11 @@ async def test_others_may_be_first_where_nothing_is_claimed() -> None:
     here, there = proxy_of(store), proxy_of(store)
     refuse_writes(store)
     with pytest.raises(StoreError):
-        await here.map(["k"], Calls(lambda _: "ours"))
+        await here.map(["k"], AsyncCalls(lambda _: "ours"))
     store.fail.clear()
-    assert await there.map(["k"], Calls(lambda _: "theirs")) == ["theirs"]
+    assert await there.map(["k"], AsyncCalls(lambda _: "theirs")) == ["theirs"]
     for proxy in (here, there, here):
-        assert await proxy.map(["k"], Calls(lambda _: "never")) == ["theirs"]
+        assert await proxy.map(["k"], AsyncCalls(lambda _: "never")) == ["theirs"]
     assert list(store.values.values()) == [b"ttheirs"]
 
 
@@ -486,7 +405,7 @@ async def test_a_store_failure_is_in_no_list() -> None:
     """Not even after a failure of an item of one's own, when it comes from somebody else's call."""
     store = MemoryStore()
     proxy = proxy_of(store, 1)
-    calls = Calls(gated=True)
+    calls = AsyncCalls(gated=True)
 
     async def fails(items: list[Any]) -> list[Any]:
         raise ValueError(items)
@@ -514,7 +433,7 @@ async def test_a_value_that_is_too_large_is_one_failure(store: PlainStore) -> No
     """That of its item, and before it is given to the store; its neighbours are kept."""
     store.max_value_size = 100
     proxy = proxy_of(store, 3)
-    calls = Calls(lambda item: "x" * (101 if item == "big" else 3))
+    calls = AsyncCalls(lambda item: "x" * (101 if item == "big" else 3))
     small, big, last = await proxy.map(["a", "big", "b"], calls, return_exceptions=True)
     assert (small, last) == ("xxx", "xxx")
     assert isinstance(big, AnswerValueError)
@@ -538,10 +457,10 @@ async def test_what_is_published_meanwhile_is_not_taken_away() -> None:
     store = MemoryStore()
     seen = store.gate("discard_many")
     faster, slower = proxy_of(store), proxy_of(store)
-    await proxy_of(store).map(["k"], Calls(lambda _: 1))
+    await proxy_of(store).map(["k"], AsyncCalls(lambda _: 1))
     for place in store.values:
         store.values[place] = b"?unreadable"
-    calls = Calls(lambda _: "value")
+    calls = AsyncCalls(lambda _: "value")
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
         callers.start("slower", slower.map, ["k"], calls)
@@ -558,10 +477,10 @@ async def test_many_that_cannot_be_read_are_one_line(
 ) -> None:
     """With a count, and a part of one key."""
     keys = [f"{item}{'x' * 10_000}" for item in range(50)]
-    await proxy_of(store).map(keys, Calls())
+    await proxy_of(store).map(keys, AsyncCalls())
     for place in store.values:
         store.values[place] = b"?unreadable"
-    await proxy_of(store, 50).map(keys, Calls())
+    await proxy_of(store, 50).map(keys, AsyncCalls())
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) <= 2  # when it begins, and when it claims
     assert all("of 50 stored values 50 cannot be read" in line for line in lines)
@@ -574,7 +493,7 @@ async def test_many_that_cannot_be_read_are_one_line(
 async def test_nan_does_not_reach_a_store(store: PlainStore) -> None:
     """It is computed, shared within its map(), and kept nowhere; its neighbours are as usual."""
     nan = float("nan")
-    calls = Calls(repr)
+    calls = AsyncCalls(repr)
     proxy = proxy_of(store, 2)
     for _ in range(2):
         items = [1, nan, 2, float("nan"), (3, nan), 4, Decimal("nan")]
@@ -586,13 +505,13 @@ async def test_nan_does_not_reach_a_store(store: PlainStore) -> None:
     if isinstance(store, MemoryStore):  # others hold keys, so more is asked for at once
         await happens(lambda: not store.claims)
         other = Claimant("other", 1)
-        store.claim_many("n", names(5, 6), other, 2)
+        store.claim_many("n", names_in_store(5, 6), other, 2)
         async with anyio.create_task_group() as group:
             callers = Outcomes(group)
             items = [5, 6, nan, 7, 8, 9]
             callers.start("own", proxy.map, items, calls)
             await happens(lambda: 9 in calls.keys)
-            store.publish_many("n", dict.fromkeys(names(5, 6), b"tother"), other, None)
+            store.publish_many("n", dict.fromkeys(names_in_store(5, 6), b"tother"), other, None)
         assert callers.results["own"] == ["other", "other", "nan", "7", "8", "9"]
         assert all(len(batch) == 2 for batch in calls.batches[5:])
         await happens(lambda: not store.claims)

@@ -1,4 +1,4 @@
-"""What the tests share: recorded batch functions, gates, virtual time, a settled event loop."""
+"""What the tests share: callers at once, virtual time, a settled event loop."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import anyio
+import pytest
 from anyio.lowlevel import checkpoint
 
-from batchproxy import AsyncBatchingMapProxy, _digests, _rings
+Backend = Literal["asyncio", "trio"]
+
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+modes = pytest.mark.parametrize(
+    "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
+)
 
 FREE_THREADED = "free-threading" in sys.version
 """Whether Python was built to run without a GIL, whether or not it has one now.
@@ -64,79 +71,24 @@ async def happens(condition: Callable[[], object]) -> None:
     raise _never()
 
 
-def assert_idle(*proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
-    """Nothing is left behind: no key in flight, nobody waiting or queueing, no slot taken."""
-    for proxy in proxies:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
-        assert now.calls == now.completed + now.failed + now.cancelled
-        slots = proxy._engine._slots
-        assert slots is not None
-        for limiter in slots._limiters.values():
-            assert limiter.borrowed_tokens == limiter.statistics().tasks_waiting == 0
-    assert not _rings._blocked
+def running_loop() -> object:
+    """The event loop that runs this; of trio, what stands for it."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return sys.modules["trio"].lowlevel.current_trio_token()
 
 
-class Calls:
-    """A batch function that records its batches, and answers ``f(item)`` for each item.
+def is_held(lock: Any) -> bool:
+    """Whether this thread, or any, holds `lock`: another one cannot have it."""
+    with ThreadPoolExecutor(1) as other:
+        if taken := other.submit(lock.acquire, blocking=False).result():
+            other.submit(lock.release).result()
+    return not taken
 
-    With `gated`, every call waits for `open()`, or for a `finish()` or `fail()` of its own.
-    """
 
-    def __init__(self, f: Callable[[Any], Any] = str, *, gated: bool = False) -> None:
-        self.batches: list[list[Any]] = []
-        self.running = 0
-        self.most_running = 0
-        self._f = f
-        self._gated = gated
-        self._gates: list[anyio.Event] = []
-        self._errors: dict[int, BaseException] = {}
-
-    async def __call__(self, items: list[Any]) -> list[Any]:
-        number = len(self.batches)
-        self.batches.append(items)
-        gate = anyio.Event()
-        self._gates.append(gate)
-        if not self._gated:
-            gate.set()
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            await gate.wait()
-        finally:
-            self.running -= 1
-        if number in self._errors:
-            raise self._errors[number]
-        return [self._f(item) for item in items]
-
-    async def wait_begun(self, calls: int = 1) -> None:
-        """Wait until there have been so many calls; for those that worker threads come before."""
-        while len(self.batches) < calls:  # noqa: ASYNC110 - it is asked in a few tests only
-            await anyio.sleep(0.001)
-
-    def finish(self, number: int) -> None:
-        """Let the call of that number answer."""
-        self._gates[number].set()
-
-    def fail(self, number: int, error: BaseException) -> None:
-        """Let the call of that number, which is under way, raise `error`."""
-        self.fail_at(number, error)
-        self._gates[number].set()
-
-    def fail_at(self, number: int, error: BaseException) -> None:
-        """Let the call of that number raise `error` when it is let go."""
-        self._errors[number] = error
-
-    def open(self) -> None:
-        """Let all calls answer, those to come too."""
-        self._gated = False
-        for gate in self._gates:
-            gate.set()
-
-    @property
-    def keys(self) -> list[Any]:
-        """Everything that was asked for, call after call."""
-        return [item for batch in self.batches for item in batch]
+class Interrupt(BaseException):
+    """What a signal may raise anywhere."""
 
 
 class Outcomes:
@@ -160,6 +112,45 @@ class Outcomes:
                 self.results[name] = "cancelled"
 
         self._group.start_soon(caller)
+
+
+class Thread(threading.Thread):
+    """A caller in a thread of its own. What it returned, or raised, is its `outcome`."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._args = args
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._outcome = self._function(*self._args)
+        except BaseException as error:
+            self._outcome = error
+
+    def outcome(self) -> Any:
+        self.join(30)
+        assert not self.is_alive(), "this thread hangs"
+        return self._outcome
+
+
+class Clock:
+    """A monotonic clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What ``time.monotonic()`` tells."""
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
 
 
 class _VirtualTimeSelector(selectors.DefaultSelector):
@@ -188,11 +179,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return super().time() + self.offset
 
 
+def never(items: list[Any]) -> list[str]:
+    """A batch function that is not to be called."""
+    raise AssertionError(f"called with {items}, which was known, or another call was computing")
+
+
 def naive(items: Iterable[Any], f: Callable[[Any], Any] = str) -> list[Any]:
     """What any proxy must be equal to."""
     return [f(item) for item in items]
-
-
-def names(*keys: Hashable) -> list[bytes]:
-    """What `keys` are called in a store."""
-    return _digests.digests(keys)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
+from typing import Any
 
 import pytest
+from tools import is_held
 
 from batchproxy import CircularWaitError, _rings
 from batchproxy._flights import Flight, Flights
@@ -142,3 +145,37 @@ def test_rings_through_a_loop() -> None:
         _rings.check([elsewhere], {in_the_loop: [1]})
     _rings.unblock("sync", [loop])
     _rings.check([elsewhere], {in_the_loop: [1]})
+
+
+def test_of_two_that_close_a_ring_at_once_the_second_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody comes between the look for a ring and the note of what is waited for."""
+    block, alone = _rings.block, list[bool]()
+
+    def watched(*args: Any) -> None:
+        alone.append(is_held(_rings._lock))
+        block(*args)
+
+    monkeypatch.setattr(_rings, "block", watched)
+    node = object()
+    _rings.block_checked("token", [node], {Flight(None): [1]})
+    _rings.unblock("token", [node])
+    assert alone == [True]
+
+
+def test_a_claim_that_is_cut_short_can_be_released() -> None:
+    """An interrupt between two keys of a claim leaves none of them in flight."""
+
+    class Interrupted(dict[Hashable, Flight]):
+        def __setitem__(self, key: Hashable, flight: Flight) -> None:
+            super().__setitem__(key, flight)
+            raise KeyboardInterrupt
+
+    flights, flight = Flights(), Flight(None)
+    flights._table = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        flights.claim(flight, [1, 2])
+    assert len(flights) == 1
+    flights.end(flight)
+    assert len(flights) == 0

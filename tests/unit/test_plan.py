@@ -222,3 +222,12 @@ def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
                 singly.drop(keys)
         assert list(whole._data.items()) == list(singly._data.items())
         assert whole._gone == singly._gone
+
+
+def test_keys_put_back_twice_stay_in_order() -> None:
+    """What is put back last was drawn last, and comes first again."""
+    keys: list[Hashable] = [0, 1, 2]
+    plan = Plan(keys, keys)
+    plan.draw_back(plan.draw(3))
+    plan.draw_back(plan.draw(1))
+    assert plan.draw(3) == keys

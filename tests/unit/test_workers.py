@@ -7,7 +7,7 @@ from collections.abc import Callable
 from queue import Empty
 
 import pytest
-from tools import until
+from tools import Interrupt, until
 
 from batchproxy._workers import Workers
 
@@ -16,10 +16,6 @@ start = threading.Thread.start
 
 def refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
-
-
-class Interrupt(BaseException):
-    """What a signal may raise anywhere."""
 
 
 def job() -> tuple[threading.Event, Callable[[], None]]:

@@ -1,17 +1,4 @@
-"""The tests that a store must pass: subclass, say how yours is made, and run pytest.
-
-::
-
-    from batchproxy.testing import SharedStoreContract
-
-    class TestMyStore(SharedStoreContract):
-        def make_store(self, lease=60.0):
-            return MyStore("postgresql://localhost/tests", lease=lease)
-
-Use `StoreContract` for a store that is no `SharedStore`. The tests are plain methods, which raise
-`AssertionError`, so that they run under ``unittest``, too (``class TestMyStore(StoreContract,
-unittest.TestCase)``), and under ``python -O``.
-"""
+"""The tests that a store must pass."""
 
 from __future__ import annotations
 
@@ -29,9 +16,7 @@ from threading import Barrier
 from typing import Any, NoReturn
 from uuid import uuid4
 
-from ._store import Claimant, Claims, SharedStore, Store
-
-__all__ = ["SharedStoreContract", "StoreContract"]
+from .._store import Claimant, Claims, SharedStore, Store
 
 _numbers = count()
 

@@ -1,0 +1,166 @@
+"""What is under way inside of proxies and caches. This alone knows the rooms that it looks into."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from .. import _leases, _rings
+from .._async import AsyncBatchingMapProxy
+from .._cache import Cache
+from .._digests import digests
+from .._durable import Durable
+from .._engine import Engine
+from .._sync import BatchingMapProxy
+
+Looked: TypeAlias = AsyncBatchingMapProxy[Any, Any] | BatchingMapProxy[Any, Any] | Cache[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What proxies and caches have under way at one moment: a snapshot, which `look` takes."""
+
+    in_flight: frozenset[Hashable]
+    """Keys that are being read or computed, over everybody who shares the caches."""
+    running: int
+    """Calls of a ``map_func`` under way; those of the proxies that were looked at."""
+    waiting: int
+    """``map()`` calls asleep until a call of somebody else ends."""
+    slots: int
+    """Slots that the proxies have given to calls and threads."""
+    queueing: int
+    """Calls that wait for a slot, nested ones also for that of the call around them."""
+    claiming: int
+    """Calls that have claims in the store of a cache, or had, and have not given them back yet."""
+    writing: int
+    """Calls whose results are on their way into the store."""
+    forgetting: int
+    """``prime()``, ``invalidate()`` and ``clear()`` at work on a store, or waiting to be."""
+    unwritten: int
+    """Results that the store did not take, and that are kept until it does. They may stay."""
+    blocked: int
+    """Calls and event loops that cannot go on before a nested ``map()`` does, in this process."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way; `unwritten` results may be there."""
+        under_way = [each.name for each in fields(self) if each.name != "unwritten"]
+        return not any(getattr(self, name) for name in under_way)
+
+
+def look(*things: Looked) -> Inside:
+    """See what is under way.
+
+    Args:
+        things: Proxies of both kinds, and caches. What several of them share counts once.
+
+    Returns:
+        A snapshot, in which calls of other threads may be half-way from one state to the next.
+
+    Threads: May be called in any. No checkpoint.
+    """
+    engines = [each._engine for each in things if not isinstance(each, Cache)]
+    caches = list(
+        dict.fromkeys(each if isinstance(each, Cache) else each._engine.cache for each in things)
+    )
+    durables = [cache._durable for cache in caches if cache._durable is not None]
+    in_flight: set[Hashable] = set()
+    for cache in caches:
+        with cache._table.flights.lock:
+            in_flight.update(cache._table.flights._table)
+    slots, queueing = map(sum, zip((0, 0), *map(_slots, engines)))
+    return Inside(
+        in_flight=frozenset(in_flight),
+        running=sum(engine.statistics().running for engine in engines),
+        waiting=_waiting(engines, caches),
+        slots=slots,
+        queueing=queueing,
+        claiming=sum(map(_claiming, durables)),
+        writing=sum(len(durable._pending) for durable in durables),
+        forgetting=sum(durable._forgetting for durable in durables),
+        unwritten=sum(len(durable._unwritten) for durable in durables),
+        blocked=len(_rings._blocked),
+    )
+
+
+def _waiting(engines: list[Engine], caches: list[Cache[Any]]) -> int:
+    # The calls of which keys are in flight, and those whose keys were all forgotten.
+    flights = {flight for engine in engines for flight in engine._running.copy()}
+    for cache in caches:
+        with cache._table.flights.lock:
+            flights.update(cache._table.flights._table.values())
+    # After a fork there are calls of the parent among them, which are done here.
+    waiters = [flight.waiters.copy() for flight in flights if not flight.done]
+    return len(set[object]().union(*waiters))
+
+
+def _slots(engine: Engine) -> tuple[int, int]:
+    """How many are taken, and how many calls wait for one."""
+    if engine._slots is None:
+        return 0, 0
+    limiters = list(engine._slots._limiters.values())
+    lenders = [
+        flight.slot._lender
+        for flight in engine._running.copy()
+        if flight.slot is not None and flight.slot._lender is not None
+    ]
+    queueing = sum(each.statistics().tasks_waiting for each in limiters + lenders)
+    return sum(each.borrowed_tokens for each in limiters), queueing
+
+
+def _claiming(durable: Durable) -> int:
+    process = _leases.this_process()
+    owner = durable._owner
+    with process.lock:
+        holds = [hold for group in process._claiming.values() for hold in group]
+        releases = [
+            release for keeper in process._keepers.values() for release in keeper._releases.values()
+        ]
+        return sum(each.owner is owner for each in holds + releases)
+
+
+def assert_idle(*things: Looked) -> None:
+    """Fail unless nothing is under way, and what the proxies have counted adds up.
+
+    Args:
+        things: As `look` takes them.
+
+    Raises:
+        AssertionError: Something is under way; the message says what.
+
+    Threads: May be called in any. No checkpoint.
+    """
+    inside = look(*things)
+    if not inside.idle:
+        raise AssertionError(f"something is left: {inside}")
+    for each in things:
+        if not isinstance(each, Cache):
+            now = each.statistics()
+            if now.calls != now.completed + now.failed + now.cancelled:
+                raise AssertionError(f"the calls do not add up: {now}")
+
+
+def wait_released(seconds: float = 10.0) -> None:
+    """Wait until the claims that calls have left in stores are given back, or the store has failed.
+
+    That is done by threads, since nobody waits for a store in clean-up.
+
+    Args:
+        seconds: The longest to wait.
+
+    Threads: Blocks: in an event loop, call it in a worker thread.
+    """
+    _leases.this_process().flush(seconds)
+
+
+def names_in_store(*keys: Hashable) -> list[bytes]:
+    """What keys are called in a store, which knows them by digests of one length.
+
+    Args:
+        keys: Any that a cache with a store takes.
+
+    Raises:
+        TypeError: A key is one that no store can have.
+    """
+    return digests(keys)

@@ -1,0 +1,44 @@
+"""Caches on the stores of `memory_store`, and what must be left in those: nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from memory_store import MemoryStore, PlainStore
+
+from batchproxy import AsyncBatchingMapProxy, Cache
+from batchproxy.stores import Claimant, Store
+from batchproxy.testing import assert_idle, wait_released
+
+OTHER = Claimant("other", 1)
+"""Another process that uses the store."""
+
+
+@pytest.fixture(params=[PlainStore, MemoryStore], ids=["plain", "shared"])
+def store(request: pytest.FixtureRequest) -> Any:
+    """A store of either kind."""
+    return request.param()
+
+
+def cache_on(store: Store, **options: Any) -> Cache[Any]:
+    """A cache with a memory of its own, as another process would have it."""
+    return Cache(store=store, namespace="n", **options)
+
+
+def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
+    """A proxy with such a cache."""
+    return AsyncBatchingMapProxy(*sizes, cache=cache_on(store, **options))
+
+
+async def released() -> None:
+    """Wait until claims that were given up are released."""
+    await anyio.to_thread.run_sync(wait_released)
+
+
+def nothing_left(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """`assert_idle`; and no claim is left in `store`."""
+    assert_idle(*proxies)
+    if isinstance(store, MemoryStore):
+        assert not {claim for claim in store.claims.values() if claim != OTHER}

@@ -1,0 +1,77 @@
+"""What the engine does in moments that no test can choose from outside."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio
+import pytest
+from tools import Outcomes, naive, settle
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
+from batchproxy._flights import Flight, Flights
+from batchproxy.testing import AsyncCalls, assert_idle
+
+
+@pytest.mark.anyio
+async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may have ended it in between: the waiter takes its answer, and a breath."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, [1], calls)
+        await settle()
+        monkeypatch.setattr(Flights, "join", lambda *args: False)
+        callers.start("waiter", proxy.map, [1], calls)
+        await settle()
+        monkeypatch.undo()
+        calls.open()
+    assert callers.results == {"owner": ["1"], "waiter": ["1"]}
+    assert calls.batches == [[1]]
+
+
+def test_many_hits_from_many_threads() -> None:
+    """Not one is lost on the way into the sums, and what waits to be added up does not grow."""
+    proxy = BatchingMapProxy[int, str]()
+    proxy.map([1], naive)
+
+    def hits() -> None:
+        for _ in range(3000):
+            proxy.map([1, 1], naive)
+
+    threads = [threading.Thread(target=hits) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(proxy._engine._returned) < 2000
+    assert proxy.statistics().maps == 1 + 4 * 3000
+    assert proxy.statistics().items == 1 + 4 * 6000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how_many", [1, 2])
+async def test_a_release_that_is_cut_short_is_made_again(
+    how_many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt as the keys of a failing call are released, and one more, leave none held."""
+    proxy = AsyncBatchingMapProxy[int, str](None, 1)
+    interrupts = [KeyboardInterrupt() for _ in range(how_many)]
+    end = Flights.end
+
+    def interrupted(flights: Flights, flight: Flight) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        end(flights, flight)
+
+    async def fail(items: list[int]) -> list[str]:
+        raise ValueError
+
+    monkeypatch.setattr(Flights, "end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        await proxy.map([1], fail)
+    assert_idle(proxy)
+    assert await proxy.map([1], AsyncCalls()) == ["1"]

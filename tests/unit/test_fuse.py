@@ -1,0 +1,49 @@
+"""The fuse of a store while the process is forked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORK = """
+import os, sys, threading, types
+sys.path.insert(0, sys.argv[1])
+from memory_store import MemoryStore
+from batchproxy import BatchingMapProxy, Cache, _fuse
+
+store = MemoryStore()
+proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n", on_store_error="continue"))
+proxy.map([0], list)
+inside, go = threading.Event(), threading.Event()
+monotonic = _fuse.time.monotonic
+
+def stops():
+    if threading.current_thread() is not threading.main_thread() and not inside.is_set():
+        inside.set()
+        go.wait()
+    return monotonic()
+
+_fuse.time = types.SimpleNamespace(monotonic=stops)
+thread = threading.Thread(target=proxy.map, args=([1], list))
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    print(proxy.map([2], list), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+go.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_in_the_middle_of_a_decision() -> None:
+    """The child decides anew: who was deciding does not live there."""
+    command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[2]\n", done.stderr

@@ -1,0 +1,402 @@
+"""The portal and the calls in it: what dies, is dropped, or is interrupted in a bad moment.
+
+(Points 8, 13 and 14 of the contract. What any user can see of it is in test_sync.py.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from tools import Backend, Thread, both, never, until
+
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, PortalError, _loops, _portal
+from batchproxy.testing import Calls, assert_idle
+
+
+class Custom(BaseException):
+    """Of no known kind."""
+
+
+@both
+@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KeyError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        StopAsyncIteration,
+        Custom,
+        asyncio.CancelledError,
+        concurrent.futures.CancelledError,
+    ],
+)
+def test_whatever_an_asynchronous_function_raises_harms_nobody(
+    backend: Backend, batch_size: int | None, kind: type[BaseException]
+) -> None:
+    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
+    error = kind("raised by the function")
+
+    async def fetch(items: list[int]) -> list[str]:
+        await checkpoint()
+        raise error
+
+    with bystander_in(backend):
+        with pytest.raises(kind) as caught:
+            map_in_portal(backend, batch_size, fetch)
+        assert caught.value is error
+
+
+@pytest.mark.needs_trio
+def test_an_old_cancellation_of_trio_harms_nobody() -> None:
+    """Nor does one that a function has kept from a scope of its own, and raises later."""
+    import trio
+
+    kept: list[BaseException] = []
+
+    async def fetch(items: list[int]) -> list[str]:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await checkpoint()
+            except BaseException as error:
+                kept.append(error)
+                raise
+        raise kept[0]
+
+    with bystander_in("trio"):
+        with pytest.raises(trio.Cancelled) as caught:
+            map_in_portal("trio", None, fetch)
+        assert caught.value is kept[0]
+
+
+def test_a_function_that_cancels_the_task_it_runs_in() -> None:
+    """Its caller gets a PortalError, which says that this may have happened."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await checkpoint()
+        raise AssertionError("it was cancelled")
+
+    with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
+        map_in_portal("asyncio", None, fetch)
+
+
+@contextmanager
+def bystander_in(backend: Backend) -> Iterator[None]:
+    """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    calls = Calls(gated=True)
+    bystander = Thread(proxy.map, [10], calls)
+    until(lambda: calls.running)
+    portal = _portal._portals[backend]
+    yield
+    calls.open()
+    assert bystander.outcome() == ["10"]
+    assert proxy.map([1], Calls()) == ["1"]
+    assert _portal._portals[backend] is portal
+    assert not portal.dead
+    assert_idle(proxy)
+
+
+def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
+    """Map with an asynchronous `function` as the command does; it must leave nothing behind."""
+    proxy = AsyncBatchingMapProxy[int, str](batch_size, 3)
+
+    async def in_loop() -> None:
+        await proxy.map([1, 2, 3], function)
+
+    try:
+        _portal.PortalCall(_portal.get_portal(backend)).run(in_loop)
+    finally:
+        now = proxy.statistics()
+        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+
+
+def kill(portal: _portal.Portal, how: str) -> None:
+    """Have the loop of `portal` end, in one of the ways in which somebody could do so."""
+
+    def leave() -> None:
+        raise SystemExit
+
+    portal.post(leave if how == "exit" else portal.tasks.cancel_scope.cancel)
+
+
+def is_gone(portal: _portal.Portal) -> bool:
+    portal._thread.join(30)
+    return not portal._thread.is_alive()
+
+
+@pytest.fixture
+def mortal_portals() -> Iterator[None]:
+    """Portals that a test may kill."""
+    before = dict(_portal._portals)
+    _portal._portals.clear()
+    yield
+    for portal in _portal._portals.values():
+        if not portal.dead:
+            kill(portal, "cancelled")
+        assert is_gone(portal)
+    _portal._portals.clear()
+    _portal._portals.update(before)
+
+
+deaths = pytest.mark.parametrize("how", ["cancelled", "exit"])
+
+
+@both
+@deaths
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_dies(backend: Backend, how: str) -> None:
+    """Whoever is under way when the portal dies gets a PortalError; the next map() works."""
+    proxy = BatchingMapProxy[int, str](1, backend=backend)
+    calls = Calls(gated=True)
+    owner = Thread(proxy.map, [1, 2], calls)
+    until(lambda: calls.running)
+    waiter = Thread(proxy.map, [1], never)
+    until(lambda: proxy.statistics().waiting)
+    portal = _portal._portals[backend]
+    kill(portal, how)
+    assert type(waiter.outcome()) is PortalError
+    assert is_gone(portal)
+    calls.open()
+    assert type(owner.outcome()) is PortalError
+    gc.collect()  # of a loop that could not end in order this closes the coroutines
+    assert_idle(proxy)
+    assert Thread(proxy.map, [1, 2], Calls()).outcome() == ["1", "2"]
+    assert _portal._portals[backend] is not portal
+
+
+@both
+@deaths
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_is_dying(backend: Backend, how: str) -> None:
+    """A dead loop may wait for its worker threads, but its callers and the next map() do not."""
+    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
+    calls = Calls(gated=True)
+    caller = Thread(proxy.map, [1, 2], calls)
+    until(lambda: calls.running == 2)
+    portal = _portal._portals[backend]
+    kill(portal, how)
+    assert type(caller.outcome()) is PortalError
+    assert Thread(proxy.map, [1, 2], Calls()).outcome() == ["1", "2"]
+    calls.open()
+    assert is_gone(portal)
+    assert_idle(proxy)
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_drops_what_is_posted(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that accepts a task while it closes, and never runs it, does not hang its caller."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    proxy.map([1], Calls())
+    portal = _portal._portals[backend]
+    post = _loops.post
+
+    def drop(loop: Any, *dropped: Any) -> None:
+        post(loop, portal.tasks.cancel_scope.cancel)
+
+    monkeypatch.setattr(_loops, "post", drop)
+    assert type(Thread(proxy.map, [2], never).outcome()) is PortalError
+    monkeypatch.undo()
+    assert Thread(proxy.map, [2], Calls()).outcome() == ["2"]
+    assert is_gone(portal)
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_that_cannot_start(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that fails to start gives an error instead of a hang, and is tried again."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(anyio, "run", fail)
+    assert isinstance(Thread(proxy.map, [1], never).outcome(), PortalError)
+    monkeypatch.undo()
+    assert Thread(proxy.map, [1], Calls()).outcome() == ["1"]
+
+
+@both
+@pytest.mark.usefixtures("mortal_portals")
+def test_a_portal_thread_that_cannot_start(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system refuses the portal its thread, its caller is told; the next map() works."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    refused = RuntimeError("can't start new thread")
+
+    def refuse(thread: threading.Thread) -> None:
+        raise refused
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(PortalError, match="no thread could be started") as caught:
+        proxy.map([1], never)
+    assert caught.value.__cause__ is refused
+    monkeypatch.undo()
+    assert proxy.map([1], Calls()) == ["1"]
+    assert_idle(proxy)
+
+
+@both
+def test_an_interrupt_that_takes_the_last_word_along(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the instant in which the end is received does not make map() wait for another."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    receive = _portal.PortalCall._receive
+    interrupts = [KeyboardInterrupt()]
+
+    def receive_and_lose(call: _portal.PortalCall) -> Any:
+        job = receive(call)
+        if job is None and interrupts:
+            raise interrupts.pop()
+        return job
+
+    monkeypatch.setattr(_portal.PortalCall, "_receive", receive_and_lose)
+    with pytest.raises(KeyboardInterrupt):
+        proxy.map([1], Calls())
+    assert proxy.map([1], never) == ["1"]  # it had been finished
+    assert_idle(proxy)
+
+
+@both
+@pytest.mark.parametrize("posted", [False, True])
+def test_an_interrupt_while_posting(
+    backend: Backend, posted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before or after the task is on its way: it is not begun, or ended."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    proxy.map([0], Calls())
+    post = _portal.Portal.post
+    interrupts = [KeyboardInterrupt()]
+
+    def post_and_interrupt(portal: _portal.Portal, function: Any) -> None:
+        if interrupts and not posted:
+            raise interrupts.pop()
+        post(portal, function)
+        if interrupts:
+            raise interrupts.pop()
+
+    monkeypatch.setattr(_portal.Portal, "post", post_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        proxy.map([1], Calls())
+    assert_idle(proxy)
+    assert proxy.map([1], Calls()) == ["1"]
+
+
+async def refuse() -> None:
+    raise AssertionError("this work was not to begin")
+
+
+class FakePortal:
+    """A portal without a loop and a thread: a subclass says what becomes of what is posted."""
+
+    def __init__(self) -> None:
+        self.calls: set[_portal.PortalCall] = set()
+        self._error = None
+        self.tasks: anyio.abc.TaskGroup
+        self.posted = 0
+
+    def post(self, function: Callable[[], object]) -> None:
+        raise NotImplementedError
+
+
+def call_in(portal: Any) -> _portal.PortalCall:
+    return _portal.PortalCall(portal)
+
+
+def test_a_call_is_registered_before_it_is_posted() -> None:
+    """A portal that dies as soon as it is asked tells the one who asked."""
+
+    class Dying(FakePortal):
+        def post(self, function: Callable[[], object]) -> None:
+            assert self.calls, "nobody is there to be told"
+            for call in self.calls:
+                call.end()
+
+    portal = Dying()
+    with pytest.raises(PortalError):
+        call_in(portal).run(refuse)
+    assert not portal.calls
+
+
+def test_an_interrupt_while_cancelling_does_not_lose_the_cancellation() -> None:
+    """Ctrl-C as the task is posted, and again as its cancellation is: that is posted once more."""
+
+    class Interrupted(FakePortal):
+        def post(self, function: Callable[[], object]) -> None:
+            self.posted += 1
+            if self.posted < 3:
+                raise KeyboardInterrupt
+            function()
+
+    portal = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        call_in(portal).run(refuse)
+    assert portal.posted == 3
+
+
+@both
+def test_what_is_cancelled_before_its_first_step_does_not_begin(backend: str) -> None:
+    """The cancellation may overtake a task that was started and has not run yet."""
+    portal = FakePortal()
+    call = call_in(portal)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as portal.tasks:
+            call._start(refuse)
+            call._cancel()
+
+    anyio.run(main, backend=backend)
+    assert call._receive() is None
+    assert call._error is None
+
+
+def test_a_call_keeps_no_error() -> None:
+    """Its frame is in the traceback of what it raised: each would keep the other alive."""
+
+    class Failing(FakePortal):
+        def post(self, function: Callable[[], object]) -> None:
+            for call in self.calls:
+                call._error = ValueError("boom")
+                call.end()
+
+    call = call_in(Failing())
+    with pytest.raises(ValueError, match="boom"):
+        call.run(refuse)
+    assert call._error is None
+
+
+@pytest.mark.parametrize("ready", ["before the bell was there", "and told everybody"])
+def test_a_portal_that_becomes_ready_meanwhile(ready: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is about to wait looks again, so that it does not wait for a bell that has rung."""
+    portal = _portal.get_portal("asyncio")
+
+    class Bells(list[Any]):
+        def append(self, bell: Any) -> None:
+            super().append(bell)
+            portal._ready = True
+            if ready == "and told everybody":
+                portal._announce()
+
+    monkeypatch.setattr(portal, "_ready", False)
+    monkeypatch.setattr(portal, "_bells", Bells())
+    portal.wait_until_ready()
+    assert portal._ready

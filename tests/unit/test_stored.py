@@ -1,0 +1,88 @@
+"""The steps of a map() that ask a store, where threads are refused and interrupts come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from memory_store import Gate, MemoryStore, PlainStore
+from store_tools import cache_on
+from tools import Interrupt
+
+from batchproxy import AsyncBatchingMapProxy, StoreError
+from batchproxy._stored import pause
+from batchproxy._workers import Workers
+from batchproxy.testing import AsyncCalls
+
+pytestmark = pytest.mark.anyio
+
+
+def test_pauses_grow_and_are_random() -> None:
+    """From a few milliseconds to less than a second."""
+    assert 0.005 <= pause(0) <= 0.015
+    assert 0.25 <= pause(100) <= 0.75
+    assert len({pause(3) for _ in range(20)}) == 20
+    assert pause(10_000) <= 0.75
+
+
+async def test_no_thread_when_results_come(
+    store: PlainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept, and written for the next who asks."""
+    proxy = AsyncBatchingMapProxy[Any, Any](1, 2, cache=cache_on(store))
+
+    def refuse(workers: Workers, job: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def compute(items: list[Any]) -> list[Any]:
+        context.setattr(Workers, "submit", refuse)
+        return items
+
+    with (
+        monkeypatch.context() as context,
+        pytest.raises(StoreError, match="no thread can be started"),
+    ):
+        await proxy.map([1], compute)
+    assert store.values == {}
+    again = AsyncCalls()
+    assert await proxy.map([1], again) == [1]
+    assert again.batches == []
+    assert len(store.values) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after", "while it writes"])
+async def test_an_interrupt_while_results_are_handed_over(
+    store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written by the next who asks, or by the thread that has them; no key stays taken."""
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    cache = cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
+    submit = Workers.submit
+
+    def interrupted(workers: Workers, job: Any) -> None:
+        if when != "before":
+            submit(workers, job)
+        if when == "while it writes":
+            assert gate.entered.wait(10)
+            gate.open()
+        raise Interrupt
+
+    async def compute(items: list[Any]) -> list[Any]:
+        monkeypatch.setattr(Workers, "submit", interrupted)
+        return items
+
+    gate = store.gate(method) if when == "while it writes" else Gate()
+
+    with pytest.raises(Interrupt):
+        await proxy.map([1, 2], compute)
+    monkeypatch.undo()
+    calls = AsyncCalls()
+    assert await proxy.map([1, 2], calls) == [1, 2]
+    assert calls.batches == []
+    await anyio.to_thread.run_sync(cache.close)
+    assert len(store.values) == 2
+    assert not getattr(store, "claims", None)
+    assert proxy.statistics().in_flight == 0
