@@ -254,7 +254,7 @@ class _Unit:
         above = getattr(self.node, "decorator_list", None) or [self.node]
         first, last = above[0].lineno, self.node.end_lineno
         function = isinstance(self.node, Functions)
-        for put, old, operator, new, statement, inside in self._edits(self.root, None, []):
+        for put, old, operator, new, statement, outer, inside in self._edits(self.root, None, []):
             whole = ast.unparse(statement).splitlines()
             put(ast.copy_location(new, old))
             try:
@@ -265,7 +265,9 @@ class _Unit:
                 seen.add(bare)
                 now = new if old is statement else statement
                 pairs = zip(whole, ast.unparse(now).splitlines())
-                before, after = next(pair for pair in pairs if pair[0] != pair[1])
+                before, after = next(map(str.strip, pair) for pair in pairs if pair[0] != pair[1])
+                if before.isalpha() and outer is not None:  # `break` says too little
+                    before = f"{ast.unparse(outer).splitlines()[0]} {before}"
                 text = indent(ast.unparse(self.root.body[0]), " " * self.node.col_offset)
             except SyntaxError:  # this one breaks too much
                 continue
@@ -276,8 +278,8 @@ class _Unit:
                 path=self.path,
                 function=".".join([*(each.name for each in self.classes), *inside]),
                 operator=operator,
-                before=before.strip(),
-                after=after.strip(),
+                before=before,
+                after=after,
                 lines=_lines(statement, operator),
                 text="\n".join([*self.lines[: first - 1], text, *self.lines[last:]]),
                 target=(original.co_qualname, original.co_firstlineno) if swaps else None,
@@ -286,8 +288,11 @@ class _Unit:
 
     def _edits(
         self, node: Tree, statement: Tree, inside: list[str]
-    ) -> Iterator[tuple[Callable[[Tree], None], Tree, str, Tree, Tree, list[str]]]:
-        """How to put what in the place of which node, in which statement of which function."""
+    ) -> Iterator[tuple[Callable[[Tree], None], Tree, str, Tree, Tree, Tree, list[str]]]:
+        """How to put in the place of a node, by which operator, what; and where that is.
+
+        That is its statement, the one around that (of a statement as a whole), and its functions.
+        """
         for child, put in _places(node):
             at = child if isinstance(child, ast.stmt | ast.ExceptHandler) else statement
             if at is child and self._is_left_alone(child):
@@ -300,7 +305,7 @@ class _Unit:
                 if name == "change constant" and not self._is_changeable(node, child):
                     continue
                 for new in operator(child):
-                    yield put, child, name, new, at, inside
+                    yield put, child, name, new, at, statement if at is child else None, inside
             if not isinstance(child, ast.Raise):
                 deeper = [*inside, child.name] if isinstance(child, Functions) else inside
                 yield from self._edits(child, at, deeper)

@@ -410,12 +410,12 @@ def shown(breakage: Breakage) -> str:
 
 
 def made(root: Path, modules: Iterable[str] = ()) -> list[Breakage]:
-    """The breakages of `modules`, by name or by that of a folder they are in; or of all."""
+    """The breakages of `modules`, each a name, a folder or a path; or of all."""
     chosen = set(modules)
     every: list[Breakage] = []
     for file in sorted((root / "src").rglob("*.py")):
         path = file.relative_to(root / "src")
-        if not chosen or not chosen.isdisjoint([*path.parts, path.stem]):
+        if not chosen or not chosen.isdisjoint([*path.parts, path.stem, path.as_posix()]):
             every += breakages(path.as_posix(), file.read_text("utf-8"))
     return every
 

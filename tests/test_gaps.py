@@ -520,3 +520,11 @@ def test_a_portal_that_becomes_ready_meanwhile(ready: str, monkeypatch: pytest.M
     monkeypatch.setattr(portal, "_bells", Bells())
     portal.wait_until_ready()
     assert portal._ready
+
+
+def test_a_portal_that_is_ready_needs_no_bell() -> None:
+    """Callers that find it ready leave nothing behind in it."""
+    portal = _portal.get_portal("asyncio")
+    bells = len(portal._bells)
+    assert BatchingMapProxy[int, str]().map([1], lambda items: ["1"]) == ["1"]
+    assert len(portal._bells) == bells

@@ -56,7 +56,7 @@ drop finally | if self.open(''): | pass
 drop handler | self.note('two words') | raise
 drop context | with self.lock: | if True:
 return none | return key is None | return None
-swap jump | continue | break
+swap jump | if each or self.go(each, at=True): continue | break
 drop keyword | if each or self.go(each, at=True): | if each or self.go(each):
 swap twin | most = most - 1 | most = most + 1
 swap twin | for each in self.all.copy(): | for each in self.all:
