@@ -118,16 +118,17 @@ def test_a_new_list_replaces_an_old_one() -> None:
         assert recorder.batches == []
 
 
-def test_what_is_used_stays() -> None:
+@pytest.mark.parametrize("ttl", [None, 60])
+def test_what_is_used_stays(ttl: float | None) -> None:
     """The oldest value that was not used lately goes; a map() does not push out what it found."""
-    cache = Cache[str](max_size=2)
+    cache = Cache[str](max_size=2, ttl=ttl)
     proxy = BatchingMapProxy[int, str](cache=cache)
     proxy.map([1, 2], naive)
     proxy.map([1, 3], naive)
     assert 1 in cache
     assert 3 in cache
 
-    cache = Cache[str](max_size=3)
+    cache = Cache[str](max_size=3, ttl=ttl)
     proxy = BatchingMapProxy[int, str](cache=cache)
     for items in ([1, 2, 3], [2, 3], [1, 4]):  # when 4 comes, all have been used
         proxy.map(items, naive)

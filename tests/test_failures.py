@@ -32,6 +32,7 @@ async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
         calls.fail(0, boom)
     assert calls.batches == [[1]]
     assert list(callers.results.values()) == [boom] * 20
+    assert not hasattr(boom, "__notes__")  # nothing else has failed
     assert_idle(proxy)
     assert await proxy.map([1], AsyncCalls()) == ["1"]
 

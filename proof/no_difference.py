@@ -1,0 +1,129 @@
+"""Breakages that make no difference that a test could notice, and why. For `mutants.py`.
+
+Each is known by what it does: the qualified name of the function, the operator, the statement (as
+`mutants.py --list` shows it: before, or `before => after` where several would fit), the reason.
+"""
+
+from __future__ import annotations
+
+_FASTER = "it only saves time: what follows comes to the same"
+_PAUSE = "it only changes how long is waited between two looks at what other processes compute"
+
+NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
+    (
+        "_leads_to",
+        "decide",
+        "if node in seen: => if False:",
+        "no ring is ever let in, so the search comes to an end without it, if later",
+    ),
+    (
+        "_leads_to",
+        "decide",
+        "if node.home is not None: => if True:",
+        "None is neither among the nodes nor blocked on anything",
+    ),
+    (
+        "_under_way",
+        "drop operand",
+        (
+            "while nest is not None and "
+            "((flight := nest.flight()) is None or not flight.in_progress):"
+            " => while nest is not None and (flight := nest.flight()) is None:"
+        ),
+        "a call that has ended is passed over by those who look at the nest, too",
+    ),
+    (
+        "Bounded._forget_history",
+        "change constant",
+        "self._phase = 0 => self._phase = 1",
+        "phases are only compared with each other",
+    ),
+    (
+        "Bounded._begin_phase",
+        "change constant",
+        "self._phase += 1 => self._phase += 2",
+        "phases are only compared with each other",
+    ),
+    (
+        "Cache._over",
+        "decide",
+        (
+            "cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))"
+            " => cache._table = Table(Unbounded(mapping) if False else Mapped(mapping))"
+        ),
+        _FASTER,
+    ),
+    (
+        "Engine._call_batches",
+        "swap jump",
+        "if plan.over: continue",
+        "the loop ends in that case",
+    ),
+    (
+        "Engine._call_in_tasks",
+        "decide",
+        "if group.cancel_scope.cancel_called: => if True:",
+        "without a cancellation it does nothing; and one may be met here as well as afterwards",
+    ),
+    (
+        "Engine._read_held",
+        "change constant",
+        "asking.polls = 0 if plan.left < before else asking.polls + 1",
+        _PAUSE,
+    ),
+    (
+        "Engine._read_held",
+        "decide",
+        "asking.polls = 0 if plan.left < before else asking.polls + 1",
+        _PAUSE,
+    ),
+    (
+        "Expiring._purge",
+        "drop statement",
+        "self._earliest = next(iter(deadlines.values()), 0.0)",
+        _FASTER,
+    ),
+    (
+        "Expiring.store",
+        "move boundary",
+        "if len(deadlines) > 2 * len(inner) + 1000:",
+        "when exactly the notes are cleaned up is nobody's business",
+    ),
+    (
+        "Flight.__init__",
+        "drop statement",
+        "self.place = 0",
+        "it has another value before anybody reads it",
+    ),
+    (
+        "Flights.meet",
+        "drop operand",
+        "if flight.home is not None and is_closed(flight.home): => if is_closed(flight.home):",
+        "None is not closed either",
+    ),
+    (
+        "Plan.__init__",
+        "decide",
+        (
+            "self._firsts = dict(zip(reversed(keys), reversed(items))) if keyed else None"
+            " => self._firsts = dict(zip(reversed(keys), reversed(items))) if True else None"
+        ),
+        _FASTER,
+    ),
+    (
+        "Plan.take_awaited",
+        "drop operand",
+        (
+            "if onward is not None and onward.done and (onward in self.awaited):"
+            " => if onward is not None and onward.done:"
+        ),
+        "the loop passes over what is not awaited",
+    ),
+    (
+        "Unbounded.known",
+        "drop operand",
+        "if not data or data.keys().isdisjoint(keys): => if not data:",
+        _FASTER,
+    ),
+    ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
+]
