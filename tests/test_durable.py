@@ -445,10 +445,10 @@ async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
         callers.start("first", proxy.map, [1], calls)
         await calls.wait_begun()
         callers.start("second", proxy.map, [1, 2], calls)
-        asked = store.uses["get_many"]
-        while store.uses["get_many"] < asked + 3:  # noqa: ASYNC110 - worker threads do it
+        asked = store.uses["claim_many"]
+        while store.uses["claim_many"] < asked + 3:  # noqa: ASYNC110 - worker threads do it
             await anyio.sleep(0.001)
-        store.fail["get_many"] = OSError("unplugged")
+        store.fail["claim_many"] = OSError("unplugged")
         calls.fail(0, error)
     # Unless it was asking just then, it does not ask any more.
     assert callers.results["first"] is error

@@ -11,15 +11,16 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
+from ._answers import Answer
 from ._cache import Cache
 from ._caller import Caller, Nest, innermost
+from ._counters import Statistics
 from ._engine import Engine, unpicklable
 from ._errors import AnswerTypeError
 from ._flights import Flight
 from ._loops import running_loop
-from ._plan import Answer, Plan
+from ._plan import Plan
 from ._progress import Progress, reporting
-from ._statistics import Statistics
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -195,7 +196,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         Threads: May be called from any event loop.
         """
         cache = self._engine.cache
-        if cache._durable is None:
+        if cache._backing is None:
             cache.clear()
         else:
             await anyio.to_thread.run_sync(cache.clear)

@@ -8,8 +8,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
+from ._backed import BackedClaims
+from ._backing import Backing
+from ._claims import Claims
 from ._codecs import Codec
-from ._durable import Durable
 from ._keys import unequal
 from ._messages import short
 from ._store import SharedStore, Store, check_seconds
@@ -87,11 +89,9 @@ class Cache(Generic[T]):
         _check_store(store, namespace, codec, on_store_error)
         values = Unbounded({}) if max_size is None else Bounded(max_size)
         self._table = Table(values if ttl is None else Expiring(values, ttl))
-        self._durable: Durable | None = None
+        self._backing: Backing | None = None
         if store is not None and namespace is not None:
-            self._durable = Durable(
-                store, namespace, codec, ttl, on_store_error, self._table.flights
-            )
+            self._backing = Backing(store, namespace, codec, ttl, on_store_error, self._table)
 
     @classmethod
     def _over(cls, mapping: MutableMapping[Any, T]) -> Cache[T]:
@@ -99,8 +99,14 @@ class Cache(Generic[T]):
         cache = cls.__new__(cls)
         # Only a real dict is known to have no __missing__ and to be readable while others write.
         cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))
-        cache._durable = None
+        cache._backing = None
         return cache
+
+    def _claims(self, home: object) -> Claims:
+        """Those of one ``map()``, whose calls cannot go on without the event loop `home`."""
+        if self._backing is None:
+            return Claims(self._table)
+        return BackedClaims(self._table, self._backing, home)
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.
@@ -131,19 +137,19 @@ class Cache(Generic[T]):
                 )
         unkept = unequal(mapping)
         answers = {key: value for key, value in mapping.items() if key not in unkept}
-        if self._durable is None:
+        if self._backing is None:
             self._table.prime(answers)
             return
-        encoded, refused = self._durable.encoded(answers, {})
+        encoded, refused = self._backing.encoded(answers, {})
         for failure in refused.values():
             raise failure.error
-        self._durable.forget(partial(self._prime, self._durable, answers, encoded))
+        self._backing.forget(partial(self._prime, self._backing, answers, encoded))
 
     def _prime(
-        self, durable: Durable, answers: dict[Hashable, Any], encoded: dict[bytes, bytes]
+        self, backing: Backing, answers: dict[Hashable, Any], encoded: dict[bytes, bytes]
     ) -> None:
         self._table.invalidate(answers)  # no call under way may write its own any more
-        durable.replace(encoded)
+        backing.replace(encoded)
         self._table.prime(answers)
 
     def invalidate(self, keys: Iterable[Any]) -> None:
@@ -174,15 +180,15 @@ class Cache(Generic[T]):
                 "of an item is what key= gives for it"
             ) from None
         keys = [key for key in keys if key not in unkept]
-        if self._durable is None:
+        if self._backing is None:
             self._table.invalidate(keys)
             return
-        names = self._durable.digests(keys, {})
-        self._durable.forget(partial(self._invalidate, self._durable, keys, names))
+        names = self._backing.digests(keys, {})
+        self._backing.forget(partial(self._invalidate, self._backing, keys, names))
 
-    def _invalidate(self, durable: Durable, keys: list[Any], names: list[bytes]) -> None:
+    def _invalidate(self, backing: Backing, keys: list[Any], names: list[bytes]) -> None:
         self._table.invalidate(keys)  # no call under way may write its result any more
-        durable.delete(names)
+        backing.delete(names)
         self._table.invalidate(keys)  # what was read in the meantime
 
     def clear(self) -> None:
@@ -191,14 +197,14 @@ class Cache(Generic[T]):
         Raises:
             StoreError: the store failed; it is not known what it still has.
         """
-        if self._durable is None:
+        if self._backing is None:
             self._table.clear()
             return
-        self._durable.forget(partial(self._clear, self._durable))
+        self._backing.forget(partial(self._clear, self._backing))
 
-    def _clear(self, durable: Durable) -> None:
+    def _clear(self, backing: Backing) -> None:
         self._table.clear()
-        durable.delete(None)
+        backing.delete(None)
         self._table.clear()
 
     def close(self) -> None:
@@ -209,8 +215,8 @@ class Cache(Generic[T]):
         that were given up are released, for which it waits a second at most. It may be called in an
         `atexit` handler.
         """
-        if self._durable is not None:
-            self._durable.close()
+        if self._backing is not None:
+            self._backing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -243,10 +249,10 @@ class Cache(Generic[T]):
         return key in self._table
 
     def __repr__(self) -> str:
-        flights = self._table.flights
-        under_way = f"{len(flights)} keys in flight, {flights.waiting()} waiting"
-        durable = "" if self._durable is None else f", {self._durable!r}"
-        return f"<Cache: {len(self)} values, {under_way}{durable}>"
+        in_flight, waiting = len(self._table.in_flight()), self._table.waiting()
+        under_way = f"{in_flight} keys in flight, {waiting} waiting"
+        backing = "" if self._backing is None else f", {self._backing!r}"
+        return f"<Cache: {len(self)} values, {under_way}{backing}>"
 
 
 def _check_bounds(max_size: object, ttl: object) -> None:

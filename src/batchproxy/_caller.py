@@ -12,6 +12,7 @@ from ._flights import Flight
 from ._plan import Plan
 from ._progress import Progress, Reporting, snapshot
 from ._progress import is_async as is_async
+from ._slots import Slot
 
 
 class Nest:
@@ -82,6 +83,10 @@ class Caller(ABC):
     def around(self) -> Iterable[Flight]:
         """The calls that this ``map()`` is nested in, the innermost first."""
         return () if self.nest is None else _calls(self.nest)
+
+    def slots_around(self) -> Iterable[Slot]:
+        """Those of them."""
+        return [flight.slot for flight in self.around() if flight.slot is not None]
 
     @abstractmethod
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:

@@ -1,65 +1,71 @@
-"""Calls under way: claimed, settled, given up, waited for. Plain methods; nothing here awaits.
-
-The state is two things: the table of one cache (key → flight), changed under that cache's lock,
-and what each flight knows of itself. Everything that ends a flight may be done again, so that an
-interrupt in the middle of it loses nothing: who has claimed calls `Flights.end` until it returns.
-"""
+"""Calls under way, by the keys that they compute. Plain methods; nothing here awaits or locks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ._counters import Counters
 from ._loops import is_closed
+from ._outcome import Failure, Outcome
+from ._slots import Slot
 
-if TYPE_CHECKING:
-    from ._leases import Hold
-    from ._plan import Failure
-    from ._slots import Slot
+_NOTHING: Mapping[Hashable, Any] = {}
+
+
+class Claim(Protocol):
+    """What a call has claimed outside of this process."""
+
+    def release(self) -> None:
+        """Give back what is still claimed. Does not wait; twice is fine."""
 
 
 class Flight:
-    """One call of a ``map_func`` under way. It keeps the outcome for those who wait for it."""
+    """One call of a ``map_func`` under way. It keeps the outcome for those who wait for it.
+
+    It may end in parts: some of its keys leave it, with an answer or without, before it is done.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_values",
+        "_answers",
+        "counters",
         "done",
-        "failures",
+        "gone",
         "handed_over",
-        "hold",
         "home",
         "intact",
         "keys",
-        "moved",
+        "outcome",
+        "outside",
+        "parts",
         "place",
-        "results",
+        "released",
         "slot",
         "unkept",
         "waiters",
     )
 
-    def __init__(self, home: object) -> None:
+    def __init__(self, home: object, counters: Counters[Flight] | None = None) -> None:
         self.keys: list[Hashable] = []
-        # The outcome. A key that it says nothing of was given up: it is to be computed anew.
-        self.results: list[Any] = []  # none, or one per key
-        self.failures: dict[Hashable, Failure] = {}  # which of them are none
-        self._values: dict[Hashable, Any] | None = None
-        self.unkept: Collection[Hashable] = ()  # keys of which nothing is kept
+        self.outcome: Outcome | None = None  # without one, its keys are to be computed anew
         self.done = False
+        # Keys that have left it before, and the results of those of them that have one. Replaced,
+        # not changed, results first: who sees that a key has gone sees its result.
+        self.parts: Mapping[Hashable, Any] = _NOTHING
+        self.gone: frozenset[Hashable] = frozenset()
+        self._answers: tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]] | None = None
+        self.unkept: Collection[Hashable] = ()  # keys of which nothing is kept
         self.intact = False  # whether the table has all its keys: then none need be looked for
-        # What wakes each map() asleep until this flight is done.
+        # What wakes each map() asleep until something becomes of this flight.
         self.waiters: set[Callable[[], None]] = set()
         self.home = home  # the event loop without which this call cannot go on, if any
         self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
+        self.counters = counters  # of the proxy whose function it calls, if it calls one
         self.place = 0  # where its results go in the plan that it belongs to
-        # Where there is a store: what is claimed there, ...
-        self.hold: Hold | None = None
-        # ... whether a worker thread is to end this flight, and not the map() that may be gone, ...
-        self.handed_over = False
-        # ... and which of its keys went on into the flight of a call, if it asked for them only.
-        self.moved: tuple[Flight, Collection[Hashable]] | None = None
+        self.outside: Claim | None = None  # what is claimed for it where others can see that
+        # Whether another thread is at it, and is to end it if its map() has released it meanwhile.
+        self.handed_over = self.released = False
 
     def __repr__(self) -> str:
         state = "done" if self.done else "under way"
@@ -70,49 +76,76 @@ class Flight:
         """Whether its function may still run: in the thread of a call given up it does."""
         return not self.done or (self.slot is not None and self.slot.in_use)
 
-    def values(self) -> dict[Hashable, Any]:
-        """The results by key, for those who do not get all of them. Made when first asked for."""
-        if self._values is None:
-            values = dict(zip(self.keys, self.results))
-            for key in self.failures:
-                values.pop(key, None)
-            self._values = values
-        return self._values
+    def answers(self) -> tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]]:
+        """The results and the failures so far by key, for those who do not get all of them."""
+        if not self.done:
+            return self.parts, _NOTHING
+        if self._answers is None:
+            self._answers = self._by_key()
+        return self._answers
 
-    def correct(self, adopted: Mapping[Hashable, Any], refused: Mapping[Hashable, Failure]) -> None:
-        """Take `adopted` values instead of results, and `refused` results for failures."""
-        self.failures = {**self.failures, **refused}
-        errors = {key: failure.error for key, failure in refused.items()}
-        corrections = {**adopted, **errors}
-        self.results = [
-            corrections.get(key, result) for key, result in zip(self.keys, self.results)
-        ]
-        self._values = None
+    def _by_key(self) -> tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]]:
+        outcome = self.outcome
+        if outcome is None:
+            return self.parts, _NOTHING
+        if isinstance(outcome, Failure):
+            return self.parts, dict.fromkeys(self.keys, outcome)
+        results = dict(zip(self.keys, outcome.results))
+        for key in outcome.failures:
+            results.pop(key, None)
+        results.update(self.parts)
+        return results, outcome.failures
 
-    def answer(self, values: dict[Hashable, Any]) -> None:
-        """Give `values`, those of some of its keys, as its outcome."""
-        self._values = values
+    def behind(self) -> Collection[Flight]:
+        """The calls of others that this one stands for."""
+        return ()
+
+    def wake(self) -> None:
+        """Let all who wait for it look again what has become of it.
+
+        All, and not one: of those who find keys given up the first to come claims them.
+        """
+        if self.waiters:
+            for wake in self.waiters.copy():  # one step; others leave without the lock
+                wake()
+
+    def finish(self) -> None:
+        """What is to be done of a call that is done; twice is fine."""
+        if self.outside is not None:
+            self.outside.release()
+        if self.waiters:  # nobody joins a flight that is done, so this is everybody
+            self.wake()
+            self.waiters.clear()
+
+
+class Elsewhere(Flight):
+    """Keys that another cache is computing, of this process or of another one."""
+
+    __slots__ = ("_seek", "interested")
+
+    def __init__(self, seek: Callable[[Collection[Hashable]], Collection[Flight]]) -> None:
+        super().__init__(None)
+        self._seek = seek
+        self.interested: set[object] = set()  # each map() that is to get any of these keys
+
+    def behind(self) -> Collection[Flight]:
+        """Those of other caches of this process."""
+        return self._seek(self.keys)
 
 
 class Flights:
-    """The calls under way of one cache.
+    """The calls under way of one cache, which locks around each of these methods."""
 
-    `lock` guards the table and the values of the cache together: methods marked *locked* are called
-    with it held. It is held for plain work only, never over an await. It is re-entrant since the
-    collector may, inside any of it, finish a forgotten coroutine that releases its keys.
-    """
-
-    __slots__ = ("_table", "lock")
+    __slots__ = ("_table",)
 
     def __init__(self) -> None:
-        self.lock = RLock()
         self._table: dict[Hashable, Flight] = {}
 
     def __len__(self) -> int:
         return len(self._table)
 
     def meet(self, keys: Collection[Hashable]) -> dict[Hashable, Flight]:
-        """Which of `keys` are in flight, and in which flight. *Locked.*"""
+        """Which of `keys` are in flight, and in which flight."""
         table = self._table
         if not table or table.keys().isdisjoint(keys):
             return {}
@@ -120,56 +153,55 @@ class Flights:
         # asyncio lets a loop be closed with tasks in it, which then neither end nor are collected
         # (anyio keeps them). Nobody will release their keys but who meets them.
         for flight in set(met.values()):
-            if flight.home is not None and is_closed(flight.home):
-                self.end(flight)
+            if flight.home is not None and is_closed(flight.home) and not flight.handed_over:
+                self.release(flight)
+                flight.finish()
         return {key: flight for key, flight in met.items() if not flight.done}
 
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
-        """Put `keys`, of which none is in flight, into `flight`. *Locked.*"""
-        flight.keys = keys  # before the table, so that end() finds them whatever happens
+        """Put `keys`, of which none is in flight, into `flight`."""
+        intact, flight.intact = flight.intact or not flight.keys, False  # while it is not
+        # Before the table, so that release() finds them whatever happens.
+        flight.keys = [*flight.keys, *keys] if flight.keys else keys
         table = self._table
         for key in keys:
             table[key] = flight
-        flight.intact = True
+        flight.intact = intact
 
     def current(self, flight: Flight) -> Collection[Hashable]:
-        """The keys of `flight` that nobody has invalidated or primed since its claim. *Locked.*"""
+        """The keys of `flight` that nobody has invalidated or primed since its claim."""
         if flight.intact:
             return flight.keys
         table = self._table
         return [key for key in flight.keys if table.get(key) is flight]
 
-    def move(self, source: Flight, target: Flight, keys: Collection[Hashable]) -> None:
-        """Put `keys` of `source` into `target`, so that they are in flight all the time. *Locked.*
+    def part(self, flight: Flight, stay: list[Hashable], found: Mapping[Hashable, Any]) -> None:
+        """Let all keys but those that `stay` leave `flight`, some of them with a result.
 
-        Those forgotten since their claim are `target`'s too, but not in the table.
+        Those in `found` are answered.
         """
-        whole = source.intact and (target.intact or not target.keys)
-        target.keys = [*target.keys, *keys]
-        source.moved = (target, frozenset(keys))
-        table = self._table
-        if source.intact:
-            table.update(dict.fromkeys(keys, target))
-        else:
-            for key in keys:
-                if table.get(key) is source:
-                    table[key] = target
-        source.intact = False
-        target.intact = whole
+        intact, flight.intact, staying = flight.intact, False, set(stay)
+        leaving = [key for key in flight.keys if key not in staying]
+        flight.parts = {**flight.parts, **found}
+        flight.gone = frozenset([*flight.gone, *leaving])
+        for key in leaving:
+            if self._table.get(key) is flight:
+                del self._table[key]
+        flight.keys, flight.intact = stay, intact
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """Let the calls under way for `keys` answer their waiters, but nobody else. *Locked.*"""
+        """Let the calls under way for `keys` answer their waiters, but nobody else."""
         for key in keys:
             if (flight := self._table.get(key)) is not None:
                 flight.intact = False
                 del self._table[key]
 
     def forget_all(self) -> None:
-        """`forget` for every key. *Locked.*"""
+        """`forget` for every key."""
         self.forget(list(self._table))
 
     def release(self, flight: Flight) -> None:
-        """Release the keys of `flight`; those who wait for it are left to `end`. *Locked.*"""
+        """Release the keys of `flight`, which is done then; `Flight.finish` is still to come."""
         # By identity: after an invalidation the entry may be that of a newer call.
         current, table = self.current(flight), self._table
         flight.intact = False
@@ -180,61 +212,15 @@ class Flights:
                 del table[key]
         flight.done = True
 
-    def end(self, flight: Flight) -> None:
-        """Release the keys of `flight`, here and in a store, and wake all who wait for it.
+    def keys(self) -> list[Hashable]:
+        """The keys in flight."""
+        return list(self._table)
 
-        Twice is fine.
+    def seen(self, keys: Collection[Hashable]) -> set[Flight]:
+        """In which flights `keys` are, as seen without a lock."""
+        table = self._table
+        return {flight for key in keys if (flight := table.get(key)) is not None}
 
-        Its outcome, if it has one, was put into it before: without one its keys were given up.
-        A flight that was handed over is left alone: whoever has it will end it.
-        """
-        if not flight.done:
-            with self.lock:
-                if flight.handed_over:
-                    return
-                self.release(flight)
-        if flight.hold is not None:
-            flight.hold.release()
-        # Nobody joins a flight that is done, so this is everybody. All are woken, not one: each
-        # looks again, and of those who find keys given up the first to come claims them.
-        if flight.waiters:
-            for wake in flight.waiters.copy():  # one step; others leave without the lock
-                wake()
-            flight.waiters.clear()
-
-    def hand_over(self, flight: Flight) -> bool:
-        """Let nobody but who calls this end `flight`; False if it has ended already."""
-        with self.lock:
-            flight.handed_over = not flight.done
-            return flight.handed_over
-
-    def take_back(self, flight: Flight) -> None:
-        """Undo `hand_over`, and end the flight."""
-        flight.handed_over = False
-        self.end(flight)
-
-    def join(self, flights: Iterable[Flight], wake: Callable[[], None]) -> bool:
-        """Have `wake` called when one of `flights` is done; False if one already is."""
-        with self.lock:
-            for flight in flights:
-                if flight.done:
-                    return False
-                flight.waiters.add(wake)
-        return True
-
-    def leave(self, flights: Iterable[Flight], wake: Callable[[], None]) -> None:
-        """Undo `join`; twice is fine."""
-        for flight in flights:
-            flight.waiters.discard(wake)
-
-    def waiting(self) -> int:
-        """How many ``map()`` calls are asleep until a call in the table ends."""
-        with self.lock:
-            return len(set().union(*[flight.waiters for flight in set(self._table.values())]))
-
-    def reset_after_fork(self) -> None:
-        """In the child: nothing is under way here; whoever held the lock is gone."""
-        self.lock = RLock()
-        for flight in self._table.values():
-            flight.done = True
-        self._table = {}
+    def under_way(self) -> set[Flight]:
+        """The flights that have a key here."""
+        return set(self._table.values())

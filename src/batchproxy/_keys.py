@@ -1,19 +1,58 @@
-"""Keys that are not equal to themselves, such as NaN: what is kept for them is never found."""
+"""What a map() is given: items as a list, keys that can be hashed, and keys that equal nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import NoneType
 from typing import Any
+
+from ._messages import kind_of
 
 _EQUAL = frozenset({str, int, bool, bytes, NoneType})  # types whose values all equal themselves
 _NONE: Mapping[Hashable, Hashable] = {}
 _NAN, _TUPLE = object(), object()
 
 
+def listed(items: Iterable[Any]) -> list[Any]:
+    """`items` as a list of its own, which no caller can change while its ``map()`` is under way.
+
+    Raises:
+        TypeError: `items` cannot be iterated.
+    """
+    try:
+        return list(items)
+    except TypeError:
+        if isinstance(items, Iterable):  # iterating raised; what it raised says more
+            raise
+        raise TypeError(
+            f"map() takes an iterable of items as its first argument, got {kind_of(items)}; "
+            "put a single item into a list, and collect an asynchronous iterable first"
+        ) from None
+
+
+def check_hashable(keys: Sequence[Any], *, has_key: bool) -> None:
+    """
+    Raises:
+        TypeError: one of `keys` cannot be hashed.
+    """
+    for position, key in enumerate(keys):
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(
+                f"the key= function gave the unhashable {kind_of(key)} for item {position}: "
+                "let it return something hashable, such as a str or a tuple"
+                if has_key
+                else f"item {position} is an unhashable {kind_of(key)}: give the proxy a key= "
+                "function that maps an item to something hashable, e.g. key=lambda item: item['id']"
+            ) from None
+
+
 def unequal(keys: Collection[Hashable]) -> Mapping[Hashable, Hashable]:
     """Those of `keys` that are not equal to themselves, each with the first that is as good.
+
+    What is kept for them is never found.
 
     Every float NaN is as good as every other, whichever object it is; what else is unequal to
     itself (a NaT, a decimal NaN) is as good as itself only. A tuple with such a thing in it is one,

@@ -34,6 +34,11 @@ def typed(value: object) -> str:
     return f"{short(value)} of type {cut(type(value).__qualname__)!r}"
 
 
+def kind_of(value: object) -> str:
+    """What `value` is, but nothing of what is in it."""
+    return "None" if value is None else f"{cut(type(value).__qualname__)!r}"
+
+
 def short_list(values: Collection[object], most: int = 5) -> str:
     """The first of `values`, and how many there are besides."""
     named = ", ".join(cut(_in_list.repr(value), 80) for value in islice(values, most))

@@ -79,6 +79,7 @@ def _leads_to(nodes: Collection[object], start: Flight) -> bool:
                 continue
             if node.home is not None:
                 ahead.append(node.home)
+            ahead.extend(node.behind())
         if node in nodes:
             return True
         for blockers in _blocked.get(node, {}).values():

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter
-
-if TYPE_CHECKING:
-    from ._flights import Flight
 
 
 class Slots:
@@ -32,12 +28,15 @@ class Slots:
             limiter = self._limiters[loop] = CapacityLimiter(self._total)
             return limiter
 
-    def slot(self, loop: object, around: Iterable[Flight]) -> Slot:
-        """A slot to acquire: that of the nearest call of `around` with one, else of the limiter."""
+    def slot(self, loop: object, around: Iterable[Slot]) -> Slot:
+        """A slot to acquire, borrowed from the first of `around` that is of this limiter.
+
+        Those are of the calls that the one that needs it is nested in, the innermost first.
+        """
         limiter = self.limiter(loop)
-        for flight in around:
-            if flight.slot is not None and flight.slot.limiter is limiter and flight.slot.in_use:
-                return Slot(limiter, flight.slot)
+        for slot in around:
+            if slot.limiter is limiter and slot.in_use:
+                return Slot(limiter, slot)
         return Slot(limiter, None)
 
 

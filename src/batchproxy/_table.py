@@ -1,13 +1,23 @@
-"""Values known and calls under way, changed together under one lock: what is behind a `Cache`."""
+"""Values known and calls under way, changed together under one lock: what is behind a `Cache`.
+
+All that happens to them happens here, and nobody else takes the lock. It is held for plain work
+only, never over an await. It is re-entrant since the collector may, inside any of it, finish a
+forgotten coroutine that releases its keys. Everything that ends a call may be done again, so that
+an interrupt in the middle of it loses nothing: who has claimed calls `end` until it returns.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from threading import RLock
 from typing import Any
 
 from ._alive import Alive
-from ._flights import Flight, Flights
+from ._counters import Counters, Statistics
+from ._flights import Elsewhere, Flight, Flights
+from ._loops import is_closed
+from ._outcome import Failure, Outcome
 from ._plan import Plan
 from ._values import Unbounded, Values
 
@@ -16,31 +26,34 @@ class Table:
     """What a ``map()`` asks: is this key known, is it in flight, or may I have it?"""
 
     def __init__(self, values: Values) -> None:
+        self._lock = RLock()
         self._values = values
-        self.flights = Flights()
+        self._flights = Flights()
         _alive.add(self)
 
     def __len__(self) -> int:
-        with self.flights.lock:
+        with self._lock:
             return len(self._values)
 
     def __contains__(self, key: object) -> bool:
-        with self.flights.lock:
+        with self._lock:
             return key in self._values
 
     def lookup(self, keys: list[Hashable]) -> list[Any] | None:
         """The values of all `keys`, or None if one is missing."""
         if type(self._values) is Unbounded:  # a dict can be read while others write
             return self._values.every(keys)
-        with self.flights.lock:
+        with self._lock:
             answers = self._values.every(keys)
             if answers is not None:
                 self._values.use(keys)
             return answers
 
+    # Claimed, ...
+
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
-        with self.flights.lock:
+        with self._lock:
             known = self._values.known(plan.distinct)
             if known:
                 self._values.use(list(known))
@@ -48,23 +61,33 @@ class Table:
             if missing is not plan.distinct:
                 plan.start(missing)
 
-    def look(self, plan: Plan, size: int) -> bool:
+    def has_work(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
-        with self.flights.lock:
+        with self._lock:
             batch = self._next_batch(plan, size)
             plan.draw_back(batch)
             return bool(batch)
 
-    def claim(self, plan: Plan, size: int, flight: Flight) -> bool:
-        """Claim the next batch of `plan` for `flight`; False if nothing is left. *Locked.*
+    def claim(self, plan: Plan, flight: Flight, size: int) -> list[Hashable]:
+        """Claim the next keys of `plan` for `flight`, at most `size`; none if nothing is left.
 
         In the same step the cache is checked again, and who else computes what.
         """
-        batch = self._next_batch(plan, size)
-        if not batch:
+        with self._lock:
+            batch = self._next_batch(plan, size)
+            if batch:
+                flight.unkept = plan.unkept
+                self._flights.claim(flight, batch)
+            return batch
+
+    def begin(self, plan: Plan, flight: Flight) -> bool:
+        """Begin the call that `flight` is of, if anything was claimed for it."""
+        if not flight.keys:
             return False
-        flight.unkept = plan.unkept
-        self.flights.claim(flight, batch)
+        plan.claim(flight)
+        if flight.counters is not None:
+            with self._lock:
+                flight.counters.begin(flight)
         return True
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
@@ -79,51 +102,181 @@ class Table:
         self, plan: Plan, keys: list[Hashable], known: dict[Hashable, Any]
     ) -> list[Hashable]:
         """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
-        flying = self.flights.meet(keys)
+        flying = self._flights.meet(keys)
         if not known and not flying:
             return keys
         plan.learn(known, flying)
         return [key for key in keys if key not in known and key not in flying]
 
-    def settle(self, flight: Flight) -> None:
-        """Keep the results of `flight`, but for keys forgotten since, and release it. *Locked.*"""
-        self.keep(flight)
-        self.flights.release(flight)
+    # ... settled, ...
 
-    def keep(self, flight: Flight) -> None:
-        """The first half of `settle`. *Locked.*"""
-        keys, results = flight.keys, flight.results
-        if flight.failures or flight.unkept or not flight.intact:
-            values, unkept = flight.values(), flight.unkept
-            current = self.flights.current(flight)
-            keys = [key for key in current if key in values and key not in unkept]
-            results = [values[key] for key in keys]
-        self._values.store(keys, results)
+    def settle(self, flight: Flight, outcome: Outcome) -> None:
+        """Give `flight` its outcome, keep its results, but for keys forgotten since, release it."""
+        with self._lock:
+            if flight.done:
+                return
+            flight.outcome = outcome
+            if flight.counters is not None:
+                flight.counters.settle(flight, outcome)
+            if not isinstance(outcome, Failure):
+                keys, results = flight.keys, outcome.results
+                if outcome.failures or flight.unkept or not flight.intact:
+                    values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
+                    current = self._flights.current(flight)
+                    keys = [key for key in current if key not in unkept]
+                    results = [values[key] for key in keys]
+                self._values.store(keys, results)
+            self._flights.release(flight)
 
-    def found(self, flight: Flight, values: dict[Hashable, Any], *, keep: bool) -> None:
-        """Answer those who wait for `flight` with `values`, which a store had. *Locked.*"""
-        flight.answer(values)
-        if keep:
-            keys = [key for key in self.flights.current(flight) if key in values]
-            self._values.store(keys, [values[key] for key in keys])
+    def part(
+        self,
+        flight: Flight,
+        stay: list[Hashable],
+        found: Mapping[Hashable, Any],
+        *,
+        keep: bool,
+        onward: Elsewhere | None = None,
+        held: Collection[Hashable] = (),
+    ) -> None:
+        """Let all keys but those that `stay` leave `flight`: some are `found`, some `held` onward.
+
+        Those `found` are answered, and kept if they are to be. Those `held` are in flight all the
+        time, then in `onward`. The others are free.
+        """
+        with self._lock:
+            if flight.done:
+                return
+            current = self._flights.current(flight)
+            if keep and found:
+                kept = [key for key in current if key in found]
+                self._values.store(kept, [found[key] for key in kept])
+            self._flights.part(flight, stay, found)
+            if onward is not None:
+                here = held if flight.intact else set(current)
+                self._flights.claim(onward, [key for key in held if key in here])
+                onward.gone = frozenset(held).difference(onward.keys)
+        flight.wake()
+
+    def current(self, flight: Flight) -> Collection[Hashable]:
+        """The keys of `flight` that nobody has invalidated or primed since its claim."""
+        with self._lock:
+            return self._flights.current(flight)
+
+    # ... released.
+
+    def end(self, flight: Flight) -> None:
+        """Release the keys of `flight`, here and elsewhere, and wake all who wait for it.
+
+        Twice is fine. Without an outcome, which it was given before, its keys were given up. If it
+        was handed over it is left alone: whoever has it will end it.
+        """
+        if not flight.done:
+            with self._lock:
+                if flight.handed_over:
+                    flight.released = True
+                    return
+                self._flights.release(flight)
+        flight.finish()
+        if flight.counters is not None:
+            flight.counters.left(flight)
+
+    def hand_over(self, flight: Flight) -> bool:
+        """Let nobody but who calls this end `flight`; False if it has ended already."""
+        with self._lock:
+            flight.handed_over = not flight.done
+            return flight.handed_over
+
+    def take_back(self, flight: Flight) -> None:
+        """Undo `hand_over`, and end the flight if its ``map()`` has left it meanwhile."""
+        with self._lock:
+            flight.handed_over = False
+        if flight.released or flight.done or is_closed(flight.home):
+            self.end(flight)
+
+    # Those who wait.
+
+    def join(
+        self, awaited: Mapping[Flight, Collection[Hashable]], wake: Callable[[], None]
+    ) -> bool:
+        """Have `wake` called when anything becomes of those flights; False if it has already."""
+        with self._lock:
+            for flight, keys in awaited.items():
+                if flight.done or (flight.gone and not flight.gone.isdisjoint(keys)):
+                    return False
+                flight.waiters.add(wake)
+        return True
+
+    def leave(self, flights: Iterable[Flight], wake: Callable[[], None]) -> None:
+        """Undo `join`; twice is fine."""
+        for flight in flights:
+            flight.waiters.discard(wake)
+
+    def lose_interest(self, plan: Plan) -> None:
+        """`plan` is over: what others compute, and nobody else waits for, is not in flight here."""
+        while plan.elsewhere:
+            flight = next(iter(plan.elsewhere))
+            with self._lock:
+                flight.interested.discard(plan)
+                wanted = bool(flight.interested)
+            if not wanted:
+                self.end(flight)
+            plan.elsewhere.discard(flight)
+
+    # What users of the cache do, and see.
 
     def prime(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, which are newer than those of any call under way."""
-        with self.flights.lock:
-            self.flights.forget(answers)
+        with self._lock:
+            self._flights.forget(answers)
             self._values.store(answers.keys(), answers.values())
 
     def invalidate(self, keys: Iterable[Hashable]) -> None:
         """Forget `keys`, also what calls under way are about to answer for them."""
-        with self.flights.lock:
-            self.flights.forget(keys)
+        with self._lock:
+            self._flights.forget(keys)
             self._values.drop(keys)
 
     def clear(self) -> None:
         """`invalidate` everything."""
-        with self.flights.lock:
-            self.flights.forget_all()
+        with self._lock:
+            self._flights.forget_all()
             self._values.clear()
+
+    def in_flight(self) -> list[Hashable]:
+        """The keys in flight."""
+        with self._lock:
+            return self._flights.keys()
+
+    def under_way(self) -> set[Flight]:
+        """The flights that have a key here."""
+        with self._lock:
+            return self._flights.under_way()
+
+    def waiting(self) -> int:
+        """How many ``map()`` calls are asleep until something becomes of a call in the table."""
+        with self._lock:
+            return len(set().union(*[flight.waiters for flight in self._flights.under_way()]))
+
+    def statistics(self, counters: Counters[Flight]) -> Statistics:
+        """What `counters` have, and what is true of this table at the same moment."""
+        with self._lock:
+            return counters.statistics(len(self._flights), self.waiting(), len(self._values))
+
+    def add_up(self, counters: Counters[Flight]) -> None:
+        """Have `counters` add up what has returned."""
+        with self._lock:
+            counters.add_up()
+
+    def who_computes(self, keys: Collection[Hashable]) -> set[Flight]:
+        """The calls that compute `keys`, as seen now. Without the lock: from anywhere."""
+        return self._flights.seen(keys)
+
+    def reset_after_fork(self) -> None:
+        """In the child: nothing is under way here; whoever held the lock is gone."""
+        self._lock = RLock()
+        for flight in self._flights.under_way():
+            flight.done = True
+        self._flights = Flights()
 
 
 _alive = Alive[Table]()
@@ -131,7 +284,7 @@ _alive = Alive[Table]()
 
 def _reset_after_fork() -> None:
     for table in _alive.all():
-        table.flights.reset_after_fork()
+        table.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork

@@ -15,7 +15,7 @@ from traceback import format_tb
 from typing import Any, Protocol
 
 from ._messages import describe, short_list
-from ._plan import MISSING
+from ._outcome import MISSING
 
 _logger = logging.getLogger("batchproxy")
 

@@ -9,7 +9,8 @@ import pytest
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
-from batchproxy._flights import Flight, Flights
+from batchproxy._flights import Flight
+from batchproxy._table import Table
 from batchproxy.testing import AsyncCalls, assert_idle
 
 
@@ -24,7 +25,7 @@ async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
         callers = Outcomes(group)
         callers.start("owner", proxy.map, [1], calls)
         await settle()
-        monkeypatch.setattr(Flights, "join", lambda *args: False)
+        monkeypatch.setattr(Table, "join", lambda *args: False)
         callers.start("waiter", proxy.map, [1], calls)
         await settle()
         monkeypatch.undo()
@@ -47,7 +48,7 @@ def test_many_hits_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(proxy._engine._returned) < 2000
+    assert len(proxy._engine._counters._returned) < 2000
     assert proxy.statistics().maps == 1 + 4 * 3000
     assert proxy.statistics().items == 1 + 4 * 6000
 
@@ -60,17 +61,17 @@ async def test_a_release_that_is_cut_short_is_made_again(
     """An interrupt as the keys of a failing call are released, and one more, leave none held."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
     interrupts = [KeyboardInterrupt() for _ in range(how_many)]
-    end = Flights.end
+    end = Table.end
 
-    def interrupted(flights: Flights, flight: Flight) -> None:
+    def interrupted(table: Table, flight: Flight) -> None:
         if interrupts:
             raise interrupts.pop()
-        end(flights, flight)
+        end(table, flight)
 
     async def fail(items: list[int]) -> list[str]:
         raise ValueError
 
-    monkeypatch.setattr(Flights, "end", interrupted)
+    monkeypatch.setattr(Table, "end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         await proxy.map([1], fail)
     assert_idle(proxy)

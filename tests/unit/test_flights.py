@@ -11,48 +11,54 @@ from tools import is_held
 
 from batchproxy import CircularWaitError, _rings
 from batchproxy._flights import Flight, Flights
+from batchproxy._table import Table
+from batchproxy._values import Unbounded
 
 
-def claimed(flights: Flights, *keys: int, home: object = None) -> Flight:
+def empty() -> Table:
+    return Table(Unbounded({}))
+
+
+def claimed(table: Table, *keys: int, home: object = None) -> Flight:
     flight = Flight(home)
-    flights.claim(flight, list(keys))
+    table._flights.claim(flight, list(keys))
     return flight
 
 
 def test_a_flight_ends() -> None:
     """Its keys are free, everybody who waits is woken, once; ending it again does nothing."""
-    flights, woken = Flights(), list[str]()
-    flight = claimed(flights, 1, 2)
-    assert flights.meet([0, 1, 2]) == {1: flight, 2: flight}
-    assert flights.join([flight], wake := lambda: woken.append("woken"))
+    table, woken = empty(), list[str]()
+    flight = claimed(table, 1, 2)
+    assert table._flights.meet([0, 1, 2]) == {1: flight, 2: flight}
+    assert table.join({flight: flight.keys}, wake := lambda: woken.append("woken"))
     assert repr(flight) == "<Flight under way: 2 keys, 1 waiting>"
-    assert flights.waiting() == 1
-    flights.end(flight)
-    flights.end(flight)
+    assert table.waiting() == 1
+    table.end(flight)
+    table.end(flight)
     assert woken == ["woken"]
-    assert len(flights) == flights.waiting() == 0
-    assert not flights.join([flight], wake)
+    assert (table.in_flight(), table.waiting()) == ([], 0)
+    assert not table.join({flight: flight.keys}, wake)
     assert repr(flight) == "<Flight done: 2 keys, 0 waiting>"
 
 
 def test_whoever_left_is_not_woken() -> None:
     """Leaving is by identity, and may be done twice."""
-    flights = Flights()
-    flight = claimed(flights, 1)
+    table = empty()
+    flight = claimed(table, 1)
 
     def wake() -> None:
         raise AssertionError("it has left")
 
-    flights.join([flight], wake)
-    flights.leave([flight], wake)
-    flights.leave([flight], wake)
-    flights.end(flight)
+    table.join({flight: flight.keys}, wake)
+    table.leave([flight], wake)
+    table.leave([flight], wake)
+    table.end(flight)
 
 
 def test_an_end_that_is_cut_short_can_be_repeated() -> None:
     """An interrupt while waking loses nobody: the second time those are woken who were not."""
-    flights, woken = Flights(), list[int]()
-    flight = claimed(flights, 1)
+    table, woken = empty(), list[int]()
+    flight = claimed(table, 1)
     interrupts = [KeyboardInterrupt()]
 
     def wake() -> None:
@@ -60,51 +66,51 @@ def test_an_end_that_is_cut_short_can_be_repeated() -> None:
             raise interrupts.pop()
         woken.append(1)
 
-    flights.join([flight], wake)
+    table.join({flight: flight.keys}, wake)
     with pytest.raises(KeyboardInterrupt):
-        flights.end(flight)
-    assert len(flights) == 0
-    flights.end(flight)
+        table.end(flight)
+    assert table.in_flight() == []
+    table.end(flight)
     assert woken == [1]
 
 
 def test_a_claim_that_was_forgotten_is_not_released_again() -> None:
     """After an invalidation the key may be another's: the old flight leaves it alone."""
-    flights = Flights()
-    old = claimed(flights, 1, 2)
-    flights.forget([1])
-    new = claimed(flights, 1)
-    assert list(flights.current(old)) == [2]
-    flights.end(old)
-    assert flights.meet([1, 2]) == {1: new}
-    flights.forget_all()
-    assert flights.current(new) == []
-    flights.end(new)
+    table = empty()
+    old = claimed(table, 1, 2)
+    table._flights.forget([1])
+    new = claimed(table, 1)
+    assert list(table.current(old)) == [2]
+    table.end(old)
+    assert table._flights.meet([1, 2]) == {1: new}
+    table._flights.forget_all()
+    assert table.current(new) == []
+    table.end(new)
 
 
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
     """A flight that has noted its keys and not entered them does not release another's claim."""
-    flights = Flights()
+    table = empty()
     interrupted = Flight(None)
     interrupted.keys = [1]
-    other = claimed(flights, 1)
-    flights.end(interrupted)
-    assert flights.meet([1]) == {1: other}
+    other = claimed(table, 1)
+    table.end(interrupted)
+    assert table._flights.meet([1]) == {1: other}
 
 
 def test_the_lock_is_not_held_while_waking() -> None:
     """Another thread can use the table from inside a wake."""
-    flights = Flights()
-    flight = claimed(flights, 1)
+    table = empty()
+    flight = claimed(table, 1)
     seen = []
 
     def wake() -> None:
-        thread = threading.Thread(target=lambda: seen.append(flights.waiting()))
+        thread = threading.Thread(target=lambda: seen.append(table.waiting()))
         thread.start()
         thread.join(10)
 
-    flights.join([flight], wake)
-    flights.end(flight)
+    table.join({flight: flight.keys}, wake)
+    table.end(flight)
     assert seen == [0]
 
 
@@ -172,10 +178,10 @@ def test_a_claim_that_is_cut_short_can_be_released() -> None:
             super().__setitem__(key, flight)
             raise KeyboardInterrupt
 
-    flights, flight = Flights(), Flight(None)
-    flights._table = Interrupted()
+    table, flight = empty(), Flight(None)
+    table._flights._table = Interrupted()
     with pytest.raises(KeyboardInterrupt):
-        flights.claim(flight, [1, 2])
-    assert len(flights) == 1
-    flights.end(flight)
-    assert len(flights) == 0
+        table._flights.claim(flight, [1, 2])
+    assert table.in_flight() == [1]
+    table.end(flight)
+    assert table.in_flight() == []

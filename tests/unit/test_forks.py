@@ -54,7 +54,7 @@ async def answer(items):
     return [f"async {item}" for item in items]
 
 def child():
-    for lock in (cache._table.flights.lock, _portal._lock, _rings._lock):
+    for lock in (cache._table._lock, _portal._lock, _rings._lock):
         assert lock.acquire(blocking=False)
         lock.release()
     inside = look(proxy)
@@ -68,7 +68,7 @@ def child():
 
 locked = threading.Event()
 def hold_the_locks():
-    with cache._table.flights.lock, _portal._lock, _rings._lock:
+    with cache._table._lock, _portal._lock, _rings._lock:
         locked.set()
         threading.Event().wait(0.05)  # this thread is gone in the child; in the parent it lets go
 start(hold_the_locks)

@@ -141,10 +141,10 @@ def test_interrupt_of_an_async_release(backend: str, batch_size: int | None) -> 
     are released in that moment: test_gaps.py.)
     """
     script = """
-from batchproxy._flights import Flights
+from batchproxy._table import Table
 backend, batch_size = sys.argv[1], eval(sys.argv[2])
 proxy = AsyncBatchingMapProxy(batch_size, 3)
-end, pressed = Flights.end, []
+end, pressed = Table.end, []
 
 def interrupted_end(self, flight):
     if not pressed:
@@ -157,7 +157,7 @@ def interrupted_end(self, flight):
 async def answer(items):
     return [str(item) for item in items]
 
-Flights.end = interrupted_end
+Table.end = interrupted_end
 try:
     anyio.run(proxy.map, [1, 2, 3], answer, backend=backend)
 except KeyboardInterrupt:

@@ -7,13 +7,23 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchproxy._flights import Flight
-from batchproxy._plan import Failure, Plan
+from batchproxy._flights import Elsewhere, Flight
+from batchproxy._outcome import Answers, Failure
+from batchproxy._plan import Plan
 from batchproxy._table import Table
 from batchproxy._values import Bounded, Unbounded
 
 steps = st.tuples(
-    st.sampled_from(["claim", "look", "settle", "give up", "take", "claim there", "settle there"]),
+    st.sampled_from([
+            "claim",
+            "look",
+            "settle",
+            "give up",
+            "take",
+            "claim there",
+            "part there",
+            "settle there",
+        ]),
     st.integers(0, 7),
 )
 
@@ -30,40 +40,46 @@ class Pair:
     def claim(self, size: int) -> None:
         before = self.plan.left
         flight = Flight(None)
-        if self.table.claim(self.plan, size, flight):
-            self.plan.claim(flight)
+        self.table.claim(self.plan, flight, size)
+        if self.table.begin(self.plan, flight):
             assert 1 <= len(flight.keys) <= size
             assert len(flight.keys) == size or not self.plan.left
             self.here.append(flight)
         assert self.plan.left <= before
 
     def look(self, size: int) -> None:
-        self.table.look(self.plan, size)
+        self.table.has_work(self.plan, size)
 
     def settle(self, flights: list[Flight], number: int) -> None:
         """End one of `flights` well, but for its last key if it has several: that one fails."""
         if not flights:
             return
         flight = flights.pop(number % len(flights))
-        flight.results = [str(key) for key in flight.keys]
+        answers = Answers([str(key) for key in flight.keys], {})
         if len(flight.keys) > 1:
             error = ValueError()
-            flight.results[-1] = error
-            flight.failures = {flight.keys[-1]: Failure(error, None)}
-        self.table.settle(flight)
-        self.table.flights.end(flight)
+            answers.results[-1] = error
+            answers = Answers(answers.results, {flight.keys[-1]: Failure(error, None)})
+        self.table.settle(flight, answers)
+        self.table.end(flight)
         if flights is self.here:
-            self.plan.take(flight, flight.results)
+            self.plan.take(flight, answers)
+
+    def part(self, number: int) -> None:
+        """Let the first key leave a flight elsewhere, answered or not."""
+        if self.there and (flight := self.there[number % len(self.there)]).keys:
+            found = {key: str(key) for key in flight.keys[:1] if number % 2}
+            self.table.part(flight, flight.keys[1:], found, keep=number % 4 == 1)
 
     def give_up(self, number: int) -> None:
         if self.there:
-            self.table.flights.end(self.there.pop(number % len(self.there)))
+            self.table.end(self.there.pop(number % len(self.there)))
 
     def claim_there(self, number: int) -> None:
         keys: list[Hashable] = [number, number + 1]
-        if not self.table.flights.meet(keys) and not self.table.lookup(keys):
+        if not self.table._flights.meet(keys) and not self.table.lookup(keys):
             flight = Flight(None)
-            self.table.flights.claim(flight, keys)
+            self.table._flights.claim(flight, keys)
             self.there.append(flight)
 
     def step(self, kind: str, number: int) -> None:
@@ -80,6 +96,8 @@ class Pair:
                 self.plan.take_awaited()
             case "claim there":
                 self.claim_there(number)
+            case "part there":
+                self.part(number)
             case "settle there":
                 self.settle(self.there, number)
 
@@ -95,7 +113,7 @@ def test_every_way_of_getting_the_answers_gives_the_same(
     """
     pair = Pair(keys)
     for kind, number in before:
-        if kind in ("claim there", "settle there"):
+        if kind.endswith(" there"):
             pair.step(kind, number)
     pair.table.open(pair.plan)
     for kind, number in program:
@@ -111,7 +129,7 @@ def test_every_way_of_getting_the_answers_gives_the_same(
         assert answer == str(key) or isinstance(answer, ValueError)
     pair.plan.keys = [*keys, *keys[:1]]
     assert pair.plan.deliver() == [*answers, *answers[:1]]
-    assert len(pair.table.flights) == len({key for flight in pair.there for key in flight.keys})
+    assert len(pair.table.in_flight()) == sum(len(flight.keys) for flight in pair.there)
 
 
 def test_keys_given_up_are_drawn_in_order() -> None:
@@ -119,38 +137,43 @@ def test_keys_given_up_are_drawn_in_order() -> None:
     keys: list[Hashable] = list(range(6))
     table, plan = Table(Unbounded({})), Plan(keys, keys)
     elsewhere = Flight(None)
-    table.flights.claim(elsewhere, [1, 2])
+    table._flights.claim(elsewhere, [1, 2])
     table.open(plan)
-    assert table.look(plan, 1)  # puts 0 back
-    table.flights.end(elsewhere)
+    assert table.has_work(plan, 1)  # puts 0 back
+    table.end(elsewhere)
     plan.take_awaited()
+    assert table.claim(plan, Flight(None), 9) == keys
+
+
+def test_a_call_ends_in_parts() -> None:
+    """Who waits for it takes what has an answer, looks for the rest again, and waits for what stays."""
+    keys: list[Hashable] = [0, 1, 2, 3]
+    table, plan = Table(Unbounded({})), Plan(keys, keys)
+    call, onward, woken = Flight(None), Elsewhere(lambda keys: ()), list[int]()
+    table._flights.claim(call, keys.copy())
+    table.open(plan)
+    assert table.join(plan.awaited, lambda: woken.append(1))
+    table.part(call, [3], {0: "found"}, keep=True, onward=onward, held=[1])
+    assert woken == [1]
+    assert not table.join(plan.awaited, never)
+    plan.take_awaited()
+    assert plan.awaited == {call: [3]}
+    assert table.join(plan.awaited, never)
     flight = Flight(None)
-    assert table.claim(plan, 9, flight)
-    plan.claim(flight)
-    assert flight.keys == keys
+    assert table.claim(plan, flight, 9) == [2]
+    assert plan.awaited == {call: [3], onward: [1]}
+    assert plan.elsewhere == {onward}
+    table.settle(call, Answers(["computed"], {}))
+    plan.take_awaited()
+    assert plan._learned == {0: "found", 3: "computed"}
+    assert plan.shared == 2
+    table.lose_interest(plan)
+    table.end(flight)
+    assert table.in_flight() == []
 
 
-def test_keys_that_moved_into_a_call_are_waited_for_there() -> None:
-    """Of the flight that asked a store for them, and of the call both, in whatever order."""
-    for first_asked in (True, False):
-        keys: list[Hashable] = [0, 1, 2]
-        table, plan = Table(Unbounded({})), Plan(keys, keys)
-        asked, call = Flight(None), Flight(None)
-        table.flights.claim(asked, [0, 1])
-        if not first_asked:
-            table.flights.claim(call, [2])
-        table.open(plan)
-        table.found(asked, {0: "stored"}, keep=True)
-        table.flights.move(asked, call, [1])
-        table.flights.end(asked)
-        call.results = [f"computed {key}" for key in call.keys]
-        table.settle(call)
-        plan.take_awaited()
-        assert plan.awaited == {}
-        assert plan.left == first_asked
-        learned = {0: "stored", 1: "computed 1"} | ({} if first_asked else {2: "computed 2"})
-        assert plan._learned == learned
-        assert plan.shared == len(learned)
+def never() -> None:
+    raise AssertionError("it has left")
 
 
 def test_answers_computed_out_of_order_are_delivered_in_order() -> None:
@@ -164,7 +187,7 @@ def test_answers_computed_out_of_order_are_delivered_in_order() -> None:
     pair.claim(2)
     assert [flight.keys for flight in pair.here] == [[0, 3], [1, 2]]
     for flight in pair.here:
-        pair.plan.take(flight, [str(key) for key in flight.keys])
+        pair.plan.take(flight, Answers([str(key) for key in flight.keys], {}))
     assert pair.plan.deliver() == ["0", "1", "2", "3"]
 
 
@@ -180,16 +203,16 @@ def test_keys_are_not_compared_to_be_delivered() -> None:
     keys: list[Hashable] = [Expression() for _ in range(4)]
     table, plan = Table(Unbounded({})), Plan(keys, keys)
     elsewhere, flights = Flight(None), [Flight(None), Flight(None)]
-    table.flights.claim(elsewhere, keys[:2])
+    table._flights.claim(elsewhere, keys[:2])
     table.open(plan)
-    assert table.claim(plan, 2, flights[0])
-    plan.claim(flights[0])
-    table.flights.end(elsewhere)  # given up, so that those are claimed last
+    assert table.claim(plan, flights[0], 2)
+    assert table.begin(plan, flights[0])
+    table.end(elsewhere)  # given up, so that those are claimed last
     plan.take_awaited()
-    assert table.claim(plan, 2, flights[1])
-    plan.claim(flights[1])
+    assert table.claim(plan, flights[1], 2)
+    assert table.begin(plan, flights[1])
     for flight in flights:
-        plan.take(flight, [id(key) for key in flight.keys])
+        plan.take(flight, Answers([id(key) for key in flight.keys], {}))
     assert plan.deliver() == [id(key) for key in keys]
 
 

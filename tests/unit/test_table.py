@@ -42,7 +42,7 @@ def test_a_mapping_is_used_under_the_lock_only() -> None:
     mapping = Watched()
     proxy = BatchingMapProxy[int, str](2, cache=mapping)
     cache = proxy._engine.cache
-    mapping.watch = lambda: is_held(cache._table.flights.lock)
+    mapping.watch = lambda: is_held(cache._table._lock)
     assert proxy.map([1, 2, 3], lambda items: [str(item) for item in items]) == ["1", "2", "3"]
     cache.prime({4: "4"})
     cache.invalidate([1])
@@ -57,11 +57,11 @@ def test_a_forgotten_call_may_end_inside_the_lock() -> None:
 
     class Collecting(dict[Any, Any]):
         def get(self, key: Any, default: Any = None) -> Any:
-            table.flights.end(forgotten)
+            table.end(forgotten)
             return super().get(key, default)
 
     table = Table(Mapped(Collecting()))
     forgotten = Flight(None)
-    table.flights.claim(forgotten, [1])
+    table._flights.claim(forgotten, [1])
     assert table.lookup([2]) is None
-    assert len(table.flights) == 0
+    assert table.in_flight() == []

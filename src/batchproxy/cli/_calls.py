@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
+from .._answers import accept
 from .._async import AsyncBatchingMapProxy
 from .._cache import Cache
 from .._caller import is_async
+from .._counters import Statistics
 from .._loops import running_loop
-from .._plan import check_answer
 from .._portal import PortalCall, get_portal
 from .._progress import Progress
-from .._statistics import Statistics
 from .._sync import BatchingMapProxy
 from ._keys import key_of
 from ._results import Results
@@ -179,7 +179,7 @@ class Calls:
 
     def _listed(self, answer: Any, items: list[Any]) -> list[Any]:
         """A mapping is by item, and not by what `key_of` gives."""
-        results = check_answer(answer, items)
+        results = accept(answer, items).results
         return [self._kept(result, item) for result, item in zip(results, items)]
 
     def _kept(self, result: Any, item: Any) -> Any:

@@ -10,7 +10,7 @@ from .. import _leases, _rings
 from .._async import AsyncBatchingMapProxy
 from .._cache import Cache
 from .._digests import digests
-from .._durable import Durable
+from .._backing import Backing
 from .._engine import Engine
 from .._sync import BatchingMapProxy
 
@@ -64,32 +64,27 @@ def look(*things: Looked) -> Inside:
     caches = list(
         dict.fromkeys(each if isinstance(each, Cache) else each._engine.cache for each in things)
     )
-    durables = [cache._durable for cache in caches if cache._durable is not None]
-    in_flight: set[Hashable] = set()
-    for cache in caches:
-        with cache._table.flights.lock:
-            in_flight.update(cache._table.flights._table)
+    backings = [cache._backing for cache in caches if cache._backing is not None]
     slots, queueing = map(sum, zip((0, 0), *map(_slots, engines)))
     return Inside(
-        in_flight=frozenset(in_flight),
+        in_flight=frozenset(key for cache in caches for key in cache._table.in_flight()),
         running=sum(engine.statistics().running for engine in engines),
         waiting=_waiting(engines, caches),
         slots=slots,
         queueing=queueing,
-        claiming=sum(map(_claiming, durables)),
-        writing=sum(len(durable._pending) for durable in durables),
-        forgetting=sum(durable._forgetting for durable in durables),
-        unwritten=sum(len(durable._unwritten) for durable in durables),
+        claiming=sum(map(_claiming, backings)),
+        writing=sum(len(backing.writers._pending) for backing in backings),
+        forgetting=sum(backing.writers._forgetting for backing in backings),
+        unwritten=sum(len(backing._unwritten) for backing in backings),
         blocked=len(_rings._blocked),
     )
 
 
 def _waiting(engines: list[Engine], caches: list[Cache[Any]]) -> int:
     # The calls of which keys are in flight, and those whose keys were all forgotten.
-    flights = {flight for engine in engines for flight in engine._running.copy()}
+    flights = {flight for engine in engines for flight in engine._counters.running()}
     for cache in caches:
-        with cache._table.flights.lock:
-            flights.update(cache._table.flights._table.values())
+        flights |= cache._table.under_way()
     # After a fork there are calls of the parent among them, which are done here.
     waiters = [flight.waiters.copy() for flight in flights if not flight.done]
     return len(set[object]().union(*waiters))
@@ -102,16 +97,16 @@ def _slots(engine: Engine) -> tuple[int, int]:
     limiters = list(engine._slots._limiters.values())
     lenders = [
         flight.slot._lender
-        for flight in engine._running.copy()
+        for flight in engine._counters.running()
         if flight.slot is not None and flight.slot._lender is not None
     ]
     queueing = sum(each.statistics().tasks_waiting for each in limiters + lenders)
     return sum(each.borrowed_tokens for each in limiters), queueing
 
 
-def _claiming(durable: Durable) -> int:
+def _claiming(backing: Backing) -> int:
     process = _leases.this_process()
-    owner = durable._owner
+    owner = backing._owner
     with process.lock:
         holds = [hold for group in process._claiming.values() for hold in group]
         releases = [

@@ -12,7 +12,7 @@ from store_tools import cache_on
 from tools import Interrupt
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
-from batchproxy._stored import pause
+from batchproxy._elsewhere import _pause
 from batchproxy._workers import Workers
 from batchproxy.testing import AsyncCalls
 
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.anyio
 
 def test_pauses_grow_and_are_random() -> None:
     """From a few milliseconds to less than a second."""
-    assert 0.005 <= pause(0) <= 0.015
-    assert 0.25 <= pause(100) <= 0.75
-    assert len({pause(3) for _ in range(20)}) == 20
-    assert pause(10_000) <= 0.75
+    assert 0.005 <= _pause(0) <= 0.015
+    assert 0.25 <= _pause(100) <= 0.75
+    assert len({_pause(3) for _ in range(20)}) == 20
+    assert _pause(10_000) <= 0.75
 
 
 async def test_no_thread_when_results_come(

@@ -1,0 +1,128 @@
+"""What a map_func answered, matched with its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from ._errors import AnswerTypeError, AnswerValueError
+from ._messages import kind_of, short_list
+from ._outcome import Answers, Failure
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Indexable(Protocol[T_co]):
+    """Sized and indexable: lists, tuples, arrays, Series."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
+Answer: TypeAlias = Indexable[T | Exception] | Mapping[Any, T | Exception]
+"""What a ``map_func`` may answer."""
+
+
+def accept(
+    answer: Any, keys: list[Hashable], items_of: Callable[[list[Hashable]], list[Any]] = list
+) -> Answers:
+    """The results in `answer`, one per key of the batch, in the order of the batch.
+
+    A mapping is by key if it has all of them, else by item: those that `items_of` gives.
+
+    Raises:
+        AnswerTypeError: `answer` is of a kind that cannot be matched with the batch, or one of the
+            results is none, and not the failure of a single item either.
+        AnswerValueError: it has another length than the batch, or lacks a key of it.
+    """
+    results = _matched(answer, keys, items_of)
+    return Answers(results, _failures_in(keys, results))
+
+
+def _matched(
+    answer: Any, keys: list[Hashable], items_of: Callable[[list[Hashable]], list[Any]]
+) -> list[Any]:
+    if isinstance(answer, (list, tuple)):
+        count = len(answer)
+    elif isinstance(answer, Mapping):
+        names: list[Any] = keys
+        if missing := [key for key in keys if key not in answer]:
+            names = items_of(keys)
+            if not _has_all(answer, names):
+                raise AnswerValueError(
+                    f"map_func answered with a mapping that lacks {short_list(missing)} of its "
+                    f"{len(keys)} keys; give every key an entry, None where there is no result"
+                )
+        return [answer[name] for name in names]
+    elif isinstance(answer, Awaitable):
+        if close := getattr(answer, "close", None):
+            close()  # it will never be awaited, and Python need not say so
+        raise _wrong_kind(
+            answer, "await it in map_func, or use AsyncBatchingMapProxy for asynchronous functions"
+        )
+    elif isinstance(answer, str | bytes | bytearray | memoryview):
+        raise _wrong_kind(answer, "split it into one result per item")
+    elif hasattr(type(answer), "columns"):
+        raise _wrong_kind(
+            answer,
+            "a table gives its columns, and not its rows: take the one with the results out of it, "
+            "as in list(frame['column'])",
+        )
+    elif not hasattr(type(answer), "__len__") or not hasattr(type(answer), "__getitem__"):
+        raise _wrong_kind(answer, "return a list with one result per item")
+    else:
+        try:
+            count, answer = len(answer), list(answer)
+        except TypeError:  # an array of no dimension has the methods, but no length
+            raise _wrong_kind(answer, "return a list with one result per item") from None
+    if not len(answer) == count == len(keys):
+        raise AnswerValueError(
+            f"map_func answered with {count} results to a batch of {len(keys)} items; "
+            "return exactly one result per item, in the order of the batch"
+        )
+    return list(answer)
+
+
+def _failures_in(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failure]:
+    failed = False
+    for kind in set(map(type, results)):
+        if hasattr(kind, "__await__"):
+            for result in results:
+                if isinstance(result, Coroutine):
+                    result.close()  # as an answer that is one itself
+            raise AnswerTypeError(
+                f"map_func answered with a {kind.__qualname__} as the result of an item, which is "
+                "still to be awaited; answer with what it gives, as in "
+                "`return await asyncio.gather(*results)`"
+            )
+        if issubclass(kind, BaseException):
+            failed = True
+            if not issubclass(kind, Exception):
+                raise AnswerTypeError(
+                    f"map_func answered with a {kind.__qualname__} as the result of an item; raise "
+                    "it if it is to end the map(), or answer with an Exception for an item that "
+                    "failed"
+                )
+    if not failed:
+        return {}
+    return {
+        key: Failure(result, result.__traceback__)
+        for key, result in zip(keys, results)
+        if isinstance(result, Exception)
+    }
+
+
+def _wrong_kind(answer: object, remedy: str) -> AnswerTypeError:
+    return AnswerTypeError(
+        f"map_func answered with {kind_of(answer)}, expected a list (or another sized and "
+        f"indexable sequence) as long as its batch, or a mapping from key to result; {remedy}"
+    )
+
+
+def _has_all(answer: Mapping[Any, Any], items: list[Any]) -> bool:
+    try:
+        return all(item in answer for item in items)
+    except TypeError:  # one is not hashable
+        return False

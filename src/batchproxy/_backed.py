@@ -1,0 +1,256 @@
+"""The claims of one map() whose cache has a store: the steps that ask it, in worker threads.
+
+What a call gave is handed over the moment it comes: whatever becomes of its caller, it is written,
+and those who wait for it wait until it is. Claims that nobody needs any more are given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from ._backing import Backing, Claimed, Published
+from ._claims import Claims
+from ._flights import Elsewhere, Flight
+from ._jobs import Job
+from ._leases import Hold
+from ._outcome import Answers, Failure, Outcome, StoreFailure
+from ._plan import Plan
+from ._policy import unusable
+from ._table import Table
+
+R = TypeVar("R")
+
+WINDOW = 10_000
+"""The most keys that a store is asked for at once, if a batch is not larger."""
+
+
+class BackedClaims(Claims):
+    """`Claims` in memory and in a store. Of one ``map()``."""
+
+    __slots__ = (
+        "_backing",
+        "_home",
+        "_missing",
+        "_names",
+        "_size",
+        "_turn",
+    )
+
+    def __init__(self, table: Table, backing: Backing, home: object) -> None:
+        super().__init__(table)
+        self._backing = backing
+        self._home = home
+        self._missing: list[Hashable] | None = None  # what was looked for in vain
+        self._names: dict[Hashable, bytes] = {}  # what keys are called in the store
+        # One call at a time asks for its keys: those that it does not get come back.
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._size = 0  # how many keys are asked for at once, if a batch is not larger
+
+    async def look(self, plan: Plan) -> bool:
+        """As there; reads a window of what is missing in memory. Takes no slot."""
+        if self._missing is None:
+            self.table.open(plan)
+            self._missing = []
+        flight = Flight(self._home)
+        plan.running.add(flight)
+        try:
+            if asked := self.table.claim(plan, flight, WINDOW):
+                found = await self._in_thread(flight, partial(self._read, flight))
+                if isinstance(found, StoreFailure):
+                    plan.fail(found)
+                    return False
+                plan.learn_stored(found)
+                self._missing += [key for key in asked if key not in found]
+        finally:
+            self.table.end(flight)
+            plan.running.discard(flight)
+        if plan.left:
+            return True
+        whole = len(self._missing) == len(plan.distinct)
+        plan.start(plan.distinct if whole else self._missing)
+        return False
+
+    def _read(self, flight: Flight) -> dict[Hashable, object]:
+        kept = [key for key in flight.keys if key not in flight.unkept]
+        found = self._backing.read(kept, self._names)
+        if found:
+            stay = [key for key in flight.keys if key not in found]
+            self.table.part(flight, stay, found, keep=self._backing.keeps)
+        return found
+
+    async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
+        """As there; claims in the store, too.
+
+        Keys that have a value by now, or that another process is computing, do not thin a batch:
+        then more are asked for, and more at once, since there will be others next to those.
+        """
+        flight.outside = hold = self._backing.hold()
+        async with self._turn:
+            while (room := size - len(flight.keys)) and not plan.over:
+                asked = self.table.claim(plan, flight, max(room, self._size))
+                if not asked:
+                    break
+                plan.asked = len(asked)
+                try:
+                    work = partial(self._ask, plan, flight, asked, hold, room)
+                    got = await self._in_thread(flight, work)
+                finally:
+                    plan.asked = 0
+                if isinstance(got, StoreFailure):
+                    plan.fail(got)
+                    return False
+                claimed, onward = got
+                if len(claimed.mine) < len(asked):
+                    known = {*claimed.mine, *claimed.values, *claimed.held}
+                    plan.draw_back([key for key in asked if key not in known])
+                    plan.learn_stored(claimed.values)
+                    plan.learn({}, {key: onward for key in claimed.held if onward})
+                full = len(claimed.mine) == room
+                self._size = 0 if full else min(2 * len(asked), WINDOW)
+        if plan.awaited:
+            plan.take_awaited()  # they may have failed meanwhile
+        return not plan.over and self.table.begin(plan, flight)
+
+    def _ask(
+        self, plan: Plan, flight: Flight, asked: list[Hashable], hold: Hold | None, room: int
+    ) -> tuple[Claimed, Elsewhere | None]:
+        claimed = self._claimed(asked, flight, hold, room)
+        if len(claimed.mine) == len(asked):
+            return claimed, None
+        if not (claimed.mine or claimed.values or claimed.held):
+            claimed = claimed._replace(held=asked)  # at least not again at once
+        stay = [*flight.keys[: -len(asked)], *claimed.mine]
+        onward: Elsewhere | None = None
+        if claimed.held:
+            onward = Elsewhere(self._backing.who_computes)
+            plan.wait_elsewhere(onward)
+        self.table.part(
+            flight,
+            stay,
+            claimed.values,
+            keep=self._backing.keeps,
+            onward=onward,
+            held=claimed.held,
+        )
+        if onward is not None:
+            self._watch(onward)
+            if flight.released:  # too late for who has left: nobody else would do it
+                self.table.lose_interest(plan)
+        return claimed, onward
+
+    def _claimed(
+        self, asked: list[Hashable], flight: Flight, hold: Hold | None, limit: int
+    ) -> Claimed:
+        if not flight.unkept:
+            return self._backing.claim(asked, self._names, hold, limit)
+        # Nobody else has, or could have, what is not kept.
+        unkept = {key for key in asked[:limit] if key in flight.unkept}
+        claimed = Claimed({}, [], [])
+        kept = [key for key in asked if key not in flight.unkept]
+        if kept and len(unkept) < limit:
+            claimed = self._backing.claim(kept, self._names, hold, limit - len(unkept))
+        mine = unkept.union(claimed.mine)
+        return claimed._replace(mine=[key for key in asked if key in mine])
+
+    def _watch(self, onward: Elsewhere) -> None:
+        try:
+            names = {key: self._names[key] for key in onward.keys}
+            self._backing.lookout.watch(onward, names, self._backing.look)
+        except RuntimeError as error:
+            failure = unusable(error)
+            if not self._backing.policy.goes_on(failure):
+                self.table.settle(onward, StoreFailure(failure, None))
+            self.table.end(onward)
+
+    async def settle(self, flight: Flight, outcome: Outcome) -> Outcome:
+        """As there, when it is written: until then the call has no outcome.
+
+        What comes out may differ from what was computed: if another process was first, its results
+        are taken; results that cannot be stored become failures; and if the store fails, all do:
+        then the next who asks for them has them written.
+
+        Cancellation: The caller leaves at once. The results were taken over before the first
+        ``await``.
+        """
+        if isinstance(outcome, Failure):
+            return await super().settle(flight, outcome)
+        backing = self._backing
+        job = Job(self.table, flight, partial(self._publish, flight, outcome))
+        try:
+            backing.writers.take_over(flight)
+            job.take_over()
+            backing.workers.submit(job)
+        except BaseException as error:  # there is no thread, or this one was interrupted
+            no_thread = isinstance(error, RuntimeError)
+            if job.withdraw():  # and nobody will do it
+                self._postpone(flight, outcome, error, settle=no_thread)
+            if not no_thread:
+                raise
+        else:
+            written = await job.wait()
+            if isinstance(written, StoreFailure):
+                return written
+        return flight.outcome or outcome
+
+    def _publish(self, flight: Flight, answers: Answers) -> None:
+        backing, hold = self._backing, flight.outside
+        assert hold is None or isinstance(hold, Hold)  # which `claim` gave it
+        try:
+            with backing.writers.writing():
+                wanted = self._wanted(flight, answers)
+                published = backing.publish(wanted, self._names, hold)
+        finally:
+            backing.writers.taken(flight)
+        self._settle(flight, answers, published)
+        del flight, answers, published, wanted  # as `Plan.forget`
+
+    def _postpone(
+        self, flight: Flight, answers: Answers, error: BaseException, *, settle: bool
+    ) -> None:
+        """What is done where nobody can write: without I/O. Else the call is given up."""
+        try:
+            wanted = self._wanted(flight, answers)
+            published = self._backing.postpone(wanted, self._names, unusable(error))
+            if settle:
+                self._settle(flight, answers, published)
+        finally:
+            self._backing.writers.taken(flight)
+            self.table.take_back(flight)
+
+    def _wanted(self, flight: Flight, answers: Answers) -> dict[Hashable, object]:
+        """The results that are neither failures nor forgotten since the claim."""
+        computed = dict(zip(flight.keys, answers.results))
+        current = self.table.current(flight)
+        if not answers.failures and not flight.unkept and len(current) == len(computed):
+            return computed
+        left_out = {*answers.failures, *flight.unkept}
+        return {key: computed[key] for key in current if key not in left_out}
+
+    def _settle(self, flight: Flight, answers: Answers, published: Published) -> None:
+        refused = published.refused
+        if published.failure is not None:
+            refused = dict.fromkeys(flight.keys, published.failure)
+        if published.adopted or refused:
+            answers = answers.corrected(flight.keys, published.adopted, refused)
+        self.table.settle(flight, answers)
+
+    async def _in_thread(self, flight: Flight, work: Callable[[], R]) -> R | StoreFailure:
+        """Run `work` in a worker thread, which `flight` is handed over to.
+
+        Checkpoints: At least one.
+
+        Cancellation: The caller leaves at once. Work that has not begun does not begin.
+        """
+        job = Job(self.table, flight, work)
+        try:
+            self._backing.workers.submit(job)
+        except RuntimeError as error:
+            failure = unusable(error)
+            if not self._backing.policy.goes_on(failure):
+                return StoreFailure(failure, None)
+            job()  # it waits for nothing: the store is left alone now
+        return await job.wait()

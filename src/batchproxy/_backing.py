@@ -1,0 +1,355 @@
+"""A store as one cache uses it: keys become digests, values bytes, and failures follow a policy.
+
+Everything here blocks, and is called in worker threads, or by users in threads of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from ._alive import Alive
+from ._codecs import Codec, Codecs, UnreadableValue
+from ._digests import digests
+from ._elsewhere import Lookout, Seen
+from ._errors import AnswerTypeError, AnswerValueError, StoreError
+from ._flights import Flight
+from ._leases import Hold, Owner, this_process
+from ._messages import short
+from ._outcome import Failure, StoreFailure
+from ._policy import Policy, strictly
+from ._store import Claimant, Claims, SharedStore, Store
+from ._table import Table
+from ._unwritten import Unwritten
+from ._workers import Workers
+from ._writers import PATIENCE, Writers, undisturbed
+
+_logger = logging.getLogger("batchproxy")
+
+THREADS = 8
+"""The most worker threads of one cache."""
+
+
+class Claimed(NamedTuple):
+    """What came of asking for keys: `Claims` by key instead of by digest, values decoded."""
+
+    values: dict[Hashable, Any]
+    mine: list[Hashable]
+    held: list[Hashable]
+
+
+class Published(NamedTuple):
+    """What came of writing the results of a call."""
+
+    adopted: dict[Hashable, Any]
+    """Values that others had published before, which are to be taken instead."""
+    refused: dict[Hashable, Failure]
+    """The failures of those that cannot be stored."""
+    failure: StoreFailure | None = None
+    """Why nothing was written. The results are kept until they can be: they were paid for."""
+
+
+class Backing:
+    """A store, and the namespace, codec, lifetime and policy with which a cache uses it."""
+
+    def __init__(
+        self,
+        store: Store,
+        namespace: str,
+        codec: Codec | None,
+        ttl: float | None,
+        on_error: Literal["raise", "continue"],
+        table: Table,
+    ) -> None:
+        self.store = store
+        self._shared = store if isinstance(store, SharedStore) else None
+        self._namespace = namespace
+        self._ttl = ttl
+        # A value that was read may expire at any moment: only the store knows when.
+        self.keeps = ttl is None
+        self._codecs = Codecs(codec)
+        self._table = table  # what this process is computing of it
+        self.policy = Policy(on_error)
+        self._unwritten = Unwritten()
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
+        self._owner = Owner()  # in the store, where claims are this cache's in this process
+        self.workers = Workers(THREADS)
+        self.writers = Writers()
+        self.lookout = Lookout(self._table, keep=self.keeps)
+
+    def begin_process(self) -> None:
+        """In a fork: another owner, without threads, and where locks may be taken for ever."""
+        self._begin()
+        self.policy.begin_process()
+        self._unwritten.begin_process()
+
+    def __repr__(self) -> str:
+        unwritten = f" unwritten={len(self._unwritten)}" if self._unwritten else ""
+        return f"store={self.store!r} namespace={short(self._namespace)}{unwritten}"
+
+    def hold(self) -> Hold | None:
+        """What a call needs to claim in the store, if processes share that."""
+        if self._shared is None:
+            return None
+        return Hold(self._shared, self._namespace, self._owner)
+
+    def who_computes(self, keys: Collection[Hashable]) -> set[Flight]:
+        """The calls of other caches of this process that compute `keys`. Takes no lock."""
+        flights: set[Flight] = set()
+        for other in _alive.all():
+            if (
+                other is not self
+                and other.store.identity == self.store.identity
+                and other._namespace == self._namespace
+            ):
+                flights |= other._table.who_computes(keys)
+        return flights
+
+    def digests(self, keys: Sequence[Hashable], known: dict[Hashable, bytes]) -> list[bytes]:
+        """What `keys` are called in the store; `known` is looked up first, and added to."""
+        try:
+            return [known[key] for key in keys]
+        except KeyError:
+            new = [key for key in keys if key not in known]
+            known.update(zip(new, digests(new)))
+            return [known[key] for key in keys]
+
+    def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
+        """Those of `keys` that the store has, with their values."""
+        by_name = dict(zip(self.digests(keys, names), keys))
+
+        def ask() -> dict[Hashable, Any]:
+            self._write_wanted(by_name)
+            return self._decoded(self.store.get_many(self._namespace, list(by_name)), by_name)[0]
+
+        return self.policy.ask("read", ask, {})
+
+    def claim(
+        self, keys: Sequence[Hashable], names: dict[Hashable, bytes], hold: Hold | None, limit: int
+    ) -> Claimed:
+        """Look `keys` up once more, and claim at most `limit` of those that nobody has."""
+        by_name = dict(zip(self.digests(keys, names), keys))
+
+        def ask() -> Claimed:
+            self._write_wanted(by_name)
+            if hold is None:
+                stored = self.store.get_many(self._namespace, list(by_name))
+                values = self._decoded(stored, by_name)[0]
+                return Claimed(values, [key for key in keys if key not in values][:limit], [])
+            claims = self._claims(list(by_name), hold, limit)
+            values, unreadable = self._decoded(claims.values, by_name)
+            if unreadable:  # they make room; what was published in their place meanwhile stays
+                hold.store.discard_many(self._namespace, unreadable)
+                if left := limit - len(claims.claimed):
+                    more = self._claims(list(unreadable), hold, left)
+                    values |= self._decoded(more.values, by_name)[0]
+                    claims = Claims({}, claims.claimed + more.claimed, claims.held + more.held)
+            mine = set(claims.claimed)
+            return Claimed(
+                values,
+                [key for name, key in by_name.items() if name in mine],
+                [by_name[name] for name in claims.held],
+            )
+
+        return self.policy.ask("asked", ask, Claimed({}, list(keys[:limit]), []))
+
+    def _claims(self, names: list[bytes], hold: Hold, limit: int) -> Claims:
+        claimant = hold.begin()
+        try:
+            claims = hold.store.claim_many(self._namespace, names, claimant, limit)
+        except BaseException:
+            hold.add(names)  # the store may have granted them, and only its answer was lost
+            raise
+        hold.add(claims.claimed)
+        return claims
+
+    def look(self, names: dict[Hashable, bytes]) -> Seen:
+        """What became of keys, with their names, that others had claimed. Claims nothing."""
+        by_name = {name: key for key, name in names.items()}
+        store = self._shared
+        assert store is not None  # else nobody could have
+
+        def ask() -> Seen:
+            asking = Claimant(self._owner.name, 0)
+            claims = store.claim_many(self._namespace, list(by_name), asking, 0)
+            values = self._decoded(claims.values, by_name)[0]
+            return Seen(values, {by_name[name] for name in claims.held})
+
+        return self.policy.ask("asked", ask, Seen({}, ()))
+
+    def publish(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], hold: Hold | None
+    ) -> Published:
+        """Keep `results`: from then on they are never lost. Inside ``writers.writing``."""
+        encoded, refused = self.encoded(results, names)
+
+        def ask() -> dict[Hashable, Any]:
+            there = self._write(encoded, hold, self._ttl)
+            differing = {name: data for name, data in there.items() if data != encoded[name]}
+            if not differing:
+                return {}
+            by_name = {names[key]: key for key in results}
+            adopted, unreadable = self._decoded(differing, by_name)
+            if unreadable and hold is not None:  # ours take their place, unless others are quicker
+                hold.store.discard_many(self._namespace, unreadable)
+                ours = {name: encoded[name] for name in unreadable}
+                adopted |= self._decoded(self._write(ours, hold, self._ttl), by_name)[0]
+            return adopted
+
+        nothing: dict[Hashable, Any] = {}
+        try:
+            adopted = self.policy.ask("written", ask, nothing)
+        except BaseException as error:
+            self._unwritten.keep(encoded, self._ttl)
+            # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
+            return Published({}, refused, StoreFailure(error, error.__traceback__))
+        if self._unwritten:
+            self._unwritten.retry(self._write_late)
+        return Published(adopted, refused)
+
+    def postpone(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], error: StoreError
+    ) -> Published:
+        """What `publish` does of `results` that cannot be written now, for the reason `error`."""
+        encoded, refused = self.encoded(results, names)
+        if self.policy.goes_on(error):
+            return Published({}, refused)
+        self._unwritten.keep(encoded, self._ttl)
+        return Published({}, refused, StoreFailure(error, error.__traceback__))
+
+    def _write(
+        self, encoded: Mapping[bytes, bytes], hold: Hold | None, ttl: float | None
+    ) -> dict[bytes, bytes]:
+        """Write what is not there yet; the values of what is. Raises whatever the store raises."""
+        if not encoded:
+            return {}
+        if hold is None:
+            self.store.set_many(self._namespace, encoded, ttl)
+            return {}
+        there = hold.store.publish_many(self._namespace, encoded, hold.claimant, ttl)
+        hold.remove(encoded)
+        return there
+
+    def _write_late(self, encoded: dict[bytes, bytes], ttl: float | None) -> None:
+        hold = self.hold()
+        if hold is None:  # such a store replaces what others have published meanwhile
+            for name in self.store.get_many(self._namespace, list(encoded)):
+                del encoded[name]
+        self._write(encoded, hold, ttl)
+
+    def _write_wanted(self, names: Collection[bytes]) -> None:
+        """Write those of `names` that could not be written before.
+
+        Raises:
+            StoreError: they still could not.
+        """
+        if self._unwritten:
+            with self.writers.writing():
+                self._unwritten.write(names, self._write_late)
+
+    def encoded(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes]
+    ) -> tuple[dict[bytes, bytes], dict[Hashable, Failure]]:
+        """`results` as they are stored, and the failures of those that cannot be."""
+        encoded, refused = {}, {}
+        dumps = self._codecs.dumps
+        for name, (key, value) in zip(self.digests(list(results), names), results.items()):
+            try:
+                data = dumps(value)
+                if len(data) > self.store.max_value_size:
+                    raise ValueError(
+                        f"it has {len(data):,} bytes, and {self.store!r} takes values of at most "
+                        f"{self.store.max_value_size:,}"
+                    )
+                encoded[name] = data
+            except Exception as error:  # whatever the codec of a user raises
+                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
+                refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
+                refusal.__cause__, refusal._key = error, key
+                refused[key] = Failure(refusal, None)
+        return encoded, refused
+
+    def replace(self, encoded: Mapping[bytes, bytes]) -> None:
+        """Keep values, whatever was there.
+
+        Raises:
+            StoreError: whatever the policy: who asked for it must know.
+        """
+        strictly("written", lambda: self.store.set_many(self._namespace, encoded, self._ttl))
+        self._unwritten.forget(encoded)
+
+    def delete(self, names: Sequence[bytes] | None) -> None:
+        """Forget the keys of those `names`, or all of the namespace.
+
+        Raises:
+            StoreError: whatever the policy: it is not known what is still there.
+        """
+        self._unwritten.forget(names)
+        strictly("written", lambda: self.store.delete_many(self._namespace, names))
+
+    def forget(self, work: Callable[[], None]) -> None:
+        """Do `work`, which deletes here and in memory, while no result is being published."""
+        self.writers.forget(work)
+
+    def close(self) -> None:
+        """Write what is still to be written, give back all claims, and close the store."""
+        undisturbed(self._close)
+
+    def _close(self) -> None:
+        self.writers.wait_until_taken()
+        if self._unwritten:
+            with self.writers.writing():
+                self._unwritten.write_all(self._write_late, PATIENCE)
+        this_process().flush(1.0, self.store)
+        self.store.close()
+
+    def _decoded(
+        self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
+    ) -> tuple[dict[Hashable, Any], dict[bytes, bytes]]:
+        """Values by key, and what cannot be read."""
+        values: dict[Hashable, Any] = {}
+        unreadable: dict[bytes, bytes] = {}
+        loads = self._codecs.loads
+        for name, data in stored.items():
+            try:
+                values[by_name[name]] = loads(data)
+            except UnreadableValue as error:
+                if not unreadable:
+                    first = f"{short(by_name[name])}: {error}"
+                unreadable[name] = data
+        if unreadable:
+            _logger.warning(
+                "of %d stored values %d cannot be read and count as misses, such as that of %s",
+                len(stored),
+                len(unreadable),
+                first,
+            )
+        return values, unreadable
+
+
+_alive = Alive[Backing]()
+
+
+def _reset_after_fork() -> None:
+    for backing in _alive.all():
+        backing.begin_process()
+
+
+def _finish_at_exit() -> None:
+    """Let threads end what they are writing: those that are daemons die with the interpreter."""
+    end = time.monotonic() + PATIENCE
+    for backing in _alive.all():
+        backing.writers.wait_until_taken(max(0.0, end - time.monotonic()))
+
+
+# What runs last was registered first: claims are given back when all is written.
+atexit.register(_finish_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,55 @@
+"""One call of a map_func: a batch becomes an outcome for each of its keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._answers import accept
+from ._caller import Caller
+from ._flights import Flight
+from ._loops import is_being_cancelled, is_cancellation
+from ._outcome import Failure, GivenUp, Outcome
+from ._plan import Plan
+
+
+async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
+    """Call the function of `caller` with the items of `flight`.
+
+    What it raises is given as a `Failure`, so that it reaches everybody as the object that it is;
+    but a cancellation, or what else is no `Exception`, goes through as it is.
+    """
+    answer: Any = None
+    try:
+        answer = await caller.call(flight, plan.items_of(flight.keys))
+    except Exception as error:
+        kind = GivenUp if _in_clean_up(error) else Failure
+        return kind(error, error.__traceback__)
+    else:
+        return _outcome(answer, plan, flight)
+    finally:
+        del plan, flight, answer  # this frame is in the traceback: a cycle
+
+
+def _outcome(answer: Any, plan: Plan, flight: Flight) -> Outcome:
+    if isinstance(answer, Failure):  # of a function in another thread
+        return answer if isinstance(answer.error, Exception) else GivenUp(*answer)
+    try:
+        return accept(answer, flight.keys, plan.items_of)
+    except Exception as error:
+        return Failure(error, error.__traceback__)
+    finally:
+        del plan, flight, answer  # as above
+
+
+def _in_clean_up(error: BaseException) -> bool:
+    """Whether `error` was raised instead of letting through a cancellation from outside."""
+    if not is_being_cancelled():
+        return False
+    seen: set[int] = set()  # chains of contexts can be circular
+    context = error.__context__
+    while context is not None and id(context) not in seen:
+        if is_cancellation(context):
+            return True
+        seen.add(id(context))
+        context = context.__context__
+    return False

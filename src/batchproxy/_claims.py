@@ -1,0 +1,38 @@
+"""All that a map() under way knows of its cache: what is known or in flight, and what it may have.
+
+This is a cache without a store. One with a store does the same, and awaits it.
+"""
+
+from __future__ import annotations
+
+from ._flights import Flight
+from ._outcome import Outcome
+from ._plan import Plan
+from ._table import Table
+
+
+class Claims:
+    """The claims of one ``map()`` in a `Table`. None of it awaits."""
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    async def look(self, plan: Plan) -> bool:
+        """Tell `plan` what is known and what is in flight; whether there is more to look at.
+
+        It is called until there is not, and a failure may be left in ``plan.failure``.
+        """
+        self.table.open(plan)
+        return False
+
+    async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
+        """Begin a call of at most `size` keys; False if there is nothing to compute for it."""
+        self.table.claim(plan, flight, size)
+        return self.table.begin(plan, flight)
+
+    async def settle(self, flight: Flight, outcome: Outcome) -> Outcome:
+        """Keep what came of a call, and release its keys; what came of it in the end."""
+        self.table.settle(flight, outcome)
+        return outcome

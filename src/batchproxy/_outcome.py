@@ -1,0 +1,72 @@
+"""What came of a call: answers, or a failure. A closed type; nothing here does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+
+class Missing(Enum):
+    """The mark of a key without an answer; `None` is a value."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
+class Failure(NamedTuple):
+    """An exception on its way to whoever waits for it, possibly to several callers.
+
+    Every ``raise`` adds frames to the traceback of the one exception object; each caller starts
+    again from the traceback that the failing call left.
+    """
+
+    error: BaseException
+    traceback: TracebackType | None
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether it ends every ``map()`` that it reaches, and is in no list."""
+        return not isinstance(self.error, Exception)
+
+
+class StoreFailure(Failure):
+    """That of a store."""
+
+    __slots__ = ()
+
+    @property
+    def ends_all(self) -> bool:
+        """It always does."""
+        return True
+
+
+class GivenUp(Failure):
+    """To the ``map()`` that made the call a failure; those who wait compute its keys anew."""
+
+    __slots__ = ()
+
+
+class Answers(NamedTuple):
+    """The results of a call that has answered."""
+
+    results: list[Any]  # one per key of the call
+    failures: Mapping[Hashable, Failure]  # which of them are exceptions, and so none
+
+    def corrected(
+        self,
+        keys: list[Hashable],
+        adopted: Mapping[Hashable, Any],
+        refused: Mapping[Hashable, Failure],
+    ) -> Answers:
+        """The same for `keys`, but `adopted` results instead of theirs, and `refused` ones."""
+        errors = {key: failure.error for key, failure in refused.items()}
+        instead = {**adopted, **errors}
+        results = [instead.get(key, result) for key, result in zip(keys, self.results)]
+        return Answers(results, {**self.failures, **refused})
+
+
+Outcome: TypeAlias = Answers | Failure

@@ -1,0 +1,205 @@
+"""One map() under way: claim → call under a slot → settle, until all is known or a failure ends it.
+
+All state is in `Plan`, `Flight` and `Table`, changed by plain methods; whatever happens at an
+``await``, the ``finally`` of the call releases its keys and its slot without awaiting.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from . import _rings
+from ._caller import Caller
+from ._calls import call
+from ._claims import Claims
+from ._counters import Counters
+from ._flights import Flight
+from ._loops import is_cancellation, post
+from ._outcome import GivenUp
+from ._plan import Plan
+from ._slots import Slots
+
+
+class Run:
+    """What one ``map()`` needs to carry out its plan."""
+
+    __slots__ = ("_caller", "_claims", "_counters", "_plan", "_size", "_slots", "_tasks")
+
+    def __init__(
+        self,
+        plan: Plan,
+        caller: Caller,
+        claims: Claims,
+        counters: Counters[Flight],
+        size: int,
+        tasks: int,
+        slots: Slots | None,
+    ) -> None:
+        self._plan = plan
+        self._caller = caller
+        self._claims = claims
+        self._counters = counters
+        self._size = size  # of a batch
+        self._tasks = tasks  # at most
+        self._slots = slots
+
+    async def carry_out(self) -> None:
+        """Carry out the plan. A failure that ends it is left in ``plan.failure``, not raised.
+
+        Raises:
+            CircularWaitError: this ``map()`` would wait for itself.
+        """
+        plan, caller = self._plan, self._caller
+        try:
+            while await self._claims.look(plan):
+                caller.tell(plan)
+            if plan.awaited:
+                _rings.check(caller.blocked, plan.awaited)
+            elif not plan.left:  # somebody was quicker
+                await checkpoint()  # the only one here
+            while not plan.over:
+                caller.tell(plan)
+                if plan.left > self._size and self._tasks > 1:
+                    await self._call_in_tasks()
+                else:
+                    await self._call_batches()
+                caller.tell(plan)
+                if plan.over or not plan.awaited:
+                    break
+                await self._sleep()
+                plan.take_awaited()
+        except BaseException:
+            plan.forget()
+            raise
+        finally:
+            # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
+            # asyncio does the second time. That one is on its way out; no other may stop us.
+            while plan.running or plan.elsewhere:
+                with suppress(KeyboardInterrupt):
+                    if plan.running:
+                        self._release(next(iter(plan.running)))
+                    else:
+                        self._claims.table.lose_interest(plan)
+            caller.blocked.clear()  # as `Plan.forget`
+
+    async def _call_in_tasks(self) -> None:
+        """`_call_batches` in no more tasks than there are batches."""
+        plan, interruptible = self._plan, self._caller.interruptible
+        tasks = min(math.ceil(plan.left / self._size), self._tasks)
+        ended_by: list[BaseException] = []
+
+        async def child() -> None:
+            # A task group would wrap an exception, drop (on asyncio) a CancelledError that the
+            # user's function raised, and leave a cancellation in a cycle with one of its frames;
+            # and KeyboardInterrupt would leave the loop right from here. So it is noted here, and
+            # raised bare below.
+            try:
+                await self._call_batches()
+            except GeneratorExit:  # pragma: no cover - of a loop that was torn down
+                raise
+            except BaseException as error:
+                if not (is_cancellation(error) and group.cancel_scope.cancel_called):
+                    ended_by.append(error)
+            if ended_by or (plan.over and interruptible):
+                group.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(tasks):
+                    group.start_soon(child)
+            if group.cancel_scope.cancel_called:
+                # On trio a host is cancelled by what its children let out, and these do not.
+                await checkpoint_if_cancelled()
+        except BaseExceptionGroup as group_error:  # how trio delivers an interrupt
+            ended_by.extend(group_error.exceptions)
+        except BaseException as host_error:
+            ended_by.append(host_error)
+        if not ended_by and not plan.over and group.cancel_scope.cancel_called:
+            # On asyncio a child may be cancelled before its first step, and then notes nothing.
+            ended_by.append(anyio.get_cancelled_exc_class()())
+        if ended_by:
+            error = min(ended_by, key=_gravity)
+            ended_by.clear()
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback now: a cycle
+
+    async def _call_batches(self) -> None:
+        """Claim and call until nothing is left to compute, or a failure ends it."""
+        plan, caller, claims = self._plan, self._caller, self._claims
+        while (plan.left or plan.asked) and not plan.over:
+            await checkpoint()
+            flight, outcome = Flight(caller.home, self._counters), None
+            plan.running.add(flight)
+            try:
+                if self._slots is not None and not await self._acquire(flight, self._slots):
+                    break
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over or not await claims.claim(plan, flight, self._size):
+                    continue
+                if caller.blocked:
+                    _rings.block(flight, caller.blocked, (flight,))
+                outcome = await call(caller, plan, flight)
+                if not isinstance(outcome, GivenUp):
+                    outcome = await claims.settle(flight, outcome)
+                plan.take(flight, outcome)
+            finally:
+                self._release(flight)
+                del flight, outcome  # as `Plan.forget`
+            caller.tell(plan)
+
+    async def _acquire(self, flight: Flight, slots: Slots) -> bool:
+        """Get a slot for `flight`; False, without one, if there is nothing to compute any more."""
+        flight.slot = slots.slot(self._caller.loop, self._caller.slots_around())
+        try:
+            flight.slot.acquire_nowait()
+        except anyio.WouldBlock:
+            # What others compute by now is not worth waiting for a slot; and who meets a call under
+            # way shares its failure instead of repeating it.
+            if self._plan.left and not self._claims.table.has_work(self._plan, self._size):
+                return False
+            await flight.slot.acquire()
+        return True
+
+    def _release(self, flight: Flight) -> None:
+        """Release the keys and the slot of a call, whatever became of it; twice is fine."""
+        self._claims.table.end(flight)
+        if self._caller.blocked:
+            _rings.unblock(flight, self._caller.blocked)
+        if flight.slot is not None:
+            flight.slot.release(flight.slot)
+        self._plan.running.discard(flight)
+
+    async def _sleep(self) -> None:
+        """Wait until anything becomes of the calls that the plan awaits."""
+        plan, caller, table = self._plan, self._caller, self._claims.table
+        event = anyio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
+                post(caller.loop, event.set)
+
+        flights = tuple(plan.awaited)
+        try:
+            _rings.block_checked(wake, caller.blocked, plan.awaited)
+            if table.join(plan.awaited, wake):
+                await event.wait()
+            else:  # somebody was quicker
+                await checkpoint()
+        finally:
+            table.leave(flights, wake)
+            _rings.unblock(wake, caller.blocked)
+            del flights  # as `Plan.forget`
+
+
+def _gravity(error: BaseException) -> int:
+    """Which of several exceptions is raised: interrupts come first, then cancellations."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return 0
+    return 2 if isinstance(error, Exception) else 1
