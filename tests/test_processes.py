@@ -254,6 +254,29 @@ assert_idle(proxy)
 
 
 @both
+def test_interrupt_while_the_event_loop_is_imported(backend: str) -> None:
+    """Ctrl-C does not cut an import short, of which half would stay: the next map() has it."""
+    script = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == f"anyio._backends._{sys.argv[1]}":
+            threads.append(threading.get_ident())
+            interrupt()
+
+threads = []
+sys.meta_path.insert(0, Finder())
+proxy = BatchingMapProxy(backend=sys.argv[1])
+try:
+    proxy.map([1], never)
+except KeyboardInterrupt:
+    print("interrupted")
+print(main_thread in threads, len(threads), proxy.map([1], Calls()))
+assert_idle(proxy)
+"""
+    assert run(script, backend) == "interrupted\nFalse 1 ['1']\n"
+
+
+@both
 @pytest.mark.parametrize("asleep", ["starting the portal", "in the portal"])
 def test_an_interrupt_that_wakes_nobody(backend: str, asleep: str) -> None:
     """Ctrl-C ends map() also where the signal does not wake the main thread from its sleep.
@@ -610,10 +633,16 @@ sys.meta_path.insert(0, Finder)
 
 @both
 @pytest.mark.parametrize("how", ["plain", "SQLite", "asynchronous"])
-def test_no_thread_of_ours_imports_anything(backend: str, how: str) -> None:
-    """What another thread is importing at a fork stays locked in the child: so none does."""
+def test_a_fork_waits_for_all_that_threads_of_ours_import(backend: str, how: str) -> None:
+    """What another thread is importing at a fork stays locked in the child: so a fork waits."""
     script = """
 import tempfile
+from batchproxy._forks import unforked
+
+def in_thread():
+    if unforked()._is_owned():
+        imported.pop()
+
 backend, how = sys.argv[1:]
 
 def fetch(items):

@@ -74,9 +74,6 @@ class Portal:
         self._ready = False
         # What wakes those who wait for that; no Event, whose lock an interrupt can leave locked.
         self._bells: list[SimpleQueue[None]] = []
-        # What a thread is importing while another one forks stays locked in the child for ever.
-        with unforked(), suppress(ImportError):  # which anyio.run() raises again
-            import_module(f"anyio._backends._{backend}")
         self._thread = threading.Thread(
             target=Context().run,  # of its own: a thread may inherit the context of its starter
             args=(self._run,),
@@ -121,6 +118,10 @@ class Portal:
 
     def _run(self) -> None:
         try:
+            # In this thread: an interrupt would leave half of it behind, for good. And what one
+            # thread is importing while another one forks stays locked in the child for ever.
+            with unforked():
+                import_module(f"anyio._backends._{self._backend}")
             anyio.run(self._main, backend=self._backend)
         except BaseException as error:
             self._error = error
