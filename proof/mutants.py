@@ -43,11 +43,11 @@ FIRST = {
     "_durable.py": ["durable", "unwritten", "sharing"],
     "_fuse.py": ["fuse"],
     "_leases.py": ["sharing", "durable"],
-    "_portal.py": ["sync", "gaps", "processes"],
+    "_portal.py": ["sync", "sync_async", "gaps", "processes"],
     "_progress.py": ["progress"],
     "_slots.py": ["concurrency", "sync"],
     "_stored.py": ["durable", "unwritten", "sharing", "races"],
-    "_sync.py": ["sync", "gaps", "processes"],
+    "_sync.py": ["sync", "sync_async", "gaps", "processes"],
     "_values.py": ["cache", "plan"],
     "_workers.py": ["unwritten"],
 }
@@ -1198,12 +1198,48 @@ MUTANTS = [
         "pass",
     ),
     Mutant(
-        "an asynchronous function is called by the synchronous proxy",
+        "an asynchronous function is called as if it were not",
         "_sync.py",
         "        if is_async(map_func):\n",
         "        if False:\n",
     ),
+    Mutant(
+        "what a thread answers is not awaited",
+        "_sync.py",
+        "            answer = await answer\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "what is awaited for a thread is in no call",
+        "_sync.py",
+        "            innermost.set(nest)\n",
+        "",
+    ),
+    Mutant(
+        "an asynchronous call in the portal is in no call",
+        "_sync.py",
+        "        innermost.set(Nest(flight, self.nest))  # until",
+        "        pass  # until",
+    ),
+    Mutant(
+        "a coroutine that comes too late is forgotten",
+        "_sync.py",
+        "                            answer.close()  # it",
+        "                            pass  # it",
+    ),
     # --- The portal ---
+    Mutant(
+        "a task in the portal takes the caller's event loop for its own",
+        "_portal.py",
+        "            context.run(variable.set, value)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a task in the portal has none of the caller's context variables",
+        "_portal.py",
+        "        context.run(self.portal.tasks.start_soon, self._main",
+        "        self.portal.tasks.start_soon(self._main",
+    ),
     Mutant(
         "forget the portal call's cancellation",
         "_portal.py",
@@ -1228,11 +1264,11 @@ MUTANTS = [
         """\
         self.portal.calls.add(self)
         try:
-            self.portal.post(partial(self._start, work, *args))
+            self.portal.post(partial(self._start, copy_context(), work, *args))
 """,
         """\
         try:
-            self.portal.post(partial(self._start, work, *args))
+            self.portal.post(partial(self._start, copy_context(), work, *args))
             self.portal.calls.add(self)
 """,
     ),

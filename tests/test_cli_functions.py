@@ -228,7 +228,7 @@ def test_a_function_that_is_both() -> None:
 
 
 def test_the_summary_of_a_function_that_is_both() -> None:
-    """What was done before it turned out to be asynchronous counts; it is no hit either."""
+    """Each call counts once, whatever it answered with."""
     Path("both.py").write_text(
         "async def later(items): return items\n"
         "def f(items): return later(items) if 'a' in items else items\n"
@@ -247,7 +247,7 @@ def test_a_call_that_is_collected() -> None:
             yield
 
     calls = Calls(lambda items: Never(), Cache(), Results(None), 1, None, "asyncio")
-    coroutine = calls._call_async(["a"])
+    coroutine = calls._call(["a"])
     coroutine.send(None)
     coroutine.close()
 

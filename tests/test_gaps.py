@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -498,7 +499,7 @@ def test_what_is_cancelled_before_its_first_step_does_not_begin(backend: str) ->
 
     async def main() -> None:
         async with anyio.create_task_group() as portal.tasks:
-            call._start(refuse)
+            call._start(copy_context(), refuse)
             call._cancel()
 
     anyio.run(main, backend=backend)

@@ -438,17 +438,12 @@ def bystander_in(backend: Backend) -> Iterator[None]:
 
 
 def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
-    """Map with an asynchronous `function` as the command does; it must leave nothing behind."""
-    proxy = AsyncBatchingMapProxy[int, str](batch_size, 3)
-
-    async def in_loop() -> None:
-        await proxy.map([1, 2, 3], function)
-
+    """Map with an asynchronous `function`, which must leave nothing behind."""
+    proxy = BatchingMapProxy[int, str](batch_size, 3, backend=backend)
     try:
-        _portal.PortalCall(_portal.get_portal(backend)).run(in_loop)
+        proxy.map([1, 2, 3], function)
     finally:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
+        assert_idle(proxy)
 
 
 @both
@@ -1142,19 +1137,3 @@ def test_an_interrupt_while_posting(
         proxy.map([1], SyncCalls())
     assert_idle(proxy)
     assert proxy.map([1], SyncCalls()) == ["1"]
-
-
-def test_asynchronous_functions_are_refused() -> None:
-    """A coroutine function, or an object whose call is one, is refused before any work."""
-    proxy = BatchingMapProxy[int, Any]()
-
-    class Callable_:
-        async def __call__(self, items: list[int]) -> list[str]:
-            return naive(items)
-
-    for function in (Calls(), Callable_(), Calls.__call__):
-        with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-            proxy.map([1], function)  # type: ignore[arg-type] # refused
-    with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-        proxy.map([1], lambda items: Calls()(items))  # type: ignore[arg-type, return-value] # refused
-    assert_idle(proxy)

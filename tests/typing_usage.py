@@ -50,6 +50,10 @@ async def asynchronous(items: list[int]) -> list[str]:
     raise NotImplementedError
 
 
+async def wrong_asynchronous(items: list[int]) -> list[bytes]:
+    raise NotImplementedError
+
+
 def awaitable(items: list[int]) -> Awaitable[dict[int, str]]:
     raise NotImplementedError
 
@@ -62,6 +66,10 @@ def synchronous_face(flag: bool) -> None:
     assert_type(proxy.map(range(3), as_mapping), list[str])
     assert_type(proxy.map([1], with_failures), list[str])
     assert_type(proxy.map([1], mapping_with_failures), list[str])
+    assert_type(proxy.map([1], asynchronous), list[str])
+    assert_type(proxy.map([1], awaitable), list[str])
+    assert_type(proxy.map([1], lambda items: asynchronous(items)), list[str])
+    assert_type(proxy.map([1], asynchronous, return_exceptions=flag), list[str | Exception])
     assert_type(proxy.map([1], as_list, return_exceptions=False), list[str])
     assert_type(proxy.map([1], as_list, return_exceptions=True), list[str | Exception])
     assert_type(proxy.map([1], as_list, return_exceptions=flag), list[str | Exception])
@@ -74,7 +82,7 @@ def synchronous_face(flag: bool) -> None:
 
     proxy.map([1], of_strings)  # type: ignore[arg-type] # the wrong items
     proxy.map([1], wrong_results)  # type: ignore[arg-type] # the wrong results
-    proxy.map([1], asynchronous)  # type: ignore[arg-type] # of the other face
+    proxy.map([1], wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
     proxy.map(["1"], as_list)  # type: ignore[list-item] # the wrong items
     proxy.map([1], as_list, True)  # type: ignore[call-overload] # options are keyword-only
 
