@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import RedisStore, SharedStore, SQLiteStore, Usage
+from batchproxy.stores import RedisStore, SharedStore, SQLiteStore, Usage, open_store
 
 
 def as_list(items: list[int]) -> list[str]:
@@ -116,6 +117,14 @@ def stores(redis: RedisStore) -> None:
     Cache[str](store={}, namespace="n")  # type: ignore[arg-type] # a mapping is no store
     Cache[str](store=store, namespace="n", codec="json")  # type: ignore[arg-type] # nor this a codec
     Cache[str](store=store, namespace="n", on_store_error="no")  # type: ignore[arg-type] # unknown
+
+
+def places(path: Path) -> None:
+    assert_type(open_store("results.db"), SQLiteStore | RedisStore)
+    assert_type(open_store(path).usage(), dict[str, Usage])
+    Cache[str](store=open_store("redis://localhost"), namespace="n")
+
+    open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
 
 
 async def progress(proxy: AsyncBatchingMapProxy[int, str]) -> None:

@@ -5,6 +5,7 @@ from .._store import Claims as Claims
 from .._store import SharedStore as SharedStore
 from .._store import Store as Store
 from .._store import Usage as Usage
+from ._open import open_store as open_store
 from ._redis import RedisStore as RedisStore
 from ._sqlite import SQLiteStore as SQLiteStore
 
@@ -16,6 +17,7 @@ __all__ = [
     "SharedStore",
     "Store",
     "Usage",
+    "open_store",
 ]
 
 # Tracebacks, documentation and pickles shall name what users import, not the room it lives in.
