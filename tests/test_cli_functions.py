@@ -318,6 +318,43 @@ def test_a_function_that_cancels_itself() -> None:
     assert call(*line, data=b"a\n").stdout == "a\n"
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("'ab'", "AnswerTypeError: the function answered with 'str', expected a list"),
+        ("b'ab'", "AnswerTypeError: the function answered with 'bytes'"),
+        ("None", "AnswerTypeError: the function answered with 'NoneType'"),
+        ("set(items)", "AnswerTypeError: the function answered with 'set'"),
+        ("Table()", "AnswerTypeError: the function answered with 'Table'"),
+        ("['a']", "AnswerValueError: the function answered with 1 results to a batch of 2 items"),
+        (
+            "range(3)",
+            "AnswerValueError: the function answered with 3 results to a batch of 2 items",
+        ),
+        ("{'a': 1}", "AnswerValueError: the function answered with a mapping that lacks 'b' of"),
+    ],
+)
+def test_answers_of_a_wrong_kind(answer: str, said: str) -> None:
+    """Where the call began is said, what came, and what was expected."""
+    Path("wrong.py").write_text(
+        "class Table(list): columns = ('a', 'b')\n"
+        f"def f(items): return {answer}\nasync def g(items): return {answer}\n"
+    )
+    for function in ("f", "g"):
+        failed = call("map", f"wrong.py:{function}", "-", data=b"a\nb\n", status=1).stderr
+        assert failed.startswith(f"batchproxy: <stdin>:1 and 1 more item of its call: {said}")
+
+
+def test_answers_of_other_right_kinds() -> None:
+    """Anything sized and indexable, and mappings with further entries."""
+    Path("right.py").write_text(
+        "from collections import UserList\n"
+        "def f(items): return UserList(items)\ndef g(items): return {x: x for x in 'cab'}\n"
+    )
+    for function in ("f", "g"):
+        assert call("map", f"right.py:{function}", "-", data=b"a\nb\n").stdout == "a\nb\n"
+
+
 def test_file_and_line() -> None:
     """Of one item its own, of a call that of its first; there is none of what is not known."""
     Path("in.txt").write_text("a\nb\nc\n")

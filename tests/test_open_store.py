@@ -1,4 +1,4 @@
-"""Point 16 of the contract where a setting says which store it is: `open_store`."""
+"""Point 16 of the contract where a setting says which store it is, and for who looks into one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore, open_store
+from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
+from batchproxy.codecs import PickleCodec, UnreadableValue, loads
+from batchproxy.stores import RedisStore, SQLiteStore, digests, open_store
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,35 @@ def test_what_is_no_name(place: Any) -> None:
     """Text or a path is needed."""
     with pytest.raises(TypeError):
         open_store(place)
+
+
+# --- Looking into a store ---
+
+
+@pytest.mark.parametrize("codec", [None, PickleCodec()])
+def test_what_a_cache_has_written(codec: Any, tmp_path: Path) -> None:
+    """Keys are found by their digests, values are read by the codec that wrote them."""
+    keys = [1, "1", (1, None)]
+    with open_store(tmp_path / "r.db") as store:
+        cache = Cache[Any](store=store, namespace="n", codec=codec)
+        BatchingMapProxy[Any, Any](cache=cache).map(
+            keys, lambda items: [[item] for item in keys[:2]] + [None]
+        )
+        found = store.get_many("n", digests(keys))
+        assert [loads(found[digest], codec) for digest in digests(keys)] == [[1], ["1"], None]
+        if codec is not None:
+            with pytest.raises(UnreadableValue):
+                loads(next(iter(found.values())))
+
+
+def test_which_result_was_refused(tmp_path: Path) -> None:
+    """The error has its key; one that is about something else has none."""
+    with Cache[Any](store=open_store(tmp_path / "r.db"), namespace="n") as cache:
+        proxy: Any = BatchingMapProxy[int, Any](cache=cache)
+        with pytest.raises(AnswerTypeError) as caught:
+            proxy.map([1, 2], lambda items: [1, {2}])
+        assert caught.value.key == 2
+        with pytest.raises(AnswerTypeError) as caught:
+            proxy.map([3], lambda items: {3})
+        assert caught.value.key is None
+    assert StoreError("it is not there").key is None

@@ -172,7 +172,10 @@ def imported(room: str) -> set[str]:
                 node.body = []
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level == 1 + path.is_dir():
-                names |= {node.module} if node.module else {alias.name for alias in node.names}
+                found = {node.module} if node.module else {alias.name for alias in node.names}
+                names |= {
+                    name if name and name.split(".")[0] in ROOMS else "__init__" for name in found
+                }
             elif isinstance(node, ast.ImportFrom | ast.Import):  # the package's own are relative
                 whole = [getattr(node, "module", None), *(alias.name for alias in node.names)]
                 assert not any(name and name.split(".")[0] == "batchproxy" for name in whole), room
@@ -190,8 +193,21 @@ def test_imports_run_downwards_only() -> None:
         assert imported(room) <= set(ROOMS[:number]), room
     assert not imported("_async") & {"_portal"}
     assert not imported("_portal") & {"_engine", "_async"}
-    assert imported("stores") <= {"_alive", "_errors", "_messages", "_store"}
+    assert imported("stores") <= {"_alive", "_digests", "_errors", "_messages", "_store"}
     assert imported("testing") <= {"_store"}
+
+
+def test_the_command_lives_on_public_names() -> None:
+    """It imports what users can, also for type checkers: the doors of the package, and itself."""
+    for file in (Path(str(files("batchproxy"))) / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.level != 2:
+                continue
+            for alias in node.names:
+                name = ".".join(filter(None, ["batchproxy", node.module]))
+                [door] = [door for door in DOORS if door.__name__ == name]
+                submodule = door is batchproxy and alias.name in ("codecs", "stores", "testing")
+                assert alias.name in door.__all__ or submodule, (file.name, alias.name)
 
 
 def test_who_knows_of_tasks() -> None:

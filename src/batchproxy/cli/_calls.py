@@ -9,12 +9,8 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .._cache import Cache
-from .._caller import is_async
-from .._plan import check_answer
-from .._progress import Progress
-from .._statistics import Statistics
-from .._sync import BatchingMapProxy
+from .. import BatchingMapProxy, Cache, Progress, Statistics
+from ._answers import listed
 from ._keys import key_of
 from ._results import Results
 
@@ -22,6 +18,13 @@ ASYNC_CONCURRENCY = 8
 
 _MEANT = (Exception, KeyboardInterrupt, SystemExit)
 """What goes on into the map(): the last two end it, by the will of who raised them."""
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether it runs in an event loop, as for `BatchingMapProxy.map`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 class Ended(Exception):
@@ -109,7 +112,7 @@ class Calls:
 
     def _listed(self, answer: Any, items: list[Any]) -> list[Any]:
         """A mapping is by item, and not by what `key_of` gives."""
-        results = check_answer(answer, items)
+        results = listed(answer, items)
         return [self._kept(result, item) for result, item in zip(results, items)]
 
     def _kept(self, result: Any, item: Any) -> Any:

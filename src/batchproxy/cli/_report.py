@@ -14,8 +14,7 @@ from typing import Any, Self, TextIO, cast
 
 from tqdm import tqdm
 
-from .._progress import Progress
-from .._statistics import Statistics
+from .. import Progress, Statistics
 from ._distinct import Distinct, said
 from ._keys import key_of
 from ._rows import Row

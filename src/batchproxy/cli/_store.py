@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from click import ClickException, UsageError
 
 from .. import stores
-from .._messages import describe, escaped
 from ..stores import RedisStore, SQLiteStore
+from ._words import describe, escaped
 
 Opened: TypeAlias = SQLiteStore | RedisStore
 
