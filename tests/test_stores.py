@@ -17,6 +17,7 @@ from batchproxy import testing
 from batchproxy.stores import (
     Claimant,
     Claims,
+    MemoryStore,
     RedisStore,
     SharedStore,
     SQLiteStore,
@@ -45,6 +46,18 @@ class TestRedisStore(SharedStoreContract):
 
     def make_store(self, lease: float = 60.0) -> RedisStore:
         return RedisStore(self.url, lease=lease)
+
+
+class TestMemoryStore(SharedStoreContract):
+    """`MemoryStore` passes, but that a child of ours has a copy."""
+
+    test_a_forked_child_can_go_on = None  # type: ignore[assignment] # switched off
+
+    def setup_method(self) -> None:
+        self.first = MemoryStore()
+
+    def make_store(self, lease: float = 60.0) -> MemoryStore:
+        return MemoryStore(self.first, lease=lease)
 
 
 class _Value(NamedTuple):

@@ -12,7 +12,15 @@ from typing import assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import RedisStore, SharedStore, SQLiteStore, Usage, digests, open_store
+from batchproxy.stores import (
+    MemoryStore,
+    RedisStore,
+    SharedStore,
+    SQLiteStore,
+    Usage,
+    digests,
+    open_store,
+)
 
 
 def as_list(items: list[int]) -> list[str]:
@@ -124,6 +132,7 @@ def places(path: Path) -> None:
     assert_type(open_store(path).usage(), dict[str, Usage])
     Cache[str](store=open_store("redis://localhost"), namespace="n")
 
+    Cache[str](store=MemoryStore(MemoryStore(lease=1)), namespace="n")
     assert_type(digests([1, "a", (1, None)]), list[bytes])
     open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from click import UsageError
 
 from .. import Cache
-from ..stores import SQLiteStore
+from ..stores import MemoryStore
 from ._calls import ASYNC_CONCURRENCY, is_async
 from ._formats import Form, format_of
 from ._rows import Names, is_text
@@ -72,7 +72,7 @@ class Options:
             )
         if self.namespace is not None:
             try:
-                Cache(store=SQLiteStore("not opened"), namespace=self.namespace)
+                Cache(store=MemoryStore(), namespace=self.namespace)
             except ValueError as error:
                 raise UsageError(f"--{error}") from error
         for option, number in (

@@ -6,6 +6,7 @@ from .._store import Claims as Claims
 from .._store import SharedStore as SharedStore
 from .._store import Store as Store
 from .._store import Usage as Usage
+from ._memory import MemoryStore as MemoryStore
 from ._open import open_store as open_store
 from ._redis import RedisStore as RedisStore
 from ._sqlite import SQLiteStore as SQLiteStore
@@ -13,6 +14,7 @@ from ._sqlite import SQLiteStore as SQLiteStore
 __all__ = [
     "Claimant",
     "Claims",
+    "MemoryStore",
     "RedisStore",
     "SQLiteStore",
     "SharedStore",
