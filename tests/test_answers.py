@@ -57,7 +57,7 @@ async def test_a_coroutine_as_an_answer() -> None:
     async def fetch(items: list[int]) -> Any:
         return one(1)
 
-    with pytest.raises(AnswerTypeError, match="await it in map_func, or use Async"):
+    with pytest.raises(AnswerTypeError, match="await it in map_func"):
         await proxy.map([1], fetch)
 
 

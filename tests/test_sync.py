@@ -6,6 +6,7 @@ Ctrl-C, exit and fork need processes of their own: see test_processes.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import importlib.util
 import sqlite3
@@ -14,8 +15,8 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 from tools import Backend, Thread, both, modes, naive, never, settle, until
 
 from batchproxy import (
@@ -287,6 +289,101 @@ def test_whatever_the_function_raises_harms_nobody(
     assert bystander.outcome() == ["10"]
     assert portal_of(backend) is portal
     assert_idle(proxy)
+
+
+class Custom(BaseException):
+    """Of no known kind."""
+
+
+@both
+@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        KeyError,
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        StopAsyncIteration,
+        Custom,
+        asyncio.CancelledError,
+        concurrent.futures.CancelledError,
+    ],
+)
+def test_whatever_an_asynchronous_function_raises_harms_nobody(
+    backend: Backend, batch_size: int | None, kind: type[BaseException]
+) -> None:
+    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
+    error = kind("raised by the function")
+
+    async def fetch(items: list[int]) -> list[str]:
+        await checkpoint()
+        raise error
+
+    with bystander_in(backend):
+        with pytest.raises(kind) as caught:
+            map_in_portal(backend, batch_size, fetch)
+        assert caught.value is error
+
+
+@pytest.mark.needs_trio
+def test_an_old_cancellation_of_trio_harms_nobody() -> None:
+    """Nor does one that a function has kept from a scope of its own, and raises later."""
+    import trio
+
+    kept: list[BaseException] = []
+
+    async def fetch(items: list[int]) -> list[str]:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await checkpoint()
+            except BaseException as error:
+                kept.append(error)
+                raise
+        raise kept[0]
+
+    with bystander_in("trio"):
+        with pytest.raises(trio.Cancelled) as caught:
+            map_in_portal("trio", None, fetch)
+        assert caught.value is kept[0]
+
+
+def test_a_function_that_cancels_the_task_it_runs_in() -> None:
+    """Its caller gets a PortalError, which says that this may have happened."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await checkpoint()
+        raise AssertionError("it was cancelled")
+
+    with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
+        map_in_portal("asyncio", None, fetch)
+
+
+@contextmanager
+def bystander_in(backend: Backend) -> Iterator[None]:
+    """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
+    proxy = BatchingMapProxy[int, str](backend=backend)
+    calls = Calls(gated=True)
+    bystander = Thread(proxy.map, [10], calls)
+    until(lambda: calls.running)
+    yield
+    calls.open()
+    assert bystander.outcome() == ["10"]
+    assert proxy.map([1], Calls()) == ["1"]
+    assert_idle(proxy)
+
+
+def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
+    """Map with an asynchronous `function`, which must leave nothing behind."""
+    proxy = BatchingMapProxy[int, str](batch_size, 3, backend=backend)
+    try:
+        proxy.map([1, 2, 3], function)
+    finally:
+        assert_idle(proxy)
 
 
 @both
@@ -827,22 +924,6 @@ def test_an_interrupt_after_a_failure_is_not_swallowed(
     expected = SystemExit if return_exceptions or max_concurrency else ValueError
     with pytest.raises(expected):
         proxy.map([1, 2], fetch, return_exceptions=return_exceptions)
-    assert_idle(proxy)
-
-
-def test_asynchronous_functions_are_refused() -> None:
-    """A coroutine function, or an object whose call is one, is refused before any work."""
-    proxy = BatchingMapProxy[int, Any]()
-
-    class Callable_:
-        async def __call__(self, items: list[int]) -> list[str]:
-            return naive(items)
-
-    for function in (AsyncCalls(), Callable_(), AsyncCalls.__call__):
-        with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-            proxy.map([1], function)  # type: ignore[arg-type] # refused
-    with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-        proxy.map([1], lambda items: AsyncCalls()(items))  # type: ignore[arg-type, return-value] # refused
     assert_idle(proxy)
 
 

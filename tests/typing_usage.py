@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
 from batchproxy.codecs import PickleCodec
-from batchproxy.stores import RedisStore, SharedStore, SQLiteStore, Usage
+from batchproxy.stores import (
+    MemoryStore,
+    RedisStore,
+    SharedStore,
+    SQLiteStore,
+    Usage,
+    digests,
+    open_store,
+)
 
 
 def as_list(items: list[int]) -> list[str]:
@@ -50,6 +59,10 @@ async def asynchronous(items: list[int]) -> list[str]:
     raise NotImplementedError
 
 
+async def wrong_asynchronous(items: list[int]) -> list[bytes]:
+    raise NotImplementedError
+
+
 def awaitable(items: list[int]) -> Awaitable[dict[int, str]]:
     raise NotImplementedError
 
@@ -62,6 +75,10 @@ def synchronous_face(flag: bool) -> None:
     assert_type(proxy.map(range(3), as_mapping), list[str])
     assert_type(proxy.map([1], with_failures), list[str])
     assert_type(proxy.map([1], mapping_with_failures), list[str])
+    assert_type(proxy.map([1], asynchronous), list[str])
+    assert_type(proxy.map([1], awaitable), list[str])
+    assert_type(proxy.map([1], lambda items: asynchronous(items)), list[str])
+    assert_type(proxy.map([1], asynchronous, return_exceptions=flag), list[str | Exception])
     assert_type(proxy.map([1], as_list, return_exceptions=False), list[str])
     assert_type(proxy.map([1], as_list, return_exceptions=True), list[str | Exception])
     assert_type(proxy.map([1], as_list, return_exceptions=flag), list[str | Exception])
@@ -74,7 +91,7 @@ def synchronous_face(flag: bool) -> None:
 
     proxy.map([1], of_strings)  # type: ignore[arg-type] # the wrong items
     proxy.map([1], wrong_results)  # type: ignore[arg-type] # the wrong results
-    proxy.map([1], asynchronous)  # type: ignore[arg-type] # of the other face
+    proxy.map([1], wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
     proxy.map(["1"], as_list)  # type: ignore[list-item] # the wrong items
     proxy.map([1], as_list, True)  # type: ignore[call-overload] # options are keyword-only
 
@@ -108,6 +125,16 @@ def stores(redis: RedisStore) -> None:
     Cache[str](store={}, namespace="n")  # type: ignore[arg-type] # a mapping is no store
     Cache[str](store=store, namespace="n", codec="json")  # type: ignore[arg-type] # nor this a codec
     Cache[str](store=store, namespace="n", on_store_error="no")  # type: ignore[arg-type] # unknown
+
+
+def places(path: Path) -> None:
+    assert_type(open_store("results.db"), SQLiteStore | RedisStore)
+    assert_type(open_store(path).usage(), dict[str, Usage])
+    Cache[str](store=open_store("redis://localhost"), namespace="n")
+
+    Cache[str](store=MemoryStore(MemoryStore(lease=1)), namespace="n")
+    assert_type(digests([1, "a", (1, None)]), list[bytes])
+    open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
 
 
 async def progress(proxy: AsyncBatchingMapProxy[int, str]) -> None:

@@ -59,9 +59,7 @@ def _matched(
     elif isinstance(answer, Awaitable):
         if close := getattr(answer, "close", None):
             close()  # it will never be awaited, and Python need not say so
-        raise _wrong_kind(
-            answer, "await it in map_func, or use AsyncBatchingMapProxy for asynchronous functions"
-        )
+        raise _wrong_kind(answer, "await it in map_func")
     elif isinstance(answer, str | bytes | bytearray | memoryview):
         raise _wrong_kind(answer, "split it into one result per item")
     elif hasattr(type(answer), "columns"):

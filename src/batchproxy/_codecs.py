@@ -285,3 +285,18 @@ class Codecs:
             raise UnreadableValue(
                 f"the {len(data)} bytes with the tag {tag!r} cannot be read: {describe(error)}"
             ) from error
+
+
+def loads(data: bytes, codec: Codec | None = None) -> Any:
+    """The value that a `Cache` has written to its store as these bytes.
+
+    For what is read from a store without a `Cache`, as by ``store.scan(namespace)``.
+
+    Args:
+        data: What the store has.
+        codec: That of the cache, if it was given one.
+
+    Raises:
+        UnreadableValue: `data` cannot be read: another codec has written it, or none at all.
+    """
+    return Codecs(codec).loads(data)

@@ -41,7 +41,9 @@ _STR = blake2b(b"s", digest_size=SIZE)
 
 
 def digests(keys: Sequence[Hashable]) -> list[bytes]:
-    """What `keys` are called in a store, in their order: `SIZE` bytes each.
+    """What `keys` of a `Cache` are called in its store, in their order: 20 bytes each.
+
+    For what is looked up in a store, or deleted, without a `Cache`.
 
     Args:
         keys: Each is None, a bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal

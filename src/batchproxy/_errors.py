@@ -11,7 +11,11 @@ class BatchProxyError(Exception):
     """
 
     _key: Hashable = None
-    """What the result was of that could not be stored; None if it is about something else."""
+
+    @property
+    def key(self) -> Hashable:
+        """The key whose result a store could not keep; None if it is about something else."""
+        return self._key
 
 
 class AnswerTypeError(BatchProxyError, TypeError):

@@ -96,8 +96,10 @@ class Portal:
             ) from self._error
         if threading.current_thread() is self._thread:
             raise PortalError(
-                "map() was called in the portal's own thread, which it would block; the cache's "
-                "mapping and the finalisers of objects must not call synchronous proxies"
+                "map() was called in the portal's own thread, which it would block; in an "
+                "asynchronous function await the map() of an AsyncBatchingMapProxy that shares the "
+                "Cache, or call this one in a worker thread; the cache's mapping and the "
+                "finalisers of objects must not call synchronous proxies"
             )
 
     def post(self, function: Callable[[], object]) -> None:
@@ -154,7 +156,8 @@ class Portal:
 class PortalCall:
     """One synchronous caller, blocked while a task of its own runs in the portal.
 
-    The task may ask for something to be done in the calling thread, by `ask`. Whatever interrupts
+    The task has the context variables of the calling thread, and may ask for something to be done
+    there, by `ask`. Whatever interrupts
     the calling thread, the task is cancelled and has ended before ``run()`` passes it on: this
     object exists, and its task looks whether it is cancelled, before anything is posted, so that no
     moment is left in which an interrupt could leave the task running with keys claimed.
@@ -175,7 +178,7 @@ class PortalCall:
         """Run ``work(*args)`` to its end; what it raises is raised here."""
         self.portal.calls.add(self)
         try:
-            self.portal.post(partial(self._start, work, *args))
+            self.portal.post(partial(self._start, copy_context(), work, *args))
             while (job := self._receive()) is not None:
                 job()
         except BaseException:
@@ -207,9 +210,11 @@ class PortalCall:
         self._ended = True
         self._inbox.put(None)
 
-    def _start(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+    def _start(self, context: Context, work: Callable[..., Awaitable[None]], *args: object) -> None:
         self._started = True
-        self.portal.tasks.start_soon(self._main, work, *args)
+        for variable, value in copy_context().items():  # which loop this is, and not the caller's
+            context.run(variable.set, value)
+        context.run(self.portal.tasks.start_soon, self._main, work, *args)
 
     async def _main(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         try:

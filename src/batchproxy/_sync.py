@@ -1,12 +1,13 @@
-"""BatchingMapProxy: the same engine in the portal, and how it calls synchronous functions."""
+"""BatchingMapProxy: the same engine in the portal, and how it calls functions of either kind."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
@@ -38,17 +39,21 @@ class BatchingMapProxy(Generic[S, T]):
     being computed by anybody else who uses the same proxy or the same `Cache`.
 
     The synchronous twin of `AsyncBatchingMapProxy`, where all that is common is described. It runs
-    the same engine, in the thread of an event loop that all synchronous proxies share.
+    the same engine, in the thread of an event loop that all synchronous proxies share; and takes
+    asynchronous functions, too, which run in that event loop.
 
     Args:
         batch_size: As there.
         max_concurrency: None (the default): `map_func` runs in the calling thread, batch after
             batch, so that thread-locals and database connections work; different calling threads
             do not hold each other up. With a number, 1 or more, calls run in worker threads, at
-            most so many at a time over all callers.
+            most so many at a time over all callers. An asynchronous `map_func` runs in the event
+            loop in any case; None is one call after another of each ``map()``, and a number as
+            there.
         key: As there.
         cache: As there.
-        backend: ``"asyncio"`` (the default) or ``"trio"``: what runs the engine.
+        backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
+            engine, and an asynchronous `map_func`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -82,14 +87,14 @@ class BatchingMapProxy(Generic[S, T]):
 
     @property
     def max_concurrency(self) -> int | None:
-        """The most worker threads at a time; None if calls run in the calling thread."""
+        """The most calls at a time; None if those of a ``map()`` are made one after another."""
         return self._engine.max_concurrency
 
     @overload
     def map(
         self,
         items: Iterable[S],
-        map_func: Callable[[list[S]], Answer[T]],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
         *,
         return_exceptions: Literal[False] = False,
         progress: bool | Callable[[Progress], object] = False,
@@ -99,7 +104,7 @@ class BatchingMapProxy(Generic[S, T]):
     def map(
         self,
         items: Iterable[S],
-        map_func: Callable[[list[S]], Answer[T]],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
         *,
         return_exceptions: bool,
         progress: bool | Callable[[Progress], object] = False,
@@ -108,7 +113,7 @@ class BatchingMapProxy(Generic[S, T]):
     def map(
         self,
         items: Iterable[S],
-        map_func: Callable[[list[S]], Answer[T]],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
         *,
         return_exceptions: bool = False,
         progress: bool | Callable[[Progress], object] = False,
@@ -120,7 +125,10 @@ class BatchingMapProxy(Generic[S, T]):
 
         Args:
             items: As there.
-            map_func: Any callable that is not asynchronous. It is given, and answers, as there.
+            map_func: Any callable, asynchronous or not. It is given, and answers, as there. A
+                coroutine function, a `functools.partial` of one, or an object whose ``__call__`` is
+                one runs in the event loop. Any other runs where `max_concurrency` says; if its
+                answer can be awaited, that is then done in the event loop.
             return_exceptions: As there.
             progress: As there. The function is called in the calling thread: while `map_func` runs
                 there, it has to wait.
@@ -129,7 +137,7 @@ class BatchingMapProxy(Generic[S, T]):
             A new list as long as `items`.
 
         Raises:
-            Exception: As there, but that calls in worker threads cannot be cancelled: after a
+            Exception: As there, but that calls in worker threads are not cancelled: after a
                 failure ``map()`` waits for its other running calls and keeps their results.
             AnswerTypeError: As there.
             AnswerValueError: As there.
@@ -137,20 +145,23 @@ class BatchingMapProxy(Generic[S, T]):
                 thread it blocks, for keys that a task of that very loop is computing.
             ClosedError: As there.
             PortalError: The process was forked inside this very ``map()`` (in the child), it was
-                called in the thread of the portal, or that thread has died; no thread could be
+                called in the thread of the portal, which is that of asynchronous functions, or that
+                thread has died; no thread could be
                 started; or there is something to compute at the end of the interpreter, in an
                 ``atexit`` handler or later.
             StoreError: As there.
-            TypeError: As there; and if `map_func` is asynchronous.
+            TypeError: As there.
             ImportError: As there.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and
-        leaves the proxy usable. A call in a worker thread then runs on to its end; its answer is
-        thrown away, and its slot is free when it has ended.
+        leaves the proxy usable. An asynchronous call is cancelled. A call in a worker thread runs
+        on to its end; its answer is thrown away, and its slot is free when it has ended.
 
         Threads: May be called from any thread, and blocks it. If everything is cached, nothing but
         this thread is involved. Inside a running event loop (a notebook) it works, and blocks that
-        loop. Context variables reach `map_func`, also in worker threads.
+        loop. Context variables reach `map_func`, wherever it runs. An asynchronous `map_func` must
+        not block its event loop, which serves all synchronous proxies: there, await the ``map()``
+        of an `AsyncBatchingMapProxy` that shares the cache, or call this one in a worker thread.
         """
         engine = self._engine
         report = reporting(progress)
@@ -158,13 +169,12 @@ class BatchingMapProxy(Generic[S, T]):
         if not isinstance(plan, Plan):
             engine.count(len(plan))
             return plan
-        if is_async(map_func):
-            raise TypeError(
-                f"map_func is asynchronous: {short(map_func)}; use AsyncBatchingMapProxy, or give "
-                "a function that returns its results"
-            )
         portal_call = PortalCall(get_portal(self._backend))
-        kind = _InCallingThread if engine.max_concurrency is None else _InWorkerThread
+        kind: type[_FromThread] = _InWorkerThread
+        if is_async(map_func):
+            kind = _InPortal
+        elif engine.max_concurrency is None:
+            kind = _InCallingThread
         try:
             portal_call.run(engine.run, plan, kind(map_func, portal_call, report))
         finally:
@@ -214,8 +224,8 @@ class BatchingMapProxy(Generic[S, T]):
         return f"<{type(self).__name__} {self._engine!r}>"
 
 
-class _InCallingThread(Caller):
-    """Calls a ``map_func`` in the thread that is blocked in ``map()``."""
+class _FromThread(Caller):
+    """A caller that is blocked in ``map()`` while the engine runs in the portal."""
 
     __slots__ = ("_portal_call",)
 
@@ -233,10 +243,37 @@ class _InCallingThread(Caller):
     def report(self, reporting: Reporting, now: Progress) -> None:
         self._portal_call.ask(partial(reporting, now))
 
+
+class _InPortal(_FromThread):
+    """Calls an asynchronous ``map_func`` in the task that asks for it."""
+
+    __slots__ = ()
+
     async def call(self, flight: Flight, items: list[Any]) -> Any:
+        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
+        del flight  # as `Plan.forget`
+        answer = self.map_func(items)
+        return await answer if isawaitable(answer) else answer
+
+
+class _InCallingThread(_FromThread):
+    """Calls a ``map_func`` in the thread that is blocked in ``map()``."""
+
+    __slots__ = ()
+
+    async def call(self, flight: Flight, items: list[Any]) -> Any:
+        nest = Nest(flight, self.nest)
+        answer = await self._answer(flight, nest, items)
+        del flight  # as `Plan.forget`
+        if isawaitable(answer):
+            innermost.set(nest)
+            answer = await answer
+        return answer
+
+    async def _answer(self, flight: Flight, nest: Nest, items: list[Any]) -> Any:
+        """What the function answers, perhaps with something to be awaited, or a `Failure`."""
         answered = anyio.Event()
         answers: list[Any] = []
-        nest = Nest(flight, self.nest)
 
         def job() -> None:
             answers.append(self._outcome(nest, items))
@@ -276,13 +313,12 @@ class _InWorkerThread(_InCallingThread):
         super().__init__(map_func, portal_call, report)
         self._context = copy_context()
 
-    async def call(self, flight: Flight, items: list[Any]) -> Any:
+    async def _answer(self, flight: Flight, nest: Nest, items: list[Any]) -> Any:
         slot = flight.slot
         assert slot is not None  # worker threads come with a max_concurrency
         portal = self._portal_call.portal
         answered = anyio.Event()
         answers: list[Any] = []
-        nest = Nest(flight, self.nest)
 
         def job() -> None:  # gives nothing back: the frames of a thread that is idle would keep it
             answers.append(self._outcome(nest, items))
@@ -302,6 +338,9 @@ class _InWorkerThread(_InCallingThread):
                 slot.release(answered)
                 answered.set()
                 if flight.done:  # it was given up, but has lent its slot as long as its thread ran
+                    for answer in answers:
+                        if iscoroutine(answer):
+                            answer.close()  # it will never be awaited
                     answers.clear()
 
         slot.hold(answered)

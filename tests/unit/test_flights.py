@@ -10,7 +10,7 @@ import pytest
 from tools import is_held
 
 from batchproxy import CircularWaitError, _rings
-from batchproxy._flights import Flight, Flights
+from batchproxy._flights import Flight
 from batchproxy._table import Table
 from batchproxy._values import Unbounded
 

@@ -14,7 +14,8 @@ from batchproxy._table import Table
 from batchproxy._values import Bounded, Unbounded
 
 steps = st.tuples(
-    st.sampled_from([
+    st.sampled_from(
+        [
             "claim",
             "look",
             "settle",
@@ -23,7 +24,8 @@ steps = st.tuples(
             "claim there",
             "part there",
             "settle there",
-        ]),
+        ]
+    ),
     st.integers(0, 7),
 )
 
@@ -146,7 +148,7 @@ def test_keys_given_up_are_drawn_in_order() -> None:
 
 
 def test_a_call_ends_in_parts() -> None:
-    """Who waits for it takes what has an answer, looks for the rest again, and waits for what stays."""
+    """Who waits takes what has an answer, looks for the rest again, and waits for what stays."""
     keys: list[Hashable] = [0, 1, 2, 3]
     table, plan = Table(Unbounded({})), Plan(keys, keys)
     call, onward, woken = Flight(None), Elsewhere(lambda keys: ()), list[int]()

@@ -11,6 +11,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -361,7 +362,7 @@ def test_what_is_cancelled_before_its_first_step_does_not_begin(backend: str) ->
 
     async def main() -> None:
         async with anyio.create_task_group() as portal.tasks:
-            call._start(refuse)
+            call._start(copy_context(), refuse)
             call._cancel()
 
     anyio.run(main, backend=backend)

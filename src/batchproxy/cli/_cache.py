@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import click
 
-from .._codecs import Codecs, UnreadableValue
-from .._messages import cut, short
+from ..codecs import UnreadableValue, loads
 from ._apart import check_apart
 from ._interrupts import Interrupts
 from ._output import Output, writing
 from ._rows import BadResult, to_json
 from ._store import Opened, Place, open_store, using
 from ._terminal import count, sayable, standard_output, tell
+from ._words import cut, short
 
 
 def info(place: Place) -> None:
@@ -52,10 +52,9 @@ def export(place: Place, namespace: str | None, path: str, interrupts: Interrupt
 
 
 def _export(place: Place, store: Opened, names: list[str], output: Output) -> None:
-    codecs = Codecs(None)
     for name, key, data in _entries(place, store, names):
         entry = {"namespace": name, "key": key.hex()}
-        output.file.write(f"{to_json(entry)[:-1]}, {_value(codecs, data)}}}\n".encode())
+        output.file.write(f"{to_json(entry)[:-1]}, {_value(data)}}}\n".encode())
     output.complete()
 
 
@@ -66,9 +65,9 @@ def _entries(place: Place, store: Opened, names: list[str]) -> Iterator[tuple[st
                 yield name, key, data
 
 
-def _value(codecs: Codecs, data: bytes) -> str:
+def _value(data: bytes) -> str:
     try:
-        return f'"value": {to_json(codecs.loads(data))}'
+        return f'"value": {to_json(loads(data))}'
     except (UnreadableValue, BadResult):  # of a codec that somebody named; or bytes, or NaN
         tag, encoded = data[:1].decode("latin-1"), base64.b64encode(data[1:]).decode()
         return f'"codec": {to_json(tag)}, "base64": {to_json(encoded)}'

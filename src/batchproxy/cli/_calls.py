@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .._answers import accept
-from .._async import AsyncBatchingMapProxy
-from .._cache import Cache
-from .._caller import is_async
-from .._counters import Statistics
-from .._loops import running_loop
-from .._portal import PortalCall, get_portal
-from .._progress import Progress
-from .._sync import BatchingMapProxy
+from .. import BatchingMapProxy, Cache, Progress, Statistics
+from ._answers import listed
 from ._keys import key_of
 from ._results import Results
 
@@ -26,6 +18,13 @@ ASYNC_CONCURRENCY = 8
 
 _MEANT = (Exception, KeyboardInterrupt, SystemExit)
 """What goes on into the map(): the last two end it, by the will of who raised them."""
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether it runs in an event loop, as for `BatchingMapProxy.map`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )
 
 
 class Ended(Exception):
@@ -36,16 +35,8 @@ class Ended(Exception):
     """
 
 
-class _Asynchronous(BaseException):
-    """The function has answered with what is to be awaited; no failure, and in no list of them."""
-
-
 class Calls:
     """Maps windows of items through `function`, synchronous or not.
-
-    What is no coroutine function may still be asynchronous, behind a decorator: that is seen from
-    what it answers, and its calls are begun anew. An asynchronous function runs in an event loop of
-    `backend` in a thread of its own, so that a function that blocks the loop does not block Ctrl-C.
 
     Args:
         function: From a list of items to their results.
@@ -66,90 +57,33 @@ class Calls:
         backend: Literal["asyncio", "trio"],
     ) -> None:
         self._function = function
-        self._cache = cache
         self._results = results
-        self._batch_size = batch_size
-        self._max_concurrency = max_concurrency
-        self._backend: Literal["asyncio", "trio"] = backend
+        self._map_func = self._call
+        if is_async(function):
+            self._map_func, max_concurrency = self._call_async, max_concurrency or ASYNC_CONCURRENCY
+        self._proxy = BatchingMapProxy[Any, Any](
+            batch_size, max_concurrency, key=key_of, cache=cache, backend=backend
+        )
+        self.statistics: Callable[[], Statistics] = self._proxy.statistics
+        """What has been done so far."""
         # What may end the map() under way, by identity, with the items that failed.
         self._blame: dict[int, tuple[BaseException, list[Any]]] = {}
         self._keep_failures = False
-        # What was done before the function turned out to be asynchronous.
-        self._earlier: dict[str, int] = {}
-        self._begin(asynchronous=is_async(function))
-
-    def _begin(self, *, asynchronous: bool) -> None:
-        self._proxy: BatchingMapProxy[Any, Any] | AsyncBatchingMapProxy[Any, Any]
-        if asynchronous:
-            self._proxy = AsyncBatchingMapProxy(
-                self._batch_size,
-                self._max_concurrency or ASYNC_CONCURRENCY,
-                key=key_of,
-                cache=self._cache,
-            )
-        else:
-            self._proxy = BatchingMapProxy(
-                self._batch_size,
-                self._max_concurrency,
-                key=key_of,
-                cache=self._cache,
-                backend=self._backend,
-            )
 
     def map(
         self, items: list[Any], *, keep_failures: bool, progress: Callable[[Progress], object]
     ) -> list[Any]:
         """The results of `items`, as of ``proxy.map()``."""
         self._blame, self._keep_failures = {}, keep_failures
-        before = self._proxy.statistics()
-        try:
-            return self._map(items, progress)
-        except _Asynchronous:
-            self._carry_over(before)
-            self._begin(asynchronous=True)
-            return self._map(items, progress)
-
-    def _map(self, items: list[Any], progress: Callable[[Progress], object]) -> list[Any]:
-        proxy, keep = self._proxy, self._keep_failures
-        if isinstance(proxy, BatchingMapProxy):
-            return proxy.map(items, self._call, return_exceptions=keep, progress=progress)
-        results: list[Any] = []
-
-        async def in_loop() -> None:
-            results.extend(
-                await proxy.map(items, self._call_async, return_exceptions=keep, progress=progress)
-            )
-
-        PortalCall(get_portal(self._backend)).run(in_loop)
-        return results
-
-    def statistics(self) -> Statistics:
-        """What has been done so far."""
-        now = self._proxy.statistics()
-        added = {name: getattr(now, name) + more for name, more in self._earlier.items()}
-        return replace(now, **added)
-
-    def _carry_over(self, before: Statistics) -> None:
-        """Count what was done; `before` is from before the map() that is begun anew.
-
-        Calls that were given up are made again. What the store had it is asked for again, too, and
-        then it also has what was computed meanwhile: these are no hits.
-        """
-        done = self._proxy.statistics()
-        self._earlier = {
-            "calls": done.completed + done.failed,
-            "completed": done.completed,
-            "failed": done.failed,
-            "computed": done.computed,
-            "shared": before.shared,
-            "stored": before.stored + before.computed - done.computed,
-        }
+        return self._proxy.map(
+            items, self._map_func, return_exceptions=keep_failures, progress=progress
+        )
 
     def items_of(self, error: BaseException) -> list[Any]:
         """Those that the call, or the item, that failed with `error` had; none if it is unknown."""
         return self._blame.get(id(error), (error, []))[1]
 
-    def _call(self, items: list[Any]) -> list[Any]:
+    def _call(self, items: list[Any]) -> Any:
         try:
             answer = self._function(items)
             if not inspect.isawaitable(answer):
@@ -159,16 +93,15 @@ class Calls:
             raise
         except BaseException as error:
             raise self._ended(items) from error
-        if inspect.iscoroutine(answer):
-            answer.close()  # it has not begun
-        raise _Asynchronous
+        return self._wait(answer, items)
 
-    async def _call_async(self, items: list[Any]) -> list[Any]:
+    async def _call_async(self, items: list[Any]) -> Any:
+        answer = self._call(items)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _wait(self, answer: Awaitable[Any], items: list[Any]) -> list[Any]:
         try:
-            answer = self._function(items)
-            if inspect.isawaitable(answer):
-                answer = await answer
-            return self._listed(answer, items)
+            return self._listed(await answer, items)
         except _MEANT as error:
             self._note(error, items)
             raise
@@ -179,7 +112,7 @@ class Calls:
 
     def _listed(self, answer: Any, items: list[Any]) -> list[Any]:
         """A mapping is by item, and not by what `key_of` gives."""
-        results = accept(answer, items).results
+        results = listed(answer, items)
         return [self._kept(result, item) for result, item in zip(results, items)]
 
     def _kept(self, result: Any, item: Any) -> Any:
@@ -207,6 +140,8 @@ class Calls:
 
 def _from_outside(error: BaseException) -> bool:
     """Whether it is the task that ends, and not the function alone."""
-    if running_loop() is None:
-        return True  # nobody awaits it any more, and its coroutine is closed
-    return not isinstance(error, GeneratorExit) and current_effective_deadline() == -math.inf
+    try:
+        deadline = current_effective_deadline()
+    except RuntimeError:  # no event loop: its coroutine is closed, as nobody awaits it any more
+        return True
+    return not isinstance(error, GeneratorExit) and deadline == -math.inf

@@ -10,7 +10,6 @@ from typing import Self
 
 from click import UsageError
 
-from .._messages import short, short_list
 from ._rows import (
     BadInput,
     BadResult,
@@ -24,6 +23,7 @@ from ._rows import (
     to_text,
 )
 from ._text import Text, TextOutput, TextReader
+from ._words import short, short_list
 
 _END = re.compile(r"[\r\n]*\Z")
 _LARGEST_FIELD = 16 * 2**20

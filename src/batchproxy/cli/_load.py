@@ -13,7 +13,7 @@ from typing import Any
 
 from click import UsageError
 
-from .._messages import describe
+from ._words import describe
 
 
 def load(target: str) -> Callable[..., Any]:

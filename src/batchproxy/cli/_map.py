@@ -10,9 +10,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .._cache import Cache
-from .._errors import AnswerTypeError, BatchProxyError
-from .._messages import cut
+from .. import AnswerTypeError, BatchProxyError, Cache
 from ._apart import check_apart
 from ._calls import Calls, Ended
 from ._formats import Source, make_reader, make_writer
@@ -27,6 +25,7 @@ from ._rows import BadInput, BadResult, Outcome, Row, Writer, error_text
 from ._store import Place, open_store
 from ._terminal import count, say, show
 from ._windows import windows
+from ._words import cut
 
 DONE, FAILED, SOME_FAILED, BROKEN_PIPE = 0, 1, 3, 141
 
@@ -181,7 +180,7 @@ def _where(window: list[Row], keys: list[Hashable], name: str) -> str:
 
 def _refused(error: BaseException) -> list[Hashable]:
     """The key whose result the store has refused with `error`, if it has."""
-    key = error._key if isinstance(error, BatchProxyError) else None
+    key = error.key if isinstance(error, BatchProxyError) else None
     return [] if key is None else [key]
 
 

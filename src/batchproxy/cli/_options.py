@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from click import UsageError
 
-from .._cache import check_namespace
-from .._caller import is_async
-from .._messages import short
-from ._calls import ASYNC_CONCURRENCY
+from .. import Cache
+from ..stores import MemoryStore
+from ._calls import ASYNC_CONCURRENCY, is_async
 from ._formats import Form, format_of
 from ._rows import Names, is_text
 from ._store import Place
 from ._text import checked_encoding
 from ._values import is_missing, is_missing_or_empty
+from ._words import short
 
 OnError = Literal["stop", "skip", "record"]
 
@@ -72,7 +72,7 @@ class Options:
             )
         if self.namespace is not None:
             try:
-                check_namespace(self.namespace)
+                Cache(store=MemoryStore(), namespace=self.namespace)
             except ValueError as error:
                 raise UsageError(f"--{error}") from error
         for option, number in (

@@ -14,8 +14,7 @@ from typing import Any, Self, TextIO, cast
 
 from tqdm import tqdm
 
-from .._counters import Statistics
-from .._progress import Progress
+from .. import Progress, Statistics
 from ._distinct import Distinct, said
 from ._keys import key_of
 from ._rows import Row

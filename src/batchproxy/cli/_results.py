@@ -12,9 +12,9 @@ from uuid import UUID
 
 from click import UsageError
 
-from .._codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
-from .._messages import describe, short
+from ..codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
 from ._load import find
+from ._words import describe, short
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _LEFT = (NoneType, int, float, str, bytes, list, dict, set, frozenset)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._errors import AnswerTypeError, AnswerValueError
-from .._messages import says, short, short_list
+from .. import AnswerTypeError, AnswerValueError
 from ._results import plain
 from ._values import portable
+from ._words import says, short, short_list
 
 
 class BadInput(Exception):

@@ -6,22 +6,18 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 from urllib.parse import unquote
 
 from click import ClickException, UsageError
 
-from .._messages import describe, escaped
+from .. import stores
+from ..stores import RedisStore, SQLiteStore
+from ._words import describe, escaped
 
-if TYPE_CHECKING:
-    from ..stores import RedisStore, SQLiteStore
+Opened: TypeAlias = SQLiteStore | RedisStore
 
-Opened: TypeAlias = "SQLiteStore | RedisStore"
-
-_SCHEMES = ("redis://", "rediss://", "unix://")
-# What is meant to be a URL. A file of such a name can still be given, as ./NAME.
-_MEANT = re.compile(r".*://|\W*[a-z][\w+.-]+:/|\W*(rediss?|valkeys?|unix):", re.DOTALL | re.I)
-# What is shown of one: the host, port and database, or the path of a socket. A password is not
+# What is shown of a URL: the host, port and database, or the path of a socket. A password is not
 # always where it belongs, or escaped as it should be: what looks otherwise is not shown at all.
 _LOOKS = (
     re.compile(
@@ -40,7 +36,7 @@ class Place:
     """
 
     def __init__(self, text: str) -> None:
-        self.is_url = bool(_MEANT.match(text))
+        self.is_url = not _is_file(text)
         self.text = text
         if not self.is_url:
             with suppress(FileNotFoundError):  # there is no current directory
@@ -63,6 +59,13 @@ class Place:
             pattern = re.escape(word) if len(word) > 3 else rf"\b{word}\b"
             message = re.sub(pattern, "***", message)
         return message
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return isinstance(stores.open_store(text), SQLiteStore)  # nothing is opened yet
+    except (ValueError, ImportError):
+        return False
 
 
 def _shown(url: str) -> str:
@@ -96,15 +99,10 @@ def open_store(place: Place, *, create: bool) -> Opened:
     Raises:
         UsageError: it cannot be opened, and why.
     """
-    if place.is_url:
-        if not place.text.startswith(_SCHEMES):
-            raise UsageError(f"--store takes a file, or a URL of {', '.join(_SCHEMES)}: {place!r}")
-    elif not create and not os.path.exists(place.text):
+    if not place.is_url and not create and not os.path.exists(place.text):
         raise UsageError(f"there is no store {place!r}")
-    from ..stores import RedisStore, SQLiteStore
-
     try:
-        store = RedisStore(place.text) if place.is_url else SQLiteStore(place.text)
+        store = stores.open_store(place.text)
         try:
             store.get_many("batchproxy", [bytes(20)])  # it connects when it is first used
         except BaseException:

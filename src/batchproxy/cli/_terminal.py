@@ -10,7 +10,7 @@ from typing import TextIO
 
 from click import ClickException, UsageError
 
-from .._messages import escaped
+from ._words import escaped
 
 
 class OutputClosed(Exception):

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from .. import _leases, _rings
 from .._async import AsyncBatchingMapProxy
+from .._backing import Backing
 from .._cache import Cache
 from .._digests import digests
-from .._backing import Backing
 from .._engine import Engine
 from .._sync import BatchingMapProxy
 
