@@ -578,3 +578,54 @@ def test_a_cleared_cache_keeps_no_key_alive() -> None:
     del key
     gc.collect()
     assert gone() is None
+
+
+SMALL: dict[str, Any] = {
+    "Cache(max_size=1)": lambda: Cache(max_size=1),
+    "Cache(max_size=0)": lambda: Cache(max_size=0),
+    "LRUCache(1)": lambda: cachetools.LRUCache(1),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
+    """Whatever goes through a small cache meanwhile, a call is shared, and so is its error."""
+    proxy = AsyncBatchingMapProxy[int, str](cache=make())
+    calls, boom = AsyncCalls(gated=True), ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [1], calls)
+        await settle()
+        for other in (2, 3, 4):
+            assert await proxy.map([other], AsyncCalls()) == [str(other)]
+        callers.start("second", proxy.map, [1], calls)
+        await settle()
+        if fails:
+            calls.fail(0, boom)
+        else:
+            calls.finish(0)
+    assert callers.results == dict.fromkeys(("first", "second"), boom if fails else ["1"])
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+
+
+@pytest.mark.anyio
+async def test_clear_between_the_batches_of_a_map() -> None:
+    """Its answers are complete; what it computed before is forgotten, the rest is kept."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls, again = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(6), calls)
+        await settle()
+        calls.finish(0)
+        await settle()
+        await proxy.clear()
+        calls.open()
+    assert callers.results == {"owner": naive(range(6))}
+    assert calls.batches == [[0, 1], [2, 3], [4, 5]]
+    assert await proxy.map(range(6), again) == naive(range(6))
+    assert again.batches == [[0, 1], [2, 3]]
+    assert_idle(proxy)

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from anyio.from_thread import start_blocking_portal
-from tools import naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -363,3 +363,27 @@ async def test_context_variables_reach_map_func(batch_size: int | None) -> None:
     variable.set("the caller's")
     await AsyncBatchingMapProxy[int, str](batch_size).map([1, 2, 3], look)
     assert set(seen) == {"the caller's"}
+
+
+def test_a_second_event_loop_at_the_limit(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """Callers queue for slots in one run and in the next, also if the first was cut short."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+
+    async def run(first: int, cut_short: bool) -> None:
+        calls = AsyncCalls(gated=True)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            for key in range(first, first + 5):
+                callers.start(key, proxy.map, [key], calls)
+            await settle()
+            assert len(calls.batches) == 1
+            if cut_short:
+                group.cancel_scope.cancel()
+            calls.open()
+        if not cut_short:
+            assert callers.results == {key: [str(key)] for key in range(first, first + 5)}
+
+    backend, options = anyio_backend
+    for arguments in ((0, False), (5, True), (5, False)):
+        anyio.run(run, *arguments, backend=backend, backend_options=options)
+    assert proxy.statistics().computed == 10

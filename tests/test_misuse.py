@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from types import MappingProxyType
 from typing import Any
 
 import anyio
 import pytest
-from tools import naive
+from tools import Outcomes, naive, settle
 
 from batchproxy import (
     AnswerTypeError,
@@ -19,7 +19,7 @@ from batchproxy import (
     Cache,
     ClosedError,
 )
-from batchproxy.testing import AsyncCalls
+from batchproxy.testing import AsyncCalls, assert_idle
 
 Proxy = type[AsyncBatchingMapProxy[Any, Any]] | type[BatchingMapProxy[Any, Any]]
 both = pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
@@ -434,3 +434,50 @@ def test_context_managers() -> None:
         assert proxy.statistics().cached == 0
 
     anyio.run(main)
+
+
+@pytest.mark.anyio
+async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
+    """It deletes nothing of a shared cache, and who waits for its calls gets their answers."""
+    cache = Cache[str]()
+    closing, other = (AsyncBatchingMapProxy[int, str](1, 1, cache=cache) for _ in range(2))
+    await closing.map([0], AsyncCalls())
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", closing.map, [1, 2], calls)
+        await settle()
+        callers.start("waiter", other.map, [0, 1], calls)
+        await settle()
+        await closing.aclose()
+        calls.open()
+    assert callers.results == {"owner": ["1", "2"], "waiter": ["0", "1"]}
+    assert await other.map([0, 1, 2], calls) == ["0", "1", "2"]
+    assert calls.batches == [[1], [2]]
+    assert_idle(closing, other)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("bad", [0, 1, 2])
+async def test_a_key_function_that_raises(bad: int) -> None:
+    """Its error arrives, whichever item it is of; a call under way and its waiters go on."""
+
+    def key(item: Any) -> Hashable:
+        identity: Hashable = item["id"]
+        return identity
+
+    proxy = AsyncBatchingMapProxy[dict[str, int], int](key=key)
+    calls = AsyncCalls(lambda item: item["id"], gated=True)
+    good = [{"id": number} for number in range(3)]
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for name in ("owner", "waiter"):
+            callers.start(name, proxy.map, good, calls)
+            await settle()
+        with pytest.raises(KeyError, match="id"):
+            await proxy.map([*good[:bad], {}, *good[bad:]], calls)
+        assert proxy.statistics().in_flight == 3
+        calls.open()
+    assert callers.results == {"owner": [0, 1, 2], "waiter": [0, 1, 2]}
+    assert calls.batches == [good]
+    assert_idle(proxy)

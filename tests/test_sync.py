@@ -870,3 +870,76 @@ def test_more_workers_than_the_default_limit_of_threads() -> None:
         return items
 
     assert proxy.map(range(41), meet) == list(range(41))
+
+
+@modes
+def test_opposite_orders_and_the_owners_fail_in_threads(max_concurrency: int | None) -> None:
+    """The same in threads."""
+    proxy = BatchingMapProxy[int, str](None, max_concurrency)
+    calls = Calls(gated=True)
+    booms = [ValueError("first"), ValueError("second")]
+    owners = []
+    for key in (0, 1):
+        owners.append(Thread(proxy.map, [key], calls))
+        calls.wait_begun(key + 1)
+    up, down = Thread(proxy.map, [0, 1], calls), Thread(proxy.map, [1, 0], calls)
+    until(lambda: look(proxy).waiting == 2)
+    calls.fail(0, booms[0])
+    assert owners[0].outcome() is up.outcome() is down.outcome() is booms[0]
+    calls.fail(1, booms[1])
+    assert owners[1].outcome() is booms[1]
+    assert calls.batches == [[0], [1]]
+
+
+@modes
+def test_a_late_failure_and_a_newer_call_in_threads(max_concurrency: int | None) -> None:
+    """A call that fails after its key was forgotten leaves the newer call for that key alone."""
+    cache = Cache[str]()
+    proxy = BatchingMapProxy[int, str](None, max_concurrency, cache=cache)
+    calls, boom = Calls(gated=True), ValueError("boom")
+    old = Thread(proxy.map, [1], calls)
+    calls.wait_begun()
+    cache.invalidate([1])
+    new = Thread(proxy.map, [1], calls)
+    calls.wait_begun(2)
+    calls.fail(0, boom)
+    assert old.outcome() is boom
+    newest = Thread(proxy.map, [1], never)
+    until(lambda: look(proxy).waiting)
+    calls.open()
+    assert new.outcome() == newest.outcome() == ["1"]
+    assert calls.batches == [[1], [1]]
+    assert 1 in cache
+
+
+def test_the_limit_in_threads() -> None:
+    """200 batches of one key, wanted by four threads: never more than 3 calls at a time."""
+    proxy = BatchingMapProxy[int, str](1, 3)
+    calls = Calls(gated=True)
+    lists = [range(start, start + 80) for start in (0, 40, 80, 120)]  # each overlaps the next
+    threads = [Thread(proxy.map, items, calls) for items in lists]
+    until(lambda: look(proxy).queueing == 9)  # each map() would like three slots
+    assert calls.running == 3
+    calls.open()
+    assert [thread.outcome() for thread in threads] == [naive(items) for items in lists]
+    assert calls.most_running == 3
+    assert proxy.statistics().calls == proxy.statistics().computed == 200
+
+
+@modes
+def test_generators_are_read_once_in_threads(max_concurrency: int | None) -> None:
+    """The same with the synchronous proxy."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency)
+    for stop in (3, 3, 5):
+        assert proxy.map((item for item in range(stop)), naive) == naive(range(stop))
+    assert proxy.statistics().computed == 5
+
+
+@modes
+def test_a_key_function_that_raises_in_threads(max_concurrency: int | None) -> None:
+    """Its error arrives, nothing is called, and the proxy is as good as before."""
+    proxy = BatchingMapProxy[Any, str](None, max_concurrency, key=lambda item: item["id"])
+    with pytest.raises(KeyError, match="id"):
+        proxy.map([{"id": 1}, {}], naive)
+    assert proxy.statistics().calls == 0
+    assert proxy.map([{"id": 1}], naive) == ["{'id': 1}"]
