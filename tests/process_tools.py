@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+HERE = str(Path(__file__).parent)
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -76,13 +79,23 @@ def forked(child):
 """
 
 
-def run(script: str, *args: object) -> str:
-    """What `script` printed. It must end well and print nothing to stderr."""
+def run(script: str, *arguments: object, prelude: str = "", before: tuple[str, ...] = ()) -> str:
+    """What `script` prints. It must end well, and print nothing to stderr.
+
+    It can import what is beside this file. `before` is a command that runs the interpreter.
+    """
+    options = ["-W", "error", "-W", IGNORED, "-c", prelude + script]
     done = subprocess.run(
-        [sys.executable, "-W", IGNORED, "-c", PRELUDE + script, *map(str, args)],
+        [*before, sys.executable, *options, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([HERE, *sys.path])},
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
+
+
+def run_prepared(script: str, *arguments: object) -> str:
+    """`run`, after `PRELUDE`."""
+    return run(script, *arguments, prelude=PRELUDE)

@@ -9,8 +9,6 @@ import asyncio
 import contextvars
 import importlib.util
 import sqlite3
-import subprocess
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -23,6 +21,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from process_tools import run
 from tools import Backend, Thread, both, modes, naive, never, settle, until
 
 from batchproxy import (
@@ -682,10 +681,7 @@ assert [each.name for each in threading.enumerate()][1:] == ["batchproxy portal 
 
 def test_hits_start_no_portal() -> None:
     """In a new process, map() of known items starts no thread and no event loop."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ONLY_HITS], capture_output=True, text=True, timeout=30
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("no portal\n", "", 0)
+    assert run(_ONLY_HITS) == "no portal\n"
 
 
 class InPortal(dict[Any, str]):
