@@ -721,16 +721,3 @@ async def test_clear_is_a_checkpoint_after_everything_is_forgotten() -> None:
         await proxy.clear()
     assert scope.cancelled_caught
     assert proxy.statistics().cached == 0
-
-
-@with_backends
-async def test_asking_again_after_a_time_limit() -> None:
-    """A caller that timed out leaves nothing behind: the key can be asked for at once."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    slow, calls = AsyncCalls(gated=True), AsyncCalls()
-    with anyio.move_on_after(0.01) as limit:
-        await proxy.map([1], slow)
-    assert limit.cancelled_caught
-    assert await proxy.map([1], calls) == ["1"]
-    assert slow.batches == calls.batches == [[1]]
-    assert_idle(proxy)

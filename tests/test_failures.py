@@ -275,15 +275,6 @@ async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
     assert_idle(proxy)
 
 
-async def test_none_is_a_value() -> None:
-    """None is cached like any other result."""
-    proxy = AsyncBatchingMapProxy[int, None]()
-    calls = AsyncCalls(lambda item: None)
-    assert await proxy.map([1, 2], calls) == [None, None]
-    assert await proxy.map([2, 1], calls) == [None, None]
-    assert calls.batches == [[1, 2]]
-
-
 async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
     """Waiters get the same error, nothing is cached, the keys are free; and it can be kept."""
     proxy = AsyncBatchingMapProxy[int, str]()

@@ -2,8 +2,7 @@
 
 A cycle on the way of every call would cost the collector as much as the call. A traceback has the
 frames that the exception has passed, those the calls, and those their failures: a cycle would keep
-prompts and answers. (One call, calls in tasks and in threads are in test_batches.py; a loop with
-waiters is in test_loops.py.)
+prompts and answers.
 """
 
 from __future__ import annotations
@@ -64,6 +63,16 @@ def hits() -> Callable[[], Awaitable[object]]:
     return lambda: proxy.map(KEYS, answer)
 
 
+def a_call() -> Callable[[], Awaitable[object]]:
+    proxy = cold()
+    return lambda: proxy.map(KEYS, answer)
+
+
+def calls_in_tasks() -> Callable[[], Awaitable[object]]:
+    proxy = AsyncBatchingMapProxy[int, str](1, 2, cache=Cache(max_size=0))
+    return lambda: proxy.map(KEYS, answer)
+
+
 def waiting_for_a_call() -> Callable[[], Awaitable[object]]:
     proxy = cold()
 
@@ -98,7 +107,9 @@ def nested() -> Callable[[], Awaitable[object]]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", [hits, waiting_for_a_call, waiting_for_a_slot, nested])
+@pytest.mark.parametrize(
+    "kind", [hits, a_call, calls_in_tasks, waiting_for_a_call, waiting_for_a_slot, nested]
+)
 async def test_async_success(kind: Callable[[], Callable[[], Awaitable[object]]]) -> None:
     """A map() that succeeds, however it comes by its answers, makes no reference cycle."""
     call = kind()
@@ -111,6 +122,15 @@ async def test_async_success(kind: Callable[[], Callable[[], Awaitable[object]]]
 def sync_hits() -> Callable[[], object]:
     proxy = BatchingMapProxy[int, str]()
     return lambda: proxy.map(KEYS, naive)
+
+
+def sync_calls(max_concurrency: int | None = None) -> Callable[[], object]:
+    proxy = sync_cold(max_concurrency)
+    return lambda: proxy.map(KEYS, naive)
+
+
+def sync_calls_in_workers() -> Callable[[], object]:
+    return sync_calls(2)
 
 
 def sync_nested(max_concurrency: int | None = None) -> Callable[[], object]:
@@ -142,7 +162,15 @@ def sync_waiting_for_a_thread() -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    "kind", [sync_hits, sync_nested, sync_nested_in_workers, sync_waiting_for_a_thread]
+    "kind",
+    [
+        sync_hits,
+        sync_calls,
+        sync_calls_in_workers,
+        sync_nested,
+        sync_nested_in_workers,
+        sync_waiting_for_a_thread,
+    ],
 )
 def test_sync_success(kind: Callable[[], Callable[[], object]]) -> None:
     """The same for the synchronous proxy."""

@@ -217,22 +217,6 @@ def test_a_map_that_is_collected_releases_its_keys() -> None:
     assert asyncio.run(proxy.map([1], AsyncCalls())) == ["1"]
 
 
-def test_no_loop_is_kept_alive() -> None:
-    """A proxy that was used in a loop, with waiters and full slots, does not keep it alive."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
-
-    async def main() -> None:
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        calls = AsyncCalls()
-        await asyncio.gather(*[proxy.map(range(5), calls) for _ in range(5)])
-
-    asyncio.run(main())
-    gc.collect()
-    assert loops[0]() is None
-    assert proxy.statistics().cached == 5
-
-
 def test_a_proxy_leaves_nothing_in_its_loop() -> None:
     """A proxy made for one request goes when the request is done, though the loop lives on."""
 

@@ -137,19 +137,6 @@ def test_a_sync_function_for_the_async_proxy() -> None:
     assert_untouched(proxy)
 
 
-def test_an_asynchronous_generator_for_the_async_proxy() -> None:
-    """It is asynchronous already; what it has to do is to return."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-
-    async def one_by_one(batch: list[int]) -> AsyncIterator[str]:
-        for item in batch:
-            yield str(item)
-
-    with pytest.raises(AnswerTypeError, match=r"'async_generator'.*return a list instead"):
-        anyio.run(proxy.map, [1], one_by_one)  # type: ignore[arg-type] # yields
-    assert_untouched(proxy)
-
-
 async def coroutine_function(batch: list[int]) -> list[str]:
     raise AssertionError("never called")
 
@@ -197,7 +184,8 @@ def test_async_generator_functions(face: Proxy) -> None:
 
     proxy: Any = face()
     run = proxy.map if face is BatchingMapProxy else functools.partial(anyio.run, proxy.map)
-    with pytest.raises(AnswerTypeError, match="'async_generator'"):
+    remedy = ".*return a list instead" if face is AsyncBatchingMapProxy else ""
+    with pytest.raises(AnswerTypeError, match=f"'async_generator'{remedy}"):
         run([1], generate)
     assert asked == []
     assert_untouched(proxy)

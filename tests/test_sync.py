@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import importlib.util
 import sqlite3
 import threading
 import traceback
@@ -738,16 +737,6 @@ def test_one_portal_per_backend(backend: Backend) -> None:
     assert portal_of(backend).daemon
 
 
-def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown backend, and trio where it is not installed, are refused with a remedy."""
-    with pytest.raises(ValueError, match="'asyncio' or 'trio', got 'curio'"):
-        BatchingMapProxy(backend="curio")  # type: ignore[arg-type] # refused
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"batchproxy\[trio\]"):
-        BatchingMapProxy(backend="trio")
-    BatchingMapProxy(backend="asyncio")
-
-
 @both
 @modes
 def test_closing(backend: Backend, max_concurrency: int | None) -> None:
@@ -823,22 +812,6 @@ def test_an_interrupt_after_a_failure_is_not_swallowed(
     expected = SystemExit if return_exceptions or max_concurrency else ValueError
     with pytest.raises(expected):
         proxy.map([1, 2], fetch, return_exceptions=return_exceptions)
-    assert_idle(proxy)
-
-
-def test_asynchronous_functions_are_refused() -> None:
-    """A coroutine function, or an object whose call is one, is refused before any work."""
-    proxy = BatchingMapProxy[int, Any]()
-
-    class Callable_:
-        async def __call__(self, items: list[int]) -> list[str]:
-            return naive(items)
-
-    for function in (AsyncCalls(), Callable_(), AsyncCalls.__call__):
-        with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-            proxy.map([1], function)  # type: ignore[arg-type] # refused
-    with pytest.raises(TypeError, match="AsyncBatchingMapProxy"):
-        proxy.map([1], lambda items: AsyncCalls()(items))  # type: ignore[arg-type, return-value] # refused
     assert_idle(proxy)
 
 
@@ -920,22 +893,3 @@ def test_the_limit_in_threads() -> None:
     assert [thread.outcome() for thread in threads] == [naive(items) for items in lists]
     assert calls.most_running == 3
     assert proxy.statistics().calls == proxy.statistics().computed == 200
-
-
-@modes
-def test_generators_are_read_once_in_threads(max_concurrency: int | None) -> None:
-    """The same with the synchronous proxy."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency)
-    for stop in (3, 3, 5):
-        assert proxy.map((item for item in range(stop)), naive) == naive(range(stop))
-    assert proxy.statistics().computed == 5
-
-
-@modes
-def test_a_key_function_that_raises_in_threads(max_concurrency: int | None) -> None:
-    """Its error arrives, nothing is called, and the proxy is as good as before."""
-    proxy = BatchingMapProxy[Any, str](None, max_concurrency, key=lambda item: item["id"])
-    with pytest.raises(KeyError, match="id"):
-        proxy.map([{"id": 1}, {}], naive)
-    assert proxy.statistics().calls == 0
-    assert proxy.map([{"id": 1}], naive) == ["{'id': 1}"]
