@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, assert_idle
+from batchproxy.testing import AsyncCalls, Calls, assert_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -178,17 +178,12 @@ def test_a_sync_proxy_equals_the_naive_loop(
     proxy = BatchingMapProxy[int, str](batch_size, max_concurrency, cache=cache)
     for items in lists:
         known = {item for item in items if item in cache}
-        batches: list[list[int]] = []
-
-        def fetch(batch: list[int], batches: list[list[int]] = batches) -> list[str]:
-            batches.append(batch)
-            return naive(batch)
-
-        assert proxy.map(iter(items), fetch) == naive(items)
+        calls = Calls()
+        assert proxy.map(iter(items), calls) == naive(items)
         missing = [item for item in dict.fromkeys(items) if item not in known]
         size = batch_size if batch_size and batch_size > 0 else max(len(missing), 1)
         expected = [missing[i : i + size] for i in range(0, len(missing), size)]
-        assert sorted(batches) == sorted(expected)
+        assert sorted(calls.batches) == sorted(expected)
         assert max_size is None or len(cache) <= max_size
 
 

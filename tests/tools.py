@@ -179,6 +179,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return super().time() + self.offset
 
 
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """Such a loop, in which tasks begin at once."""
+    loop = VirtualTimeLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
+    return loop
+
+
 def never(items: list[Any]) -> list[str]:
     """A batch function that is not to be called."""
     raise AssertionError(f"called with {items}, which was known, or another call was computing")
