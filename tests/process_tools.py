@@ -79,14 +79,20 @@ def forked(child):
 """
 
 
-def run(script: str, *arguments: object, prelude: str = "", before: tuple[str, ...] = ()) -> str:
+def run(
+    script: str,
+    *arguments: object,
+    prelude: str = "",
+    before: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = ("error", IGNORED),
+) -> str:
     """What `script` prints. It must end well, and print nothing to stderr.
 
     It can import what is beside this file. `before` is a command that runs the interpreter.
     """
-    options = ["-W", "error", "-W", IGNORED, "-c", prelude + script]
+    options = [option for each in warnings for option in ("-W", each)]
     done = subprocess.run(
-        [*before, sys.executable, *options, *map(str, arguments)],
+        [*before, sys.executable, *options, "-c", prelude + script, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=50,
@@ -97,5 +103,5 @@ def run(script: str, *arguments: object, prelude: str = "", before: tuple[str, .
 
 
 def run_prepared(script: str, *arguments: object) -> str:
-    """`run`, after `PRELUDE`."""
-    return run(script, *arguments, prelude=PRELUDE)
+    """`run`, after `PRELUDE`. An interrupt may leave a file to the collector, which may say so."""
+    return run(script, *arguments, prelude=PRELUDE, warnings=(IGNORED,))

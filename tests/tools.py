@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import gc
+import math
 import selectors
 import sys
 import threading
@@ -139,7 +140,7 @@ class Clock:
     """A monotonic clock that stands still."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = float(math.ceil(time.monotonic()))  # so that sums are exact
 
     def __call__(self) -> float:
         return self.now
