@@ -185,20 +185,21 @@ async def asynchronous(backend: Backend) -> AsyncIterator[Row]:
         1.4,
         await ratios_async(lambda: one_key_each(proxy), checkpoints),
     )
-    eight = AsyncBatchingMapProxy[str, str](None, 8)
+    few_cache, many_cache = Cache[str](), Cache[str]()
+    eight = AsyncBatchingMapProxy[str, str](None, 8, cache=few_cache)
     yield Row(
         f"{backend}: one-key miss",
         "checkpoint and call",
         4,
         await ratios_async(
-            lambda: one_key_each(eight), checkpoints_and_calls, before=eight._engine.cache.clear
+            lambda: one_key_each(eight), checkpoints_and_calls, before=few_cache.clear
         ),
     )
-    many = AsyncBatchingMapProxy[str, str](None, 512)
+    many = AsyncBatchingMapProxy[str, str](None, 512, cache=many_cache)
 
     def clear_both() -> None:
-        eight._engine.cache.clear()
-        many._engine.cache.clear()
+        few_cache.clear()
+        many_cache.clear()
 
     yield Row(
         f"{backend}: one-key miss, max_concurrency=512",

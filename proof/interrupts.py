@@ -32,7 +32,8 @@ from typing import Any, Literal
 
 import anyio
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal, _rings
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy.testing import assert_idle, look
 
 Backend = Literal["asyncio", "trio"]
 
@@ -200,18 +201,12 @@ class Sync(Mode):
     def check(self) -> None:
         assert self.proxy.map(KEYS, compute) == RIGHT
         self.assert_idle()
-        until(self.all_slots_are_free)
-
-    def all_slots_are_free(self) -> bool:
-        slots = self.proxy._engine._slots
-        return slots is None or not any(
-            limiter.borrowed_tokens for limiter in slots._limiters.values()
-        )
+        until(lambda: not look(self.proxy).slots)
 
     def assert_idle(self) -> None:
-        now = self.proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0), now
-        assert not _rings._blocked, _rings._blocked
+        now = look(self.proxy)
+        left = len(now.in_flight), now.waiting, now.running, now.blocked
+        assert left == (0, 0, 0, 0), now
         assert not any(portal.calls for portal in _portal._portals.values())
 
 
@@ -311,14 +306,7 @@ class Async(Mode):
         self.assert_idle()
 
     def assert_idle(self) -> None:
-        for proxy in self.proxies:
-            now = proxy.statistics()
-            assert (now.in_flight, now.waiting, now.running) == (0, 0, 0), now
-            slots = proxy._engine._slots
-            assert slots is not None
-            for limiter in slots._limiters.values():
-                assert limiter.borrowed_tokens == 0
-        assert not _rings._blocked, _rings._blocked
+        assert_idle(*self.proxies)
 
 
 MODES: dict[str, Callable[[Presser], Mode]] = {

@@ -38,7 +38,8 @@ import anyio
 import trio
 from trio.testing import MockClock
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal, _rings
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy.testing import look
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tools import VirtualTimeLoop
@@ -156,17 +157,13 @@ class Measures:
 
 def left_behind(proxy: AsyncProxy | SyncProxy) -> int:
     """Keys in flight, callers waiting, calls running, slots taken or waited for."""
-    now = proxy.statistics()
-    left = now.in_flight + now.waiting + now.running
-    if proxy._engine._slots is not None:
-        for limiter in proxy._engine._slots._limiters.values():
-            left += int(limiter.borrowed_tokens) + limiter.statistics().tasks_waiting
-    return left
+    now = look(proxy)
+    return len(now.in_flight) + now.waiting + now.running + now.slots + now.queueing
 
 
 def calls_known() -> int:
     """What the rooms that all proxies share still know of calls."""
-    return len(_rings._blocked) + sum(len(portal.calls) for portal in _portal._portals.values())
+    return look().blocked + sum(len(portal.calls) for portal in _portal._portals.values())
 
 
 def calls_of(proxies: Iterable[AsyncProxy | SyncProxy]) -> int:

@@ -6,7 +6,6 @@ Where trio is not installed, or uvloop, the tests that need it are skipped.
 from __future__ import annotations
 
 import _thread
-import asyncio
 import importlib.util
 import sys
 import threading
@@ -20,7 +19,7 @@ pytest.register_assert_rewrite(
 )
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
-from tools import VirtualTimeLoop  # noqa: E402 - after that
+from tools import VirtualTimeLoop, eager_loop  # noqa: E402 - after that
 from tools import clock as clock  # noqa: E402 - after that
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
@@ -34,12 +33,6 @@ if threading.gettrace() is not None:  # coverage, which does not see threads of 
         return _start(traced, ())
 
     _thread.start_new_thread = _start_traced
-
-
-def _eager_loop() -> asyncio.AbstractEventLoop:
-    loop = VirtualTimeLoop()
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
-    return loop
 
 
 @pytest.fixture(
@@ -59,7 +52,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
         case "asyncio":
             return "asyncio", {"debug": True, "loop_factory": VirtualTimeLoop}
         case "eager":
-            return "asyncio", {"loop_factory": _eager_loop}
+            return "asyncio", {"loop_factory": eager_loop}
         case "uvloop":
             return "asyncio", {"use_uvloop": True}
         case _:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+HERE = str(Path(__file__).parent)
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -76,13 +79,24 @@ def forked(child):
 """
 
 
-def run(script: str, *args: object) -> str:
-    """What `script` printed. It must end well and print nothing to stderr."""
+def run(
+    script: str,
+    *arguments: object,
+    prelude: str = "",
+    before: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = ("error", IGNORED),
+) -> str:
+    """What `script` prints. It must end well, and print nothing to stderr.
+
+    It can import what is beside this file. `before` is a command that runs the interpreter.
+    """
+    options = [option for each in warnings for option in ("-W", each)]
     done = subprocess.run(
-        [sys.executable, "-W", IGNORED, "-c", PRELUDE + script, *map(str, args)],
+        [*before, sys.executable, *options, "-c", prelude + script, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([HERE, *sys.path])},
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
@@ -101,3 +115,8 @@ def in_thread():
     pass
 sys.meta_path.insert(0, Finder)
 """
+
+
+def run_prepared(script: str, *arguments: object) -> str:
+    """`run`, after `PRELUDE`. An interrupt may leave a file to the collector, which may say so."""
+    return run(script, *arguments, prelude=PRELUDE, warnings=(IGNORED,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from array import array
 from collections import UserList, deque
 from collections.abc import Callable, Iterable
@@ -10,11 +9,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 import pytest
-from tools import naive
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls
+from batchproxy.testing import AsyncCalls, Calls, assert_idle
 
 pytestmark = pytest.mark.anyio
 
@@ -156,32 +158,66 @@ async def test_attributes_are_readable() -> None:
     assert (sync.batch_size, sync.max_concurrency) == (None, None)
 
 
-@pytest.mark.parametrize("batch_size", [None, 1])
-async def test_success_leaves_no_garbage(batch_size: int | None) -> None:
-    """A map() that succeeds makes no reference cycle, which only the collector could free."""
-    proxy = AsyncBatchingMapProxy[int, str](batch_size, 2, cache=Cache(max_size=0))
+@settings(max_examples=50, deadline=None)
+@given(
+    lists=st.lists(st.lists(st.integers(0, 12), max_size=30), max_size=5),
+    batch_size=st.none() | st.integers(-1, 7),
+    max_concurrency=st.none() | st.integers(1, 3),
+    max_size=st.none() | st.integers(0, 8),
+    seconds=st.none() | st.just(3600.0),
+)
+def test_a_sync_proxy_equals_the_naive_loop(
+    lists: list[list[int]],
+    batch_size: int | None,
+    max_concurrency: int | None,
+    max_size: int | None,
+    seconds: float | None,
+) -> None:
+    """Whatever the options: the answers of the naive loop, with full batches of distinct items."""
+    cache = Cache[str](max_size, seconds)
+    proxy = BatchingMapProxy[int, str](batch_size, max_concurrency, cache=cache)
+    for items in lists:
+        known = {item for item in items if item in cache}
+        calls = Calls()
+        assert proxy.map(iter(items), calls) == naive(items)
+        missing = [item for item in dict.fromkeys(items) if item not in known]
+        size = batch_size if batch_size and batch_size > 0 else max(len(missing), 1)
+        expected = [missing[i : i + size] for i in range(0, len(missing), size)]
+        assert sorted(calls.batches) == sorted(expected)
+        assert max_size is None or len(cache) <= max_size
+
+
+async def test_generators_are_read_once() -> None:
+    """Whether nothing is known of its items, or all, or some: a generator gives its answers."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
     calls = AsyncCalls()
-    await proxy.map([1, 2, 3], calls)
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(50):
-            await proxy.map([1, 2, 3], calls)
-        assert gc.collect() < 50  # something of the event loop's, perhaps; not one for each
-    finally:
-        gc.enable()
+    for stop in (3, 3, 5):
+        assert await proxy.map((item for item in range(stop)), calls) == naive(range(stop))
+    assert calls.keys == list(range(5))
 
 
-@pytest.mark.parametrize("max_concurrency", [None, 2])
-def test_success_leaves_no_garbage_in_threads(max_concurrency: int | None) -> None:
-    """The same for the sync proxy, in the calling thread and in worker threads."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, cache=Cache(max_size=0))
-    proxy.map([1, 2, 3], naive)
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(50):
-            proxy.map([1, 2, 3], naive)
-        assert gc.collect() < 50
-    finally:
-        gc.enable()
+async def test_equal_keys_of_several_callers() -> None:
+    """Who asks for 1.0 or True waits for the call for 1, and a mapping may answer with either."""
+    proxy = AsyncBatchingMapProxy[object, str]()
+    answer = anyio.Event()
+    asked: list[str] = []
+
+    async def call(items: list[object]) -> dict[object, str]:
+        asked.append(repr(items))
+        await answer.wait()
+        return {1.0: "one", False: "none"}
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for items in ([1, 0], [1.0], [True, 0.0]):
+            callers.start(repr(items), proxy.map, items, call)
+            await settle()
+        assert proxy.statistics().waiting == 2
+        answer.set()
+    assert callers.results == {
+        "[1, 0]": ["one", "none"],
+        "[1.0]": ["one"],
+        "[True, 0.0]": ["one", "none"],
+    }
+    assert asked == ["[1, 0]"]
+    assert_idle(proxy)

@@ -16,25 +16,20 @@ import pytest
 from tools import Clock, Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, assert_idle
+from batchproxy.testing import AsyncCalls, Calls, assert_idle
 
 
-class Recorder:
-    """A synchronous batch function that records its batches, and what is cached meanwhile."""
+class Recorder(Calls):
+    """`Calls` that also record how much is cached meanwhile."""
 
     def __init__(self, cache: Any = ()) -> None:
-        self.batches: list[list[Any]] = []
+        super().__init__()
         self.sizes: list[int] = []
         self._cache = cache
 
     def __call__(self, items: list[Any]) -> list[str]:
-        self.batches.append(items)
         self.sizes.append(len(self._cache))
-        return naive(items)
-
-    @property
-    def count(self) -> int:
-        return sum(map(len, self.batches))
+        return super().__call__(items)
 
 
 BOUNDED: dict[str, Any] = {
@@ -103,7 +98,7 @@ def test_a_list_larger_than_the_cache_finds_its_part(page: int, times: float) ->
         for start in range(0, len(items), page):
             part = items[start : start + page]
             assert proxy.map(part, recorder) == naive(part)
-        assert recorder.count == len(items) - (size if again else 0)
+        assert len(recorder.keys) == len(items) - (size if again else 0)
 
 
 def test_a_new_list_replaces_an_old_one() -> None:
@@ -554,16 +549,11 @@ class OwnMapping(dict[Any, Any]):
 def test_none_is_found_among_what_is_missing(cache: Callable[[], Any]) -> None:
     """A cached None is not computed again by a map() that has to compute something else."""
     proxy = BatchingMapProxy[int, None](cache=cache())
-    batches: list[list[int]] = []
-
-    def fetch(items: list[int]) -> list[None]:
-        batches.append(items)
-        return [None] * len(items)
-
-    proxy.map([1], fetch)
-    assert proxy.map([1, 2], fetch) == [None, None]
-    assert proxy.map([2, 1], fetch) == [None, None]
-    assert batches == [[1], [2]]
+    calls = Calls(lambda item: None)
+    proxy.map([1], calls)
+    assert proxy.map([1, 2], calls) == [None, None]
+    assert proxy.map([2, 1], calls) == [None, None]
+    assert calls.batches == [[1], [2]]
 
 
 def test_a_cleared_cache_keeps_no_key_alive() -> None:
@@ -579,3 +569,54 @@ def test_a_cleared_cache_keeps_no_key_alive() -> None:
     del key
     gc.collect()
     assert gone() is None
+
+
+SMALL: dict[str, Any] = {
+    "Cache(max_size=1)": lambda: Cache(max_size=1),
+    "Cache(max_size=0)": lambda: Cache(max_size=0),
+    "LRUCache(1)": lambda: cachetools.LRUCache(1),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
+    """Whatever goes through a small cache meanwhile, a call is shared, and so is its error."""
+    proxy = AsyncBatchingMapProxy[int, str](cache=make())
+    calls, boom = AsyncCalls(gated=True), ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [1], calls)
+        await settle()
+        for other in (2, 3, 4):
+            assert await proxy.map([other], AsyncCalls()) == [str(other)]
+        callers.start("second", proxy.map, [1], calls)
+        await settle()
+        if fails:
+            calls.fail(0, boom)
+        else:
+            calls.finish(0)
+    assert callers.results == dict.fromkeys(("first", "second"), boom if fails else ["1"])
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+
+
+@pytest.mark.anyio
+async def test_clear_between_the_batches_of_a_map() -> None:
+    """Its answers are complete; what it computed before is forgotten, the rest is kept."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls, again = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("owner", proxy.map, range(6), calls)
+        await settle()
+        calls.finish(0)
+        await settle()
+        await proxy.clear()
+        calls.open()
+    assert callers.results == {"owner": naive(range(6))}
+    assert calls.batches == [[0, 1], [2, 3], [4, 5]]
+    assert await proxy.map(range(6), again) == naive(range(6))
+    assert again.batches == [[0, 1], [2, 3]]
+    assert_idle(proxy)

@@ -435,3 +435,37 @@ async def test_a_nested_call_under_way_keeps_the_slot_of_its_parent() -> None:
         inner.open()
     assert later.batches == [["later"]]
     assert_idle(proxy)
+
+
+async def test_the_limit_through_failures_and_cancellations() -> None:
+    """200 batches of one key, some of which fail or are cancelled: never more than 3 calls."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 3)
+    booms = {key: ValueError(key) for key in range(0, 200, 7)}
+
+    def answer(key: int) -> str:
+        if key in booms:
+            raise booms[key]
+        return str(key)
+
+    calls = AsyncCalls(answer, gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for key in range(200):
+            callers.start(key, proxy.map, [key], calls)
+        await settle()
+        assert calls.running == 3
+        under_way = calls.keys[1]
+        cancelled = {under_way, *range(0, 200, 11)}
+        for key in cancelled:
+            callers.scopes[key].cancel()
+        calls.open()
+    assert callers.results == {
+        key: "cancelled" if key in cancelled else booms.get(key, [str(key)]) for key in range(200)
+    }
+    assert calls.most_running == 3
+    assert_idle(proxy)
+    again = AsyncCalls()
+    assert await proxy.map(range(200), again) == naive(range(200))
+    assert again.most_running == 3
+    assert set(again.keys) == cancelled | booms.keys()
+    assert_idle(proxy)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
+from process_tools import run
 from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
 from tools import Outcomes, happens, naive, settle, until
 
@@ -569,7 +568,6 @@ def test_what_is_being_written_at_exit_is_written(backend: str, tmp_path: Path) 
     """The interpreter waits for it, though the caller has left and nobody else waits."""
     script = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
 import anyio
 import anyio.from_thread, anyio.lowlevel
 from memory_store import PlainStore
@@ -579,7 +577,7 @@ class Slow(PlainStore):
     def set_many(self, namespace, values, ttl):
         anyio.from_thread.run_sync(scope.cancel, token=token)
         time.sleep(0.5)
-        with open(sys.argv[3], "w") as file:
+        with open(sys.argv[2], "w") as file:
             print(*values.values(), file=file)
 
 async def compute(items):
@@ -592,17 +590,10 @@ async def main():
         await AsyncBatchingMapProxy(cache=Cache(store=Slow(), namespace="n")).map([1], compute)
     print("left")
 
-anyio.run(main, backend=sys.argv[2])
+anyio.run(main, backend=sys.argv[1])
 """
     path = tmp_path / "written"
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(Path(__file__).parent), backend, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert run.stdout == "left\n", run.stderr
+    assert run(script, backend, path) == "left\n"
     assert path.read_text() == "b'tcomputed'\n"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import traceback
 from collections.abc import Callable
+from itertools import count
 
 import anyio
 import pytest
@@ -273,15 +274,6 @@ async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
     assert answers == ["0", first, second, "3"]
     assert calls.batches[1:] == [[1, 2]]  # exceptions are never cached
     assert_idle(proxy)
-
-
-async def test_none_is_a_value() -> None:
-    """None is cached like any other result."""
-    proxy = AsyncBatchingMapProxy[int, None]()
-    calls = AsyncCalls(lambda item: None)
-    assert await proxy.map([1, 2], calls) == [None, None]
-    assert await proxy.map([2, 1], calls) == [None, None]
-    assert calls.batches == [[1, 2]]
 
 
 async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
@@ -575,3 +567,54 @@ async def test_an_answer_holds_no_interrupt() -> None:
         await proxy.map([0, 1], calls)
     assert proxy.statistics().cached == 0
     assert_idle(proxy)
+
+
+class Fragile:
+    """A key that collides with all others, and whose comparison raises when it is to."""
+
+    comparisons_left = -1
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        Fragile.comparisons_left -= 1
+        if Fragile.comparisons_left == 0:
+            raise RuntimeError("no comparison")
+        return isinstance(other, Fragile) and self.number == other.number
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+async def test_keys_whose_comparison_raises(batch_size: int | None) -> None:
+    """At whatever moment it does, all callers end, and the proxy is as good as before."""
+
+    def keys(*numbers: int) -> list[Fragile]:
+        return [Fragile(number) for number in numbers]
+
+    def number(key: Fragile) -> int:
+        return key.number
+
+    for moment in count(1):
+        proxy = AsyncBatchingMapProxy[Fragile, int](batch_size, 2)
+        await proxy.map(keys(8, 9), AsyncCalls(number))
+        calls = AsyncCalls(number, gated=True)
+        Fragile.comparisons_left = moment
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            callers.start((1, 2, 9), proxy.map, keys(1, 2, 9), calls)
+            await settle(5)
+            callers.start((3, 2, 8), proxy.map, keys(3, 2, 8), calls)
+            await settle(5)
+            calls.open()
+        for numbers, result in callers.results.items():
+            assert result == list(numbers) or isinstance(result, RuntimeError)
+        raised = Fragile.comparisons_left <= 0
+        assert_idle(proxy)
+        Fragile.comparisons_left = -1
+        assert await proxy.map(keys(1, 2, 3, 8, 9), AsyncCalls(number)) == [1, 2, 3, 8, 9]
+        if not raised:
+            break
+    assert moment > 20  # or else the comparisons were not those of the proxy

@@ -254,3 +254,106 @@ async def test_one_call_also_for_what_is_given_up_meanwhile(batch_size: int | No
     assert callers.results["waiter"] == ["a", "b"]
     assert calls.batches == [["a", "b"]]
     assert_idle(proxy, narrow)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_opposite_orders_and_the_owners_fail(first: int) -> None:
+    """When both owners fail, one after the other, all end; and who waited calls nothing anew."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = AsyncCalls(gated=True)
+    booms = [ValueError("first"), ValueError("second")]
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for key in (0, 1):
+            callers.start(f"owner of {key}", proxy.map, [key], calls)
+            await settle()
+        callers.start("up", proxy.map, [0, 1], calls)
+        callers.start("down", proxy.map, [1, 0], calls)
+        await settle()
+        assert proxy.statistics().waiting == 2
+        calls.fail(first, booms[first])
+        await settle()
+        calls.fail(1 - first, booms[1 - first])
+    assert callers.results == {
+        "owner of 0": booms[0],
+        "owner of 1": booms[1],
+        "up": booms[first],
+        "down": booms[first],
+    }
+    assert calls.batches == [[0], [1]]
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("max_concurrency", [3, 8])
+async def test_opposite_orders_and_the_owners_leave(
+    batch_size: int | None, max_concurrency: int
+) -> None:
+    """When the owners are cancelled, one after another, those who wait share the work anew."""
+    proxy = AsyncBatchingMapProxy[int, str](batch_size, max_concurrency)
+    owned, calls = AsyncCalls(gated=True), AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for key in (1, 2, 3):
+            callers.start(key, proxy.map, [key], owned)
+            await settle()
+        callers.start("up", proxy.map, [1, 3, 2], calls)
+        callers.start("down", proxy.map, [2, 1], calls)
+        for key in (1, 2, 3):
+            await settle()
+            callers.scopes[key].cancel()
+        await settle()
+        calls.open()
+    assert [callers.results[key] for key in (1, 2, 3)] == ["cancelled"] * 3
+    assert callers.results["up"] == ["1", "3", "2"]
+    assert callers.results["down"] == ["2", "1"]
+    assert sorted(calls.keys) == [1, 2, 3]
+    assert_idle(proxy)
+
+
+async def test_asking_again_while_the_cancelled_call_cleans_up() -> None:
+    """Who asks before the cancelled call has ended waits for its end, and then calls anew."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    clean, calls = anyio.Event(), AsyncCalls()
+
+    async def slow_to_end(items: list[int]) -> list[str]:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await clean.wait()
+        return naive(items)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for name in ("owner", "waiter"):
+            callers.start(name, proxy.map, [1], slow_to_end)
+            await settle()
+        for name in ("owner", "waiter"):
+            callers.scopes[name].cancel()
+        await settle()
+        assert callers.results == {"waiter": "cancelled"}
+        callers.start("again", proxy.map, [1], calls)
+        await settle()
+        assert calls.batches == []
+        clean.set()
+    assert callers.results == {"owner": "cancelled", "waiter": "cancelled", "again": ["1"]}
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+
+
+async def test_a_late_answer_does_not_replace_a_newer_one() -> None:
+    """Of two calls for a key, with a clear() between them, the result of the second stays."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    old, new = AsyncCalls(lambda item: "old", gated=True), AsyncCalls(lambda item: "new")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("old", proxy.map, [1], old)
+        await settle()
+        await proxy.clear()
+        assert await proxy.map([1], new) == ["new"]
+        old.open()
+    assert callers.results == {"old": ["old"]}
+    assert await proxy.map([1], old) == ["new"]
+    assert (old.batches, new.batches) == ([[1]], [[1]])
+    assert_idle(proxy)

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from anyio.from_thread import start_blocking_portal
-from tools import naive, settle
+from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -217,22 +217,6 @@ def test_a_map_that_is_collected_releases_its_keys() -> None:
     assert asyncio.run(proxy.map([1], AsyncCalls())) == ["1"]
 
 
-def test_no_loop_is_kept_alive() -> None:
-    """A proxy that was used in a loop, with waiters and full slots, does not keep it alive."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 1)
-    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
-
-    async def main() -> None:
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        calls = AsyncCalls()
-        await asyncio.gather(*[proxy.map(range(5), calls) for _ in range(5)])
-
-    asyncio.run(main())
-    gc.collect()
-    assert loops[0]() is None
-    assert proxy.statistics().cached == 5
-
-
 def test_a_proxy_leaves_nothing_in_its_loop() -> None:
     """A proxy made for one request goes when the request is done, though the loop lives on."""
 
@@ -363,3 +347,27 @@ async def test_context_variables_reach_map_func(batch_size: int | None) -> None:
     variable.set("the caller's")
     await AsyncBatchingMapProxy[int, str](batch_size).map([1, 2, 3], look)
     assert set(seen) == {"the caller's"}
+
+
+def test_a_second_event_loop_at_the_limit(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """Callers queue for slots in one run and in the next, also if the first was cut short."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 1)
+
+    async def run(first: int, cut_short: bool) -> None:
+        calls = AsyncCalls(gated=True)
+        async with anyio.create_task_group() as group:
+            callers = Outcomes(group)
+            for key in range(first, first + 5):
+                callers.start(key, proxy.map, [key], calls)
+            await settle()
+            assert len(calls.batches) == 1
+            if cut_short:
+                group.cancel_scope.cancel()
+            calls.open()
+        if not cut_short:
+            assert callers.results == {key: [str(key)] for key in range(first, first + 5)}
+
+    backend, options = anyio_backend
+    for arguments in ((0, False), (5, True), (5, False)):
+        anyio.run(run, *arguments, backend=backend, backend_options=options)
+    assert proxy.statistics().computed == 10

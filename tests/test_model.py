@@ -25,7 +25,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools import VirtualTimeLoop
+from tools import VirtualTimeLoop, eager_loop
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, CircularWaitError
 from batchproxy.testing import assert_idle, look
@@ -543,12 +543,6 @@ class ShuffledLoop(VirtualTimeLoop):
     def _run_once(self) -> None:
         random.shuffle(self._ready)
         super()._run_once()  # type: ignore[misc] # typeshed does not tell
-
-
-def eager_loop() -> asyncio.AbstractEventLoop:
-    loop = VirtualTimeLoop()
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
-    return loop
 
 
 def backend_options(backend: str) -> dict[str, Any]:

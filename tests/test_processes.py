@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from process_tools import IGNORED, IMPORTS, needs_fork, needs_posix, run
+from process_tools import IGNORED, IMPORTS, needs_fork, needs_posix, run_prepared
 from tools import both, modes
 
 pytestmark = needs_posix
@@ -38,7 +38,7 @@ assert_idle(proxy)
 again = Calls()
 print(proxy.map([1, 2, 3, 4, 5], again), again.batches)
 """
-    assert run(script, backend) == "True\n['1', '2', '3', '4', '5'] [[3, 4], [5]]\n"
+    assert run_prepared(script, backend) == "True\n['1', '2', '3', '4', '5'] [[3, 4], [5]]\n"
 
 
 @both
@@ -61,7 +61,7 @@ owner.join()
 print(answers, proxy.map([1], never))
 assert_idle(proxy)
 """
-    assert run(script, backend) == "interrupted\n1 0 1\n[['1']] ['1']\n"
+    assert run_prepared(script, backend) == "interrupted\n1 0 1\n[['1']] ['1']\n"
 
 
 @both
@@ -93,7 +93,7 @@ print(proxy.statistics().cached)  # the late answers were thrown away
 assert ["more"] not in calls.batches
 assert_idle(proxy)
 """
-    assert run(script, backend, max_concurrency) == (
+    assert run_prepared(script, backend, max_concurrency) == (
         f"interrupted\n[] {max_concurrency}\n[['0']] [[0]]\n1\n"
     )
 
@@ -131,7 +131,7 @@ assert_idle(proxy)
 """
     calls = 2 if max_concurrency else 1
     cancelled = {"asyncio": "CancelledError", "trio": "Cancelled"}[backend]
-    assert run(script, max_concurrency, backend, wrapped) == (
+    assert run_prepared(script, max_concurrency, backend, wrapped) == (
         f"interrupted None {calls} {cancelled}\n['0', '1', '2'] {calls + 3}\n"
     )
 
@@ -162,7 +162,7 @@ print(proxy.map([1], Calls()))  # in the one slot
 gc.collect()
 assert_idle(proxy)
 """
-    assert run(script, backend) == "interrupted\n['1']\n"
+    assert run_prepared(script, backend) == "interrupted\n['1']\n"
 
 
 @both
@@ -185,7 +185,7 @@ except KeyboardInterrupt:
 print(main_thread in threads, len(threads), proxy.map([1], Calls()))
 assert_idle(proxy)
 """
-    assert run(script, backend) == "interrupted\nFalse 1 ['1']\n"
+    assert run_prepared(script, backend) == "interrupted\nFalse 1 ['1']\n"
 
 
 @pytest.mark.needs_trio
@@ -226,7 +226,7 @@ for again in (backend, {"trio": "asyncio", "asyncio": "trio"}[backend]):
     print(anyio.run(proxy.map, [1, 2, 3, 4, 5], answer, backend=again))
 """
     inside = {"asyncio": "CancelledError", "trio": "KeyboardInterrupt"}[backend]
-    assert run(script, backend, batch_size, how) == (
+    assert run_prepared(script, backend, batch_size, how) == (
         f"KeyboardInterrupt {inside}\n" + "['1', '2', '3', '4', '5']\n" * 2
     )
 
@@ -286,7 +286,7 @@ print(interrupted > 0)
 @pytest.mark.parametrize("mode", ["calling thread", "workers", "waiting"])
 def test_interrupts_at_random_moments(backend: str, mode: str) -> None:
     """Whenever Ctrl-C comes, nothing stays in flight and the next map() is right."""
-    assert run(_AT_RANDOM, mode, backend) == "True\n"
+    assert run_prepared(_AT_RANDOM, mode, backend) == "True\n"
 
 
 @both
@@ -333,7 +333,7 @@ while number < 100 or not interrupted:  # as above
         assert_idle(proxy)
 print(interrupted > 0)
 """
-    assert run(script, backend) == "True\n"
+    assert run_prepared(script, backend) == "True\n"
 
 
 # --- Exit ---
@@ -347,7 +347,7 @@ def test_exit_with_an_unclosed_proxy(backend: str, max_concurrency: int | None) 
 proxy = BatchingMapProxy(2, eval(sys.argv[2]), backend=sys.argv[1])
 print(proxy.map([1, 2, 3], Calls()))
 """
-    assert run(script, backend, max_concurrency) == "['1', '2', '3']\n"
+    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3']\n"
 
 
 @both
@@ -369,7 +369,7 @@ try:
 except KeyboardInterrupt:
     print("done")
 """
-    assert run(script, backend, max_concurrency) == "done\n"
+    assert run_prepared(script, backend, max_concurrency) == "done\n"
 
 
 @both
@@ -388,7 +388,7 @@ def open_at_the_end():
     calls.gate.set()
 start(open_at_the_end)
 """
-    assert run(script, backend, max_concurrency) == "['1', '2', '3']\n"
+    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3']\n"
 
 
 @both
@@ -410,7 +410,7 @@ proxy.map([1], Calls())
 import builtins
 builtins.last = Last(proxy)  # goes after everything else
 """
-    hits, error = run(script, backend).splitlines()
+    hits, error = run_prepared(script, backend).splitlines()
     assert hits == "['1']"
     assert error.startswith("the interpreter is shutting down: ")
 
@@ -436,7 +436,7 @@ def at_exit():
         assert_idle(proxy)
 atexit.register(at_exit)
 """
-    lines = run(script, backend, when).splitlines()
+    lines = run_prepared(script, backend, when).splitlines()
     errors = [line for line in lines if line.startswith("the interpreter is shutting down: ")]
     assert len(errors) == 2
     assert lines == (["['2', '1']", errors[0]] * 2 if when == "after use" else errors)
@@ -486,7 +486,7 @@ forker.join()
 _, status = os.waitpid(done[0], 0)
 print(early, status)
 """
-    assert run(IMPORTS + script) == "[1]\n[] 0\n"
+    assert run_prepared(IMPORTS + script) == "[1]\n[] 0\n"
 
 
 @needs_fork
@@ -509,7 +509,7 @@ for thread in threads:
     thread.join()
 print(proxy.map([1, 2, 3], never))
 """
-    assert run(script, backend) == "['1', '2', '3']\n"
+    assert run_prepared(script, backend) == "['1', '2', '3']\n"
 
 
 @needs_fork
@@ -537,7 +537,7 @@ calls = Calls()
 print(proxy.map([1, 2, 3], calls), calls.batches)
 assert_idle(proxy)
 """
-    assert run(script, backend, max_concurrency) == "['1', '2', '3'] [[3]]\n"
+    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3'] [[3]]\n"
 
 
 @needs_fork
@@ -573,7 +573,7 @@ assert os.getpid() == parent
 print(answer)
 assert_idle(proxy)
 """
-    assert run(script, backend) == "['1', '3']\n"
+    assert run_prepared(script, backend) == "['1', '3']\n"
 
 
 @needs_fork
@@ -597,7 +597,7 @@ def fork(items):
 print(proxy.map([1], fork))
 assert_idle(proxy)
 """
-    assert run(script, backend) == "['1: 0']\n"
+    assert run_prepared(script, backend) == "['1: 0']\n"
 
 
 @needs_fork
@@ -623,7 +623,7 @@ async def fork(items):
 print(anyio.run(asynchronous.map, [1], fork, backend=sys.argv[1]))
 assert_idle(asynchronous)
 """
-    assert run(script, backend) == "['1: 0']\n"
+    assert run_prepared(script, backend) == "['1: 0']\n"
 
 
 _POOL = """

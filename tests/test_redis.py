@@ -17,6 +17,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from process_tools import run
 from redis_server import RedisServer, free_ports, needs_redis
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
@@ -588,9 +589,6 @@ def test_redis_is_not_loaded() -> None:
 # Processes and threads
 
 
-# Python 3.12 says that forking with threads is dangerous; that is what is tested.
-_IGNORED = "ignore:This process:DeprecationWarning"
-
 _FORK = """
 import os, signal, sys, threading
 from batchproxy.stores import Claimant, RedisStore
@@ -641,13 +639,7 @@ store.close()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_forked_children(redis_url: str, prefix: str) -> None:
     """Children forked while threads read get answers of their own, and so do the threads."""
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", f"-W{_IGNORED}", "-c", _FORK, redis_url, prefix],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert run(_FORK, redis_url, prefix) == ""
 
 
 def test_closing_under_way(redis_url: str, prefix: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process_tools import run
 
 from batchproxy import StoreError
 from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage, _sqlite
@@ -85,18 +86,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("batchproxy.stores._sqlite.time", clock)
     return clock
-
-
-def run(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    """What a script prints that must end well, and must print no error."""
-    done = subprocess.run(
-        [*before, sys.executable, "-W", "error", "-c", PRELUDE + script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 PRELUDE = """
@@ -457,12 +446,13 @@ def test_a_store_that_is_forgotten(path: Path) -> None:
 
 def test_a_program_that_does_not_close(path: Path) -> None:
     """It ends without a warning, and nothing is left beside the file, even if exit uses it."""
-    run(
-        "import atexit\n"
-        "atexit.register(lambda: store.set_many('n', batch(1, 1), None))  # after the store's own\n"
-        "store = SQLiteStore(path); store.set_many('n', batch(1), None)",
-        path,
-    )
+    script = """
+import atexit
+atexit.register(lambda: store.set_many("n", batch(1, 1), None))  # after the store's own
+store = SQLiteStore(path)
+store.set_many("n", batch(1), None)
+"""
+    run(PRELUDE + script, path)
     assert files(path) == [path.name]
     with SQLiteStore(path) as store:
         assert store.get_many("n", keys(3)) == batch(2)
@@ -510,7 +500,7 @@ store.close()
 os.write(to_child[1], b"x")
 assert os.waitpid(child, 0)[1] == 0
 """
-    run(script, path)
+    run(PRELUDE + script, path)
     with SQLiteStore(path) as store:
         assert store.get_many("n", keys(4)) == batch(3)
 
@@ -573,7 +563,7 @@ assert _sqlite_pool._inherited == [inherited] and inherited not in store._pool._
 assert inherited.execute("PRAGMA user_version").fetchone() == (1,)
 os._exit(0)
 """
-    run(script, path)
+    run(PRELUDE + script, path)
 
 
 # Claims and clocks
@@ -895,7 +885,9 @@ assert store.get_many("n", keys(10_010)) == batch(10)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store.set_many("n", batch(10_000, 10), None)
 """
-    assert "could not be read or written; perhaps a disk fails, or a quota" in run(script, path)
+    assert "could not be read or written; perhaps a disk fails, or a quota" in run(
+        PRELUDE + script, path
+    )
     with SQLiteStore(path) as store:
         assert store.usage() == {"n": Usage(10_010, 10_010 * 200)}
 
@@ -936,7 +928,7 @@ with store._pool.connection() as connection:
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 """
     assert "results.db' cannot grow: the disk is full (SQLITE_FULL:" in run(
-        script, directory, before=before
+        PRELUDE + script, directory, before=before
     )
 
 
@@ -951,7 +943,7 @@ subprocess.run(["mount", "-o", "remount,ro", path], check=True)
 for name in ("results.db", "new.db"):
     print(error_of(opened, path / name))
 """
-    old, new = run(script, directory, before=before).splitlines()
+    old, new = run(PRELUDE + script, directory, before=before).splitlines()
     assert "mounted read-only" in old
     assert "new.db' or a file beside it (-wal, -shm) cannot be opened for writing" in new
 
@@ -967,7 +959,7 @@ subprocess.run(["mount", "-o", "remount,bind,ro", file], check=True)
 print(error_of(opened, file))
 """
     assert "or its directory is read-only, and SQLite has to write there" in run(
-        script, directory, before=before
+        PRELUDE + script, directory, before=before
     )
 
 

@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from process_tools import run
 from redis_server import RedisServer, needs_redis
 from test_sqlite import mountable as mountable  # a fixture
 
@@ -125,19 +126,9 @@ def new_mapper(file, **options):
 """
 
 
-def run(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    """What a script prints that must end well, and must print no error."""
+def run_prepared(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
     prelude = PRELUDE.format(mapper=inspect.getsource(Mapper), naive=inspect.getsource(naive))
-    command = [sys.executable, "-W", "error", "-c", prelude + script, *map(str, arguments)]
-    done = subprocess.run(
-        [*before, *command],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    if (done.returncode, done.stderr) != (0, ""):
-        raise AssertionError(done.stderr)
-    return done.stdout
+    return run(script, *arguments, prelude=prelude, before=before)
 
 
 # The disk is full
@@ -180,7 +171,7 @@ filler = path / "filler"
 filler.write_bytes(bytes(19_500_000))
 free = filler.unlink
 """
-    errors = run(mount + FULL, how, directory, then, before=before).splitlines()
+    errors = run_prepared(mount + FULL, how, directory, then, before=before).splitlines()
     assert ["the disk is full" in error for error in errors] == [True, True]
 
 
@@ -194,7 +185,7 @@ def free():
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
 """
-    errors = run(limit + FULL, how, tmp_path, "map").splitlines()
+    errors = run_prepared(limit + FULL, how, tmp_path, "map").splitlines()
     assert ["a limit on the size of files was reached" in error for error in errors] == [True, True]
 
 
@@ -233,7 +224,7 @@ check(mapper.map(range(20)) == naive(range(20)))
 check(mapper.computed() == list(range(20)))
 check(new_mapper(path / "results.db").map(range(20)) == naive(range(20)))
 """
-    assert "mounted read-only" in run(script, how, directory, before=before)
+    assert "mounted read-only" in run_prepared(script, how, directory, before=before)
 
 
 @posix
@@ -346,8 +337,8 @@ print(len(mapper.batches))
 @pytest.mark.parametrize("ttl", ["inf", "60"])
 def test_the_clock_is_set_back_between_two_runs(path: Path, ttl: str) -> None:
     """The second finds what the first has computed, though it was written in the future."""
-    assert run(RUN, "sync", path, "as it is", ttl) == "3\n"
-    assert run(RUN, "sync", path, "back", ttl) == "0\n"
+    assert run_prepared(RUN, "sync", path, "as it is", ttl) == "3\n"
+    assert run_prepared(RUN, "sync", path, "back", ttl) == "0\n"
 
 
 WORKER = (

@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import importlib.util
 import sqlite3
-import subprocess
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -25,6 +22,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
+from process_tools import run
 from tools import Backend, Thread, both, modes, naive, never, settle, until
 
 from batchproxy import (
@@ -779,10 +777,7 @@ assert [each.name for each in threading.enumerate()][1:] == ["batchproxy portal 
 
 def test_hits_start_no_portal() -> None:
     """In a new process, map() of known items starts no thread and no event loop."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ONLY_HITS], capture_output=True, text=True, timeout=30
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("no portal\n", "", 0)
+    assert run(_ONLY_HITS) == "no portal\n"
 
 
 class InPortal(dict[Any, str]):
@@ -837,16 +832,6 @@ def test_one_portal_per_backend(backend: Backend) -> None:
         proxy.map([1], Calls())
     assert len(loops) == 1
     assert portal_of(backend).daemon
-
-
-def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown backend, and trio where it is not installed, are refused with a remedy."""
-    with pytest.raises(ValueError, match="'asyncio' or 'trio', got 'curio'"):
-        BatchingMapProxy(backend="curio")  # type: ignore[arg-type] # refused
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"batchproxy\[trio\]"):
-        BatchingMapProxy(backend="trio")
-    BatchingMapProxy(backend="asyncio")
 
 
 @both
@@ -951,3 +936,57 @@ def test_more_workers_than_the_default_limit_of_threads() -> None:
         return items
 
     assert proxy.map(range(41), meet) == list(range(41))
+
+
+@modes
+def test_opposite_orders_and_the_owners_fail_in_threads(max_concurrency: int | None) -> None:
+    """The same in threads."""
+    proxy = BatchingMapProxy[int, str](None, max_concurrency)
+    calls = Calls(gated=True)
+    booms = [ValueError("first"), ValueError("second")]
+    owners = []
+    for key in (0, 1):
+        owners.append(Thread(proxy.map, [key], calls))
+        calls.wait_begun(key + 1)
+    up, down = Thread(proxy.map, [0, 1], calls), Thread(proxy.map, [1, 0], calls)
+    until(lambda: look(proxy).waiting == 2)
+    calls.fail(0, booms[0])
+    assert owners[0].outcome() is up.outcome() is down.outcome() is booms[0]
+    calls.fail(1, booms[1])
+    assert owners[1].outcome() is booms[1]
+    assert calls.batches == [[0], [1]]
+
+
+@modes
+def test_a_late_failure_and_a_newer_call_in_threads(max_concurrency: int | None) -> None:
+    """A call that fails after its key was forgotten leaves the newer call for that key alone."""
+    cache = Cache[str]()
+    proxy = BatchingMapProxy[int, str](None, max_concurrency, cache=cache)
+    calls, boom = Calls(gated=True), ValueError("boom")
+    old = Thread(proxy.map, [1], calls)
+    calls.wait_begun()
+    cache.invalidate([1])
+    new = Thread(proxy.map, [1], calls)
+    calls.wait_begun(2)
+    calls.fail(0, boom)
+    assert old.outcome() is boom
+    newest = Thread(proxy.map, [1], never)
+    until(lambda: look(proxy).waiting)
+    calls.open()
+    assert new.outcome() == newest.outcome() == ["1"]
+    assert calls.batches == [[1], [1]]
+    assert 1 in cache
+
+
+def test_the_limit_in_threads() -> None:
+    """200 batches of one key, wanted by four threads: never more than 3 calls at a time."""
+    proxy = BatchingMapProxy[int, str](1, 3)
+    calls = Calls(gated=True)
+    lists = [range(start, start + 80) for start in (0, 40, 80, 120)]  # each overlaps the next
+    threads = [Thread(proxy.map, items, calls) for items in lists]
+    until(lambda: look(proxy).queueing == 9)  # each map() would like three slots
+    assert calls.running == 3
+    calls.open()
+    assert [thread.outcome() for thread in threads] == [naive(items) for items in lists]
+    assert calls.most_running == 3
+    assert proxy.statistics().calls == proxy.statistics().computed == 200

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls
+from batchproxy.testing import AsyncCalls, Calls
 
 
 class Subclass(float):
@@ -44,27 +44,22 @@ class Loud:
         return id(self)
 
 
-def recorded() -> tuple[list[list[Any]], Callable[[list[Any]], list[Any]]]:
-    batches: list[list[Any]] = []
-
-    def fetch(items: list[Any]) -> list[Any]:
-        batches.append(items)
-        return [object() for _ in items]
-
-    return batches, fetch
+def recorded() -> Calls:
+    """Answers each item with an object of its own."""
+    return Calls(lambda item: object())
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])
 def test_nans_share_one_computation(max_concurrency: int | None) -> None:
     """Every float NaN of a map() is one key, and the first of them is the item that is sent."""
     proxy = BatchingMapProxy[Any, Any](2, max_concurrency)
-    batches, fetch = recorded()
+    calls = recorded()
     first = Subclass("nan")
-    results = proxy.map([1.0, first, nan(), math.nan, 2.0, nan()], fetch)
+    results = proxy.map([1.0, first, nan(), math.nan, 2.0, nan()], calls)
     assert len(results) == 6
     assert results[1] is results[2] is results[3] is results[5]
-    assert sorted(batches, key=len) == [[2.0], [1.0, first]]
-    assert sorted(batches, key=len)[1][1] is first
+    assert sorted(calls.batches, key=len) == [[2.0], [1.0, first]]
+    assert sorted(calls.batches, key=len)[1][1] is first
     assert proxy.statistics().cached == 2
 
 
@@ -72,14 +67,14 @@ def test_numpy_and_decimal() -> None:
     """A NaN of numpy is a float; those of other types are keys by what object they are."""
     np = pytest.importorskip("numpy")
     proxy = BatchingMapProxy[Any, Any]()
-    batches, fetch = recorded()
+    calls = recorded()
     column = np.array([1.0, math.nan, math.nan])
-    assert len(set(map(id, proxy.map(column, fetch)))) == 2
+    assert len(set(map(id, proxy.map(column, calls)))) == 2
     one, two, nat = Decimal("nan"), Decimal("nan"), NaT()
-    results = proxy.map([one, two, one, nat, nat], fetch)
+    results = proxy.map([one, two, one, nat, nat], calls)
     assert results[0] is results[2] is not results[1]
     assert results[3] is results[4]
-    assert list(map(len, batches)) == [2, 3]
+    assert list(map(len, calls.batches)) == [2, 3]
     assert proxy.statistics().cached == 1
 
 
@@ -91,11 +86,11 @@ def test_nothing_is_kept(make: Callable[[], Cache[Any]]) -> None:
     """Nor is a bounded cache any fuller; so every map() computes it again, the same object, too."""
     cache = make()
     proxy = BatchingMapProxy[Any, Any](cache=cache)
-    batches, fetch = recorded()
-    proxy.map([1.0], fetch)
+    calls = recorded()
+    proxy.map([1.0], calls)
     for _ in range(3):
-        proxy.map([1.0, math.nan], fetch)
-    assert batches == [[1.0], *[[math.nan]] * 3]
+        proxy.map([1.0, math.nan], calls)
+    assert calls.batches == [[1.0], *[[math.nan]] * 3]
     assert (len(cache), math.nan in cache, 1.0 in cache) == (1, False, True)
     cache.prime({math.nan: "primed"})
     cache.invalidate([math.nan])
@@ -105,12 +100,12 @@ def test_nothing_is_kept(make: Callable[[], Cache[Any]]) -> None:
 @pytest.mark.parametrize("mapping", [{}, type("Own", (dict,), {})()])
 def test_nothing_is_kept_in_a_mapping(mapping: MutableMapping[Any, Any]) -> None:
     """Of one's own."""
-    batches, fetch = recorded()
+    calls = recorded()
     proxy = BatchingMapProxy[Any, Any](cache=mapping)
     for _ in range(2):
-        proxy.map([1.0, math.nan], fetch)
+        proxy.map([1.0, math.nan], calls)
     assert list(mapping) == [1.0]
-    assert batches == [[1.0, math.nan], [math.nan]]
+    assert calls.batches == [[1.0, math.nan], [math.nan]]
 
 
 @pytest.mark.anyio
@@ -147,8 +142,8 @@ def test_failures_and_mappings() -> None:
 def test_what_cannot_be_compared_is_a_key() -> None:
     """By what object it is; and is kept."""
     proxy = BatchingMapProxy[Any, Any]()
-    batches, fetch = recorded()
+    calls = recorded()
     one, two = Loud(), Loud()
-    assert proxy.map([one, two, (one,)], fetch) == proxy.map([one, two, (one,)], fetch)
-    assert list(map(len, batches)) == [3]
+    assert proxy.map([one, two, (one,)], calls) == proxy.map([one, two, (one,)], calls)
+    assert list(map(len, calls.batches)) == [3]
     assert proxy.statistics().cached == 3

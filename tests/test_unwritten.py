@@ -3,8 +3,6 @@ written. (Points 7, 8, 16 and 18 of the contract.)"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -15,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
+from process_tools import run
 from store_tools import cache_on, proxy_of, released
 from tools import Clock, Interrupt, Outcomes, happens, settle
 
@@ -559,6 +558,4 @@ except StoreError:
 
 def test_a_cache_that_is_closed_at_exit(tmp_path: Path) -> None:
     """What was left to be written is written, though no new thread may start any more."""
-    command = [sys.executable, "-W", "error", "-c", AT_EXIT, str(tmp_path / "results.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
-    assert (done.stdout, done.stderr) == ("2\n", "")
+    assert run(AT_EXIT, tmp_path / "results.db") == "2\n"

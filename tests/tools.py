@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import gc
+import math
 import selectors
 import sys
 import threading
@@ -139,7 +140,7 @@ class Clock:
     """A monotonic clock that stands still."""
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = float(math.ceil(time.monotonic()))  # so that sums are exact
 
     def __call__(self) -> float:
         return self.now
@@ -177,6 +178,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self.offset
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """Such a loop, in which tasks begin at once."""
+    loop = VirtualTimeLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
+    return loop
 
 
 def never(items: list[Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from process_tools import IMPORTS, needs_fork, run
+from process_tools import IMPORTS, needs_fork, run_prepared
 from tools import both, modes
 
 
@@ -30,7 +30,7 @@ if not (child := os.fork()):
 os.waitpid(child, 0)
 thread.join()
 """
-    assert run(script) == "True\n"
+    assert run_prepared(script) == "True\n"
 
 
 @pytest.mark.needs_trio
@@ -80,7 +80,7 @@ waiter.join()
 print(sorted(answers))
 assert_idle(proxy)
 """
-    assert run(script, backend, max_concurrency) == "[['1'], ['1', '2']]\n"
+    assert run_prepared(script, backend, max_concurrency) == "[['1'], ['1', '2']]\n"
 
 
 @needs_fork
@@ -112,7 +112,7 @@ _forks._PATIENCE = 0.01
 sys.path.insert(0, folder)
 print(map_(never))
 """
-    assert run(script, tmp_path) == "forked\n[array([1])]\n"
+    assert run_prepared(script, tmp_path) == "forked\n[array([1])]\n"
 
 
 @both
@@ -161,4 +161,4 @@ with tempfile.TemporaryDirectory() as folder:
                 one.prime({7: 8})
 print(imported)
 """
-    assert run(IMPORTS + script, backend, how) == "[]\n"
+    assert run_prepared(IMPORTS + script, backend, how) == "[]\n"

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from process_tools import run
 
 FORK = """
 import os, sys, threading, types
-sys.path.insert(0, sys.argv[1])
 from memory_store import MemoryStore
 from batchproxy import BatchingMapProxy, Cache, _fuse
 
@@ -44,6 +41,4 @@ thread.join()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_in_the_middle_of_a_decision() -> None:
     """The child decides anew: who was deciding does not live there."""
-    command = [sys.executable, "-c", FORK, str(Path(__file__).parents[1])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout == "[2]\n", done.stderr
+    assert run(FORK) == "[2]\n"

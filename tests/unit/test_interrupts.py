@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from process_tools import needs_posix, run
+from process_tools import needs_posix, run_prepared
 from tools import both
 
 pytestmark = needs_posix
@@ -48,7 +48,7 @@ owner.join()
 print(proxy.map([2, 1], never))
 assert_idle(proxy)
 """
-    assert run(script, backend) == "interrupted KeyboardInterrupt\n1\n['2', '1']\n"
+    assert run_prepared(script, backend) == "interrupted KeyboardInterrupt\n1\n['2', '1']\n"
 
 
 @both
@@ -80,7 +80,7 @@ print(proxy.map([1], Calls()))
 print(len(set(waiting)))
 assert_idle(proxy)
 """
-    assert run(script, backend) == "interrupted\n['1']\n1\n"
+    assert run_prepared(script, backend) == "interrupted\n['1']\n1\n"
 
 
 @both
@@ -129,7 +129,7 @@ gate.set()
 calls.gate.set()
 print(proxy.map([1, 2], Calls()))
 """
-    assert run(script, backend, asleep) == "interrupted\n['1', '2']\n"
+    assert run_prepared(script, backend, asleep) == "interrupted\n['1', '2']\n"
 
 
 @both
@@ -165,4 +165,4 @@ except KeyboardInterrupt:
 assert_idle(proxy)
 print(anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
 """
-    assert run(script, backend, batch_size) == "interrupted\n['1', '2', '3']\n"
+    assert run_prepared(script, backend, batch_size) == "interrupted\n['1', '2', '3']\n"
