@@ -319,17 +319,16 @@ class Suite:
     def __init__(self, tests: dict[str, Test]) -> None:
         self.tests = {name: test for name, test in tests.items() if test.passes}
         self.kills: Counter[tuple[str, str]] = Counter()  # by file and test
-        # The quick and special ones come first, and one of each function before its variants.
+        # The quick and special ones come first, and not all variants of one after the other.
         costs = {
             name: test.seconds * sum(lines.bit_count() for lines in test.lines.values())
             for name, test in self.tests.items()
         }
         variants: Counter[str] = Counter()
-        self.costs: dict[str, tuple[int, float]] = {}
+        self.costs: dict[str, float] = {}
         for name in sorted(costs, key=costs.__getitem__):
-            function = name.split("[")[0]
-            self.costs[name] = variants[function], costs[name]
-            variants[function] += 1
+            variants[name.split("[")[0]] += 1
+            self.costs[name] = costs[name] * variants[name.split("[")[0]]
 
     def seconds(self, name: str) -> float:
         return self.tests[name].seconds
@@ -342,7 +341,7 @@ class Suite:
         if not names:  # nothing was seen to execute it: perhaps a process that was killed does
             word = Path(path).stem.strip("_")
             names = [name for name in self.tests if word in name.split("::")[0]]
-        return sorted(names, key=lambda name: (-self.kills[path, name], *self.costs[name]))
+        return sorted(names, key=lambda name: (-self.kills[path, name], self.costs[name]))
 
 
 # --- Breaking, and looking -----------------------------------------------------------------------

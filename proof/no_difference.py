@@ -26,10 +26,17 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "_under_way",
         "drop operand",
         (
-            "while nest is not None and ((flight := nest.flight()) is None or not flight.in_progress):"
+            "while nest is not None and"
+            " ((flight := nest.flight()) is None or not flight.in_progress):"
             " => while nest is not None and (flight := nest.flight()) is None:"
         ),
         "a call that has ended is passed over by those who look at the nest, too",
+    ),
+    (
+        "AsyncBatchingMapProxy.max_concurrency",
+        "drop operand",
+        ("return self._engine.max_concurrency or 1 => return self._engine.max_concurrency"),
+        "for types only: it is always a number",
     ),
     (
         "Bounded._forget_history",
@@ -94,6 +101,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "self.place = 0",
         "it has another value before anybody reads it",
     ),
+    ("Flights.end", "decide", "if flight.waiters: => if True:", _FASTER),
     (
         "Flights.meet",
         "drop operand",
@@ -110,6 +118,19 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
+        "Plan.deliver",
+        "decide",
+        ("if self._todo is self.keys and len(self._claimed) == len(self.keys): => if False:"),
+        _FASTER,
+    ),
+    ("Plan.take_awaited", "decide", "if lost: => if True:", _FASTER),
+    (
+        "Plan.take_awaited",
+        "swap jump",
+        "if flight not in self.awaited: continue => break",
+        "the rest is taken when it is asked for the next time, which is at once",
+    ),
+    (
         "Plan.take_awaited",
         "drop operand",
         (
@@ -123,6 +144,22 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "drop operand",
         "if not data or data.keys().isdisjoint(keys): => if not data:",
         _FASTER,
+    ),
+    (
+        "Unbounded.known",
+        "drop operand",
+        "if not data or data.keys().isdisjoint(keys): => if data.keys().isdisjoint(keys):",
+        _FASTER,
+    ),
+    ("Unbounded.every", "decide", "if keys and keys[0] not in data: => if False:", _FASTER),
+    (
+        "_gravity",
+        "change constant",
+        (
+            "return 2 if isinstance(error, Exception) else 1"
+            " => return 3 if isinstance(error, Exception) else 1"
+        ),
+        "only which is the least matters",
     ),
     ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import AsyncIterator, Callable
 from types import MappingProxyType
 from typing import Any
@@ -433,3 +434,15 @@ def test_context_managers() -> None:
         assert proxy.statistics().cached == 0
 
     anyio.run(main)
+
+
+def test_coroutines_made_of_generators() -> None:
+    """They can be awaited, although their type does not say so."""
+
+    @types.coroutine
+    def fetch(batch: list[int]) -> Any:
+        return naive(batch)
+        yield
+
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    assert anyio.run(proxy.map, [1, 2, 3], fetch) == ["1", "2", "3"]
