@@ -269,13 +269,13 @@ def known_tests(cache: Path, now: dict[str, str]) -> dict[str, Test]:
     return {
         name: test
         for name, test in tests.items()
-        if changed.isdisjoint({name.split("::")[0], *test.lines})
+        if test.passes and changed.isdisjoint({name.split("::")[0], *test.lines})
     }
 
 
 def measure(root: Path, servers: Sequence[Server]) -> dict[str, Test]:
     """What each test executes; only those that have changed are run."""
-    now = digests(root)
+    now = digests(servers[0].folder)
     known = known_tests(root / CACHE, now)
     names = servers[0].tests or []
     missing = [name for name in names if name not in known]
@@ -311,6 +311,7 @@ def _read(path: Path, folder: Path, tests: dict[str, Test]) -> None:
             for context in filter(None, contexts):
                 lines = tests[context].lines
                 lines[name] = lines.get(name, 0) | 1 << line
+    data.close()
 
 
 class Suite:

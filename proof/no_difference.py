@@ -152,6 +152,8 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     ("Unbounded.every", "decide", "if keys and keys[0] not in data: => if False:", _FASTER),
+    ("check", "drop statement", "if not nodes: return", _FASTER),
+    ("failures_in", "change constant", "failed = False", _FASTER),
     (
         "_gravity",
         "change constant",

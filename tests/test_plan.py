@@ -222,3 +222,19 @@ def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
                 singly.drop(keys)
         assert list(whole._data.items()) == list(singly._data.items())
         assert whole._gone == singly._gone
+
+
+def test_which_failure_ends_a_map() -> None:
+    """The first; but what is no `Exception` comes before all others, and again the first of those."""
+    first, second = Failure(ValueError("one"), None), Failure(ValueError("two"), None)
+    interrupt, another = Failure(KeyboardInterrupt(), None), Failure(SystemExit(), None)
+    plan = Plan([1], [1])
+    for failure, raised in [
+        (first, first),
+        (second, first),
+        (interrupt, interrupt),
+        (another, interrupt),
+        (second, interrupt),
+    ]:
+        plan.fail(failure)
+        assert plan.failure is raised
