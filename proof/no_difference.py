@@ -90,6 +90,12 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
+        "Expiring.drop",
+        "drop statement",
+        "self._deadlines.pop(key, None)",
+        "a deadline of what is not there does nothing, and `store` cleans them up",
+    ),
+    (
         "Expiring.store",
         "move boundary",
         "if len(deadlines) > 2 * len(inner) + 1000:",
@@ -102,6 +108,12 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "it has another value before anybody reads it",
     ),
     ("Flights.end", "decide", "if flight.waiters: => if True:", _FASTER),
+    (
+        "Flights.meet",
+        "drop operand",
+        ("if not table or table.keys().isdisjoint(keys): => if table.keys().isdisjoint(keys):"),
+        _FASTER,
+    ),
     (
         "Flights.meet",
         "drop operand",
@@ -163,5 +175,6 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         "only which is the least matters",
     ),
+    ("Table.open", "decide", "if known: => if True:", _FASTER),
     ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
 ]

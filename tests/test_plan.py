@@ -225,7 +225,7 @@ def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
 
 
 def test_which_failure_ends_a_map() -> None:
-    """The first; but what is no `Exception` comes before all others, and again the first of those."""
+    """The first; but first of all what is no `Exception`, and of those the first, too."""
     first, second = Failure(ValueError("one"), None), Failure(ValueError("two"), None)
     interrupt, another = Failure(KeyboardInterrupt(), None), Failure(SystemExit(), None)
     plan = Plan([1], [1])
