@@ -175,6 +175,32 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         "only which is the least matters",
     ),
+    (
+        "_InTask.call",
+        "drop operand",
+        (
+            "if not hasattr(type(answer), '__await__') and (not inspect.isawaitable(answer)):"
+            " => if not inspect.isawaitable(answer):"
+        ),
+        _FASTER,
+    ),
+    (
+        "_distinct",
+        "decide",
+        (
+            "return keys if len(distinct) == len(keys) else list(distinct)"
+            " => return keys if False else list(distinct)"
+        ),
+        _FASTER,
+    ),
+    ("Engine.finish", "decide", "if plan.failure is not None: => if True:", _FASTER),
+    (
+        "Engine._keep",
+        "drop statement",
+        "self._running.discard(flight)",
+        "a call that has ended does not count, and leaves when it is released",
+    ),
+    ("Flights.end", "decide", "if not flight.done: => if True:", _FASTER),
     ("Table.open", "decide", "if known: => if True:", _FASTER),
     ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import weakref
 from collections import defaultdict
@@ -596,3 +597,30 @@ def test_what_was_invalidated_is_not_kept_alive() -> None:
     del value, _
     cache.invalidate([1])
     assert gone() is None
+
+
+def test_what_a_mapping_raises_is_not_kept_alive() -> None:
+    """It is freed with the end of the `map()` that met it, without the collector."""
+    raised: list[weakref.ref[Exception]] = []
+
+    class Error(Exception):
+        pass
+
+    class Broken(Failing):
+        def _do(self, what: str) -> None:
+            error = Error(what)
+            raised.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+    proxy = BatchingMapProxy[int, str](cache=Broken())
+    gc.collect()
+    gc.disable()
+    try:
+        assert proxy.map([1], naive) == ["1"]
+        assert raised
+        assert [each for each in raised if each() is not None] == []
+    finally:
+        gc.enable()

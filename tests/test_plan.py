@@ -238,3 +238,12 @@ def test_which_failure_ends_a_map() -> None:
     ]:
         plan.fail(failure)
         assert plan.failure is raised
+    assert plan.further == 3
+
+
+def test_one_failure_met_twice() -> None:
+    """It is no further failure, of which a note would tell."""
+    plan, failure = Plan([1], [1]), Failure(ValueError("one"), None)
+    plan.fail(failure)
+    plan.fail(failure)
+    assert plan.further == 0
