@@ -205,13 +205,13 @@ class Server:
     ) -> list[tuple[str, str, float]]:
         """Run `tests`. What became of each ("passed", "failed", "hung"), its name, its seconds.
 
-        Ends after the first that has not passed, unless measured, or after `limit` seconds.
+        Ends with the first that has not passed, unless measured, or is done after `limit` seconds.
         """
         self.connection.send((tests, change, data))
         _, pid, _ = self.connection.recv()
         done: list[tuple[str, str, float]] = []
         test, patience, end = "", PATIENCE * 1.0, time.monotonic() + limit
-        while self.connection.poll(min(patience, max(end - time.monotonic(), 0))):
+        while self.connection.poll(patience):
             what, name, took = self.connection.recv()
             if what == "ended":
                 return [*done, ("failed", test, 0.0)] if test else done  # it took the process along
@@ -220,10 +220,12 @@ class Server:
             else:
                 done.append((what, name, took))
                 test = ""
+                if time.monotonic() > end:
+                    break
         os.killpg(pid, signal.SIGKILL)
         while self.connection.recv()[0] != "ended":
             pass
-        return [*done, ("hung", test, patience)] if time.monotonic() < end else done
+        return [*done, ("hung", test, patience)] if test else done
 
     def close(self) -> None:
         self.process.kill()
@@ -385,7 +387,7 @@ def judge(server: Server, suite: Suite, breakage: Breakage, limit: float) -> Out
             names = [name for name in names if name in (server.tests or ())]
         run = partial(server.run, seconds=suite.seconds, change=change)
         rest, end = names, time.monotonic() + limit
-        while rest and (done := run(rest, limit=end - time.monotonic())):
+        while rest and time.monotonic() < end and (done := run(rest, limit=end - time.monotonic())):
             rest = rest[len(done) :]
             what, name, _ = done[-1]
             # Some tests fail by chance: only who fails twice has noticed.
