@@ -205,13 +205,13 @@ class Server:
     ) -> list[tuple[str, str, float]]:
         """Run `tests`. What became of each ("passed", "failed", "hung"), its name, its seconds.
 
-        Ends after the first that has not passed, unless measured, or after `limit` seconds.
+        Ends with the first that has not passed, unless measured, or is done after `limit` seconds.
         """
         self.connection.send((tests, change, data))
         _, pid, _ = self.connection.recv()
         done: list[tuple[str, str, float]] = []
         test, patience, end = "", PATIENCE * 1.0, time.monotonic() + limit
-        while self.connection.poll(min(patience, max(end - time.monotonic(), 0))):
+        while self.connection.poll(patience):
             what, name, took = self.connection.recv()
             if what == "ended":
                 return [*done, ("failed", test, 0.0)] if test else done  # it took the process along
@@ -220,10 +220,12 @@ class Server:
             else:
                 done.append((what, name, took))
                 test = ""
+                if time.monotonic() > end:
+                    break
         os.killpg(pid, signal.SIGKILL)
         while self.connection.recv()[0] != "ended":
             pass
-        return [*done, ("hung", test, patience)] if time.monotonic() < end else done
+        return [*done, ("hung", test, patience)] if test else done
 
     def close(self) -> None:
         self.process.kill()
@@ -269,13 +271,13 @@ def known_tests(cache: Path, now: dict[str, str]) -> dict[str, Test]:
     return {
         name: test
         for name, test in tests.items()
-        if changed.isdisjoint({name.split("::")[0], *test.lines})
+        if test.passes and changed.isdisjoint({name.split("::")[0], *test.lines})
     }
 
 
 def measure(root: Path, servers: Sequence[Server]) -> dict[str, Test]:
     """What each test executes; only those that have changed are run."""
-    now = digests(root)
+    now = digests(servers[0].folder)
     known = known_tests(root / CACHE, now)
     names = servers[0].tests or []
     missing = [name for name in names if name not in known]
@@ -311,6 +313,7 @@ def _read(path: Path, folder: Path, tests: dict[str, Test]) -> None:
             for context in filter(None, contexts):
                 lines = tests[context].lines
                 lines[name] = lines.get(name, 0) | 1 << line
+    data.close()
 
 
 class Suite:
@@ -319,17 +322,16 @@ class Suite:
     def __init__(self, tests: dict[str, Test]) -> None:
         self.tests = {name: test for name, test in tests.items() if test.passes}
         self.kills: Counter[tuple[str, str]] = Counter()  # by file and test
-        # The quick and special ones come first, and one of each function before its variants.
+        # The quick and special ones come first, and not all variants of one after the other.
         costs = {
             name: test.seconds * sum(lines.bit_count() for lines in test.lines.values())
             for name, test in self.tests.items()
         }
         variants: Counter[str] = Counter()
-        self.costs: dict[str, tuple[int, float]] = {}
+        self.costs: dict[str, float] = {}
         for name in sorted(costs, key=costs.__getitem__):
-            function = name.split("[")[0]
-            self.costs[name] = variants[function], costs[name]
-            variants[function] += 1
+            variants[name.split("[")[0]] += 1
+            self.costs[name] = costs[name] * variants[name.split("[")[0]]
 
     def seconds(self, name: str) -> float:
         return self.tests[name].seconds
@@ -342,7 +344,7 @@ class Suite:
         if not names:  # nothing was seen to execute it: perhaps a process that was killed does
             word = Path(path).stem.strip("_")
             names = [name for name in self.tests if word in name.split("::")[0]]
-        return sorted(names, key=lambda name: (-self.kills[path, name], *self.costs[name]))
+        return sorted(names, key=lambda name: (-self.kills[path, name], self.costs[name]))
 
 
 # --- Breaking, and looking -----------------------------------------------------------------------
@@ -385,7 +387,7 @@ def judge(server: Server, suite: Suite, breakage: Breakage, limit: float) -> Out
             names = [name for name in names if name in (server.tests or ())]
         run = partial(server.run, seconds=suite.seconds, change=change)
         rest, end = names, time.monotonic() + limit
-        while rest and (done := run(rest, limit=end - time.monotonic())):
+        while rest and time.monotonic() < end and (done := run(rest, limit=end - time.monotonic())):
             rest = rest[len(done) :]
             what, name, _ = done[-1]
             # Some tests fail by chance: only who fails twice has noticed.

@@ -11,32 +11,10 @@ _PAUSE = "it only changes how long is waited between two looks at what other pro
 
 NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
-        "_leads_to",
-        "decide",
-        "if node in seen: => if False:",
-        "no ring is ever let in, so the search comes to an end without it, if later",
-    ),
-    (
-        "_leads_to",
-        "decide",
-        "if node.home is not None: => if True:",
-        "None is neither among the nodes nor blocked on anything",
-    ),
-    (
-        "_under_way",
+        "AsyncBatchingMapProxy.max_concurrency",
         "drop operand",
-        (
-            "while nest is not None and "
-            "((flight := nest.flight()) is None or not flight.in_progress):"
-            " => while nest is not None and (flight := nest.flight()) is None:"
-        ),
-        "a call that has ended is passed over by those who look at the nest, too",
-    ),
-    (
-        "Bounded._forget_history",
-        "change constant",
-        "self._phase = 0 => self._phase = 1",
-        "phases are only compared with each other",
+        ("return self._engine.max_concurrency or 1 => return self._engine.max_concurrency"),
+        "for types only: it is always a number",
     ),
     (
         "Bounded._begin_phase",
@@ -45,11 +23,27 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "phases are only compared with each other",
     ),
     (
+        "Bounded._forget_history",
+        "change constant",
+        "self._phase = 0 => self._phase = 1",
+        "phases are only compared with each other",
+    ),
+    (
         "Cache._over",
         "decide",
         (
             "cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))"
             " => cache._table = Table(Unbounded(mapping) if False else Mapped(mapping))"
+        ),
+        _FASTER,
+    ),
+    ("check", "drop statement", "if not nodes: return", _FASTER),
+    (
+        "_distinct",
+        "decide",
+        (
+            "return keys if len(distinct) == len(keys) else list(distinct)"
+            " => return keys if False else list(distinct)"
         ),
         _FASTER,
     ),
@@ -66,6 +60,12 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "without a cancellation it does nothing; and one may be met here as well as afterwards",
     ),
     (
+        "Engine._keep",
+        "drop statement",
+        "self._running.discard(flight)",
+        "a call that has ended does not count, and leaves when it is released",
+    ),
+    (
         "Engine._read_held",
         "change constant",
         "asking.polls = 0 if plan.left < before else asking.polls + 1",
@@ -77,6 +77,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "asking.polls = 0 if plan.left < before else asking.polls + 1",
         _PAUSE,
     ),
+    ("Engine.finish", "decide", "if plan.failure is not None: => if True:", _FASTER),
     (
         "Expiring._purge",
         "drop statement",
@@ -84,22 +85,67 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
+        "Expiring.drop",
+        "drop statement",
+        "self._deadlines.pop(key, None)",
+        "a deadline of what is not there does nothing, and `store` cleans them up",
+    ),
+    (
         "Expiring.store",
         "move boundary",
         "if len(deadlines) > 2 * len(inner) + 1000:",
         "when exactly the notes are cleaned up is nobody's business",
     ),
+    ("failures_in", "change constant", "failed = False", _FASTER),
     (
         "Flight.__init__",
         "drop statement",
         "self.place = 0",
         "it has another value before anybody reads it",
     ),
+    ("Flights.end", "decide", "if flight.waiters: => if True:", _FASTER),
+    ("Flights.end", "decide", "if not flight.done: => if True:", _FASTER),
+    (
+        "Flights.meet",
+        "drop operand",
+        ("if not table or table.keys().isdisjoint(keys): => if table.keys().isdisjoint(keys):"),
+        _FASTER,
+    ),
     (
         "Flights.meet",
         "drop operand",
         "if flight.home is not None and is_closed(flight.home): => if is_closed(flight.home):",
         "None is not closed either",
+    ),
+    (
+        "_gravity",
+        "change constant",
+        (
+            "return 2 if isinstance(error, Exception) else 1"
+            " => return 3 if isinstance(error, Exception) else 1"
+        ),
+        "only which is the least matters",
+    ),
+    (
+        "_InTask.call",
+        "drop operand",
+        (
+            "if not hasattr(type(answer), '__await__') and (not inspect.isawaitable(answer)):"
+            " => if not inspect.isawaitable(answer):"
+        ),
+        _FASTER,
+    ),
+    (
+        "_leads_to",
+        "decide",
+        "if node in seen: => if False:",
+        "no ring is ever let in, so the search comes to an end without it, if later",
+    ),
+    (
+        "_leads_to",
+        "decide",
+        "if node.home is not None: => if True:",
+        "None is neither among the nodes nor blocked on anything",
     ),
     (
         "Plan.__init__",
@@ -111,6 +157,19 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
+        "Plan.deliver",
+        "decide",
+        ("if self._todo is self.keys and len(self._claimed) == len(self.keys): => if False:"),
+        _FASTER,
+    ),
+    ("Plan.take_awaited", "decide", "if lost: => if True:", _FASTER),
+    (
+        "Plan.take_awaited",
+        "swap jump",
+        "if flight not in self.awaited: continue => break",
+        "the rest is taken when it is asked for the next time, which is at once",
+    ),
+    (
         "Plan.take_awaited",
         "drop operand",
         (
@@ -119,11 +178,29 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         "the loop passes over what is not awaited",
     ),
+    ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
+    ("Table.open", "decide", "if known: => if True:", _FASTER),
+    ("Unbounded.every", "decide", "if keys and keys[0] not in data: => if False:", _FASTER),
     (
         "Unbounded.known",
         "drop operand",
         "if not data or data.keys().isdisjoint(keys): => if not data:",
         _FASTER,
     ),
-    ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
+    (
+        "Unbounded.known",
+        "drop operand",
+        "if not data or data.keys().isdisjoint(keys): => if data.keys().isdisjoint(keys):",
+        _FASTER,
+    ),
+    (
+        "_under_way",
+        "drop operand",
+        (
+            "while nest is not None and"
+            " ((flight := nest.flight()) is None or not flight.in_progress):"
+            " => while nest is not None and (flight := nest.flight()) is None:"
+        ),
+        "a call that has ended is passed over by those who look at the nest, too",
+    ),
 ]

@@ -620,3 +620,30 @@ async def test_clear_between_the_batches_of_a_map() -> None:
     assert await proxy.map(range(6), again) == naive(range(6))
     assert again.batches == [[0, 1], [2, 3]]
     assert_idle(proxy)
+
+
+def test_what_a_mapping_raises_is_not_kept_alive() -> None:
+    """It is freed with the end of the `map()` that met it, without the collector."""
+    raised: list[weakref.ref[Exception]] = []
+
+    class Error(Exception):
+        pass
+
+    class Broken(Failing):
+        def _do(self, what: str) -> None:
+            error = Error(what)
+            raised.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+    proxy = BatchingMapProxy[int, str](cache=Broken())
+    gc.collect()
+    gc.disable()
+    try:
+        assert proxy.map([1], naive) == ["1"]
+        assert raised
+        assert [each for each in raised if each() is not None] == []
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import AsyncIterator, Callable, Hashable
 from types import MappingProxyType
 from typing import Any
@@ -436,3 +437,15 @@ async def test_a_key_function_that_raises(bad: int) -> None:
     assert callers.results == {"owner": [0, 1, 2], "waiter": [0, 1, 2]}
     assert calls.batches == [good]
     assert_idle(proxy)
+
+
+def test_coroutines_made_of_generators() -> None:
+    """They can be awaited, although their type does not say so."""
+
+    @types.coroutine
+    def fetch(batch: list[int]) -> Any:
+        return naive(batch)
+        yield
+
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    assert anyio.run(proxy.map, [1, 2, 3], fetch) == ["1", "2", "3"]

@@ -88,6 +88,18 @@ def test_a_claim_that_was_forgotten_is_not_released_again() -> None:
     table.end(new)
 
 
+def test_what_was_forgotten_stays_so_when_keys_move_on() -> None:
+    """Of a call that gets keys piece by piece, those forgotten in between are not to be kept."""
+    flights = Flights()
+    call = Flight(None)
+    for keys in ([1, 2], [3, 4]):
+        flights.move(claimed(flights, *keys), call, keys)
+        flights.forget([1])
+    assert call.keys == [1, 2, 3, 4]
+    assert list(flights.current(call)) == [2, 3, 4]
+    assert flights.meet([1, 2, 3, 4]) == {2: call, 3: call, 4: call}
+
+
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
     """A flight that has noted its keys and not entered them does not release another's claim."""
     table = empty()
@@ -137,6 +149,28 @@ def test_rings() -> None:
     for token, node in (("1", a), ("2", b), ("3", c), ("4", d), ("4", d)):
         _rings.unblock(token, [node])
     assert not {a, b, c, d} & _rings._blocked.keys()
+
+
+def test_a_call_that_has_ended_hides_no_ring() -> None:
+    """The search goes on past it."""
+    first, second, ended = flight(), flight(), flight()
+    ended.done = True
+    _rings.block("token", [first], [second, ended])
+    with pytest.raises(CircularWaitError):
+        _rings.check([second], {first: [1]})
+    _rings.unblock("token", [first])
+
+
+def test_what_one_undoes_holds_for_another() -> None:
+    """Of two that have blocked the same call, each takes back its own."""
+    first, second, third = flight(), flight(), flight()
+    _rings.block("one", [first], [second])
+    _rings.block("two", [first], [third])
+    _rings.unblock("one", [first])
+    _rings.check([second], {first: [1]})
+    with pytest.raises(CircularWaitError):
+        _rings.check([third], {first: [1]})
+    _rings.unblock("two", [first])
 
 
 def test_rings_through_a_loop() -> None:

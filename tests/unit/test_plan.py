@@ -256,3 +256,28 @@ def test_keys_put_back_twice_stay_in_order() -> None:
     plan.draw_back(plan.draw(3))
     plan.draw_back(plan.draw(1))
     assert plan.draw(3) == keys
+
+
+def test_which_failure_ends_a_map() -> None:
+    """The first; but first of all what is no `Exception`, and of those the first, too."""
+    first, second = Failure(ValueError("one"), None), Failure(ValueError("two"), None)
+    interrupt, another = Failure(KeyboardInterrupt(), None), Failure(SystemExit(), None)
+    plan = Plan([1], [1])
+    for failure, raised in [
+        (first, first),
+        (second, first),
+        (interrupt, interrupt),
+        (another, interrupt),
+        (second, interrupt),
+    ]:
+        plan.fail(failure)
+        assert plan.failure is raised
+    assert plan.further == 3
+
+
+def test_one_failure_met_twice() -> None:
+    """It is no further failure, of which a note would tell."""
+    plan, failure = Plan([1], [1]), Failure(ValueError("one"), None)
+    plan.fail(failure)
+    plan.fail(failure)
+    assert plan.further == 0
