@@ -623,6 +623,7 @@ from batchproxy.stores import SQLiteStore
 
 cache = Cache(store=SQLiteStore(sys.argv[1], timeout=0.1), namespace="n")
 other = sqlite3.connect(sys.argv[1], isolation_level=None)
+atexit.register(other.close)  # at last
 atexit.register(lambda: print(*other.execute("SELECT count(*) FROM results").fetchone()))
 atexit.register(cache.close)
 
