@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import nox
 
@@ -15,6 +16,11 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 BENCH = nox.project.dependency_groups(PROJECT, "bench")
 CODE = ["src", "tests", "examples", "benchmarks", "proof", "docs", "noxfile.py"]
+
+
+def tests_of(*names: str) -> list[str]:
+    """The files of tests that are called so, in whatever folder."""
+    return [str(next(Path("tests").rglob(f"test_{name}.py"))) for name in names]
 
 
 @nox.session(python=PYTHONS)
@@ -33,15 +39,24 @@ def dev(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def optimised(session: nox.Session) -> None:
-    """The tests with `python -O`: nothing rests on an assert of src/. (pytest rewrites its own.)"""
+    """With `python -O`, the tests that come by an assert of src/: nothing rests on one.
+
+    (pytest rewrites its own.)
+    """
     session.install(".[test]")
     ignored = "ignore::pytest.PytestConfigWarning"  # it cannot know that there are no others
-    session.run("python", "-O", "-m", "pytest", "-W", ignored, *session.posargs)
+    stores = tests_of("durable", "unwritten", "sqlite")
+    others = tests_of("keys", "sync", "cli_files", "cli_functions", "cli_inputs")
+    pytest = ["python", "-O", "-m", "pytest", "-W", ignored]
+    session.run(*pytest, *(session.posargs or [*stores, *others]))
 
 
 @nox.session(python=PYTHONS)
 def bare(session: nox.Session) -> None:
-    """The tests with the lowest anyio that is declared, without trio, uvloop and the extras."""
+    """The tests with the lowest anyio that is declared, without trio, uvloop and the extras.
+
+    But for those in which none of these has a part: of files, and of what kills a process.
+    """
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
     missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop")
@@ -49,7 +64,8 @@ def bare(session: nox.Session) -> None:
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
-    session.run("pytest", *session.posargs)
+    apart = tests_of("crashes", "foreign_files", "keys", "sqlite", "store_failures", "stores")
+    session.run("pytest", *(f"--ignore={file}" for file in apart), *session.posargs)
 
 
 @nox.session(python=False, name="free-threaded")
@@ -83,10 +99,10 @@ def free_threaded(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def coverage(session: nox.Session) -> None:
-    """The tests once more, counting branches: every one of src/ must be taken."""
+    """The tests on every event loop, counting branches: every one of src/ must be taken."""
     session.install(".[test]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--all-loops", *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
@@ -179,10 +195,13 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def nightly(session: nox.Session) -> None:
-    """What takes too long for every change: thousands of programs, of interrupts, and a soak."""
+    """What takes too long for every change.
+
+    The tests on every event loop with thousands of examples, and interrupts and a soak.
+    """
     session.install(".[test]")
-    models = ["tests/test_model.py", "tests/test_races.py"]
-    session.run("pytest", "--timeout=3600", *models, env={"HYPOTHESIS_PROFILE": "nightly"})
+    many = {"HYPOTHESIS_PROFILE": "nightly"}
+    session.run("pytest", "--all-loops", "--timeout=3600", env=many)
     session.run("python", "proof/interrupts.py")
     session.run("python", "proof/fuzz.py", "--programs", "2000")
     session.run("python", "proof/soak.py", "--minutes", "5")

@@ -1,17 +1,22 @@
-"""The matrix of backends, every one but uvloop with virtual time.
+"""The matrix of backends, every one but uvloop with virtual time; the number of random examples.
 
+Asynchronous tests run on asyncio and trio, and with `--all-loops` on eager tasks and uvloop, too.
 Where trio is not installed, or uvloop, the tests that need it are skipped.
+`HYPOTHESIS_PROFILE=nightly` in the environment means many examples, and long races.
 """
 
 from __future__ import annotations
 
 import _thread
+import gc
 import importlib.util
+import os
 import sys
 import threading
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
@@ -35,6 +40,12 @@ if threading.gettrace() is not None:  # coverage, which does not see threads of 
     _thread.start_new_thread = _start_traced
 
 
+# How long an example takes says nothing: the machine may be busy.
+settings.register_profile("few", deadline=None, max_examples=40)
+settings.register_profile("nightly", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+
 @pytest.fixture(
     params=[
         "asyncio",
@@ -47,7 +58,7 @@ if threading.gettrace() is not None:  # coverage, which does not see threads of 
     ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Every asynchronous test runs on each of these."""
+    """Every asynchronous test runs on each of these, on eager tasks and uvloop if asked to."""
     match request.param:
         case "asyncio":
             return "asyncio", {"debug": True, "loop_factory": VirtualTimeLoop}
@@ -67,14 +78,31 @@ def sync_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is parametrised with, or marked to need, a library that is not there."""
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays: no `gc.collect()` need look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-loops", action="store_true", help="also on eager tasks and uvloop")
+
+
+def _parameters(item: pytest.Item) -> set[str]:
+    callspec = getattr(item, "callspec", None)
+    parameters = callspec.params.values() if callspec is not None else ()
+    return {each for each in parameters if isinstance(each, str)}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the other loops; skip what needs a library that is not there."""
+    if not config.getoption("--all-loops"):
+        others = [item for item in items if _parameters(item) & {"eager", "uvloop"}]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
     for library in ("trio", "uvloop"):
         if importlib.util.find_spec(library) is not None:
             continue
         for item in items:
-            callspec = getattr(item, "callspec", None)
-            parameters = callspec.params.values() if callspec is not None else ()
-            names = {each for each in parameters if isinstance(each, str)}
-            if library in names or item.get_closest_marker(f"needs_{library}"):
+            if library in _parameters(item) or item.get_closest_marker(f"needs_{library}"):
                 item.add_marker(pytest.mark.skip(reason=f"{library} is not installed"))

@@ -4,6 +4,7 @@ written. (Points 7, 8, 16 and 18 of the contract.)"""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -377,13 +378,13 @@ async def test_what_the_store_never_takes_comes_last(
     await anyio.to_thread.run_sync(cache.close)
     assert "6 results could still not be written: " in caplog.text
     broken = False
-    assert await proxy.map(["c"], AsyncCalls()) == [
-        "c"
-    ]  # it tries a few, as that costs a map() time
+    # It tries a few, as that costs a map() time.
+    assert await proxy.map(["c"], AsyncCalls()) == ["c"]
     assert list(store.values.values()) == [b"tc"]
-    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 60)  # after the pause
-    monkeypatch.setattr("batchproxy._fuse.time", later)
-    assert await proxy.map(["d"], Calls()) == ["d"]  # those that it has not tried come first
+    await released()
+    monotonic = time.monotonic
+    monkeypatch.setattr("time.monotonic", lambda: monotonic() + 60)  # after the pause
+    assert await proxy.map(["d"], AsyncCalls()) == ["d"]  # those that it has not tried come first
     assert sorted(store.values.values()) == [b"ta", b"tb", b"tc", b"td"]
     await anyio.to_thread.run_sync(cache.close)
     assert "4 results could still not be written: " in caplog.text
@@ -544,7 +545,7 @@ from batchproxy.stores import SQLiteStore
 
 cache = Cache(store=SQLiteStore(sys.argv[1], timeout=0.1), namespace="n")
 other = sqlite3.connect(sys.argv[1], isolation_level=None)
-atexit.register(other.close)
+atexit.register(other.close)  # at last
 atexit.register(lambda: print(*other.execute("SELECT count(*) FROM results").fetchone()))
 atexit.register(cache.close)
 

@@ -88,16 +88,15 @@ def test_a_claim_that_was_forgotten_is_not_released_again() -> None:
     table.end(new)
 
 
-def test_what_was_forgotten_stays_so_when_keys_move_on() -> None:
+def test_what_was_forgotten_stays_so_when_keys_are_added() -> None:
     """Of a call that gets keys piece by piece, those forgotten in between are not to be kept."""
-    flights = Flights()
-    call = Flight(None)
+    table, call = empty(), Flight(None)
     for keys in ([1, 2], [3, 4]):
-        flights.move(claimed(flights, *keys), call, keys)
-        flights.forget([1])
+        table._flights.claim(call, list(keys))
+        table._flights.forget([1])
     assert call.keys == [1, 2, 3, 4]
-    assert list(flights.current(call)) == [2, 3, 4]
-    assert flights.meet([1, 2, 3, 4]) == {2: call, 3: call, 4: call}
+    assert list(table.current(call)) == [2, 3, 4]
+    assert table._flights.meet([1, 2, 3, 4]) == {2: call, 3: call, 4: call}
 
 
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
