@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, count, islice
 from random import Random
 
-from batchproxy._values import Bounded
+from batchproxy._core.values import Bounded
 
 SIZE = 1000  # "C" in the names below
 BATCH = 100

@@ -60,8 +60,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
-from batchproxy._codecs import Codecs
-from batchproxy._digests import digests
+from batchproxy._backing.codecs import Codecs
+from batchproxy._backing.digests import digests
 from batchproxy.stores import RedisStore, SQLiteStore
 
 HERE = Path(__file__).parent

@@ -229,7 +229,7 @@ def program(face: Face, seed: int) -> tuple[list[object], Counter[str]]:
     sys.setswitchinterval(one.chance.choice([interval, 1e-5]))
     # The pauses after a failure are short, so that there is something after them.
     try:
-        with mock.patch.multiple("batchproxy._fuse", _FIRST=0.002, _LONGEST=0.01):
+        with mock.patch.multiple("batchproxy._backing.fuse", _FIRST=0.002, _LONGEST=0.01):
             face.run(one.run)
     finally:
         sys.setswitchinterval(interval)

@@ -32,7 +32,8 @@ from typing import Any, Literal
 
 import anyio
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy._engine import portal as _portal
 from batchproxy.testing import assert_idle, look
 
 Backend = Literal["asyncio", "trio"]

@@ -38,7 +38,8 @@ import anyio
 import trio
 from trio.testing import MockClock
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, _portal
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy._engine import portal as _portal
 from batchproxy.testing import look
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -244,7 +245,7 @@ def virtual(backend: str, hours: float) -> tuple[list[Row], int]:
 
     # Values expire in the same time as everything else takes place in.
     clock = SimpleNamespace(monotonic=anyio.current_time)
-    with mock.patch("batchproxy._values.time", clock):
+    with mock.patch("batchproxy._core.values.time", clock):
         anyio.run(main, backend=backend, backend_options=BACKENDS[backend]())
     return measures.rows(), calls_of(load.proxies)
 

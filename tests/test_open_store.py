@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
-from batchproxy.codecs import PickleCodec, UnreadableValue, loads
-from batchproxy.stores import RedisStore, SQLiteStore, digests, open_store
+from batchproxy.codecs import PickleCodec, UnreadableValue, digests, loads
+from batchproxy.stores import RedisStore, SQLiteStore, open_store
 
 
 @pytest.mark.parametrize(

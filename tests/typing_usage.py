@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
-from batchproxy.codecs import PickleCodec
+from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import (
     MemoryStore,
     RedisStore,
     SharedStore,
     SQLiteStore,
     Usage,
-    digests,
     open_store,
 )
 

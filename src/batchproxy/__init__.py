@@ -2,7 +2,8 @@
 
 from ._async import AsyncBatchingMapProxy as AsyncBatchingMapProxy
 from ._cache import Cache as Cache
-from ._counters import Statistics as Statistics
+from ._core.counters import Statistics as Statistics
+from ._core.progress import Progress as Progress
 from ._errors import AnswerTypeError as AnswerTypeError
 from ._errors import AnswerValueError as AnswerValueError
 from ._errors import BatchProxyError as BatchProxyError
@@ -10,7 +11,6 @@ from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
 from ._errors import StoreError as StoreError
-from ._progress import Progress as Progress
 from ._sync import BatchingMapProxy as BatchingMapProxy
 
 __all__ = [

@@ -11,16 +11,16 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
-from ._answers import Answer
 from ._cache import Cache
-from ._caller import Caller, Nest, innermost
-from ._counters import Statistics
-from ._engine import Engine, unpicklable
+from ._core.answers import Answer
+from ._core.counters import Statistics
+from ._core.flights import Flight
+from ._core.plan import Plan
+from ._core.progress import Progress, reporting
+from ._engine.caller import Caller, Nest, innermost
+from ._engine.engine import Engine, unpicklable
 from ._errors import AnswerTypeError
-from ._flights import Flight
 from ._loops import running_loop
-from ._plan import Plan
-from ._progress import Progress, reporting
 
 S = TypeVar("S")
 T = TypeVar("T")

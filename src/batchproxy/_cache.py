@@ -8,15 +8,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from ._backed import BackedClaims
-from ._backing import Backing
-from ._claims import Claims
-from ._codecs import Codec
-from ._keys import unequal
+from ._backing.backing import Backing
+from ._backing.claims import BackedClaims
+from ._backing.codecs import Codec
+from ._core.claims import Claims
+from ._core.keys import unequal
+from ._core.table import Table
+from ._core.values import Bounded, Expiring, Mapped, Unbounded
 from ._messages import short
 from ._store import SharedStore, Store, check_seconds
-from ._table import Table
-from ._values import Bounded, Expiring, Mapped, Unbounded
 
 T = TypeVar("T")
 

@@ -1,4 +1,6 @@
-"""What a ``fork`` waits for, since the child could never end what another thread has begun.
+"""What a ``fork`` waits for, and the objects that it has to go through in the child.
+
+The child could never end what another thread has begun.
 
 A module that one thread is importing when another one forks stays locked in the child, where
 nobody will ever have imported it. So whatever this library imports late, it imports in here.
@@ -9,6 +11,8 @@ from __future__ import annotations
 import logging  # noqa: F401 - see below
 import os
 import threading
+from typing import Generic, TypeVar
+from weakref import ref
 
 _PATIENCE = 10.0
 """Seconds for which a fork waits, so that an import which itself waits for it is no deadlock."""
@@ -44,3 +48,26 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
         after_in_parent=_after_fork_in_parent,
         after_in_child=_reset_after_fork,
     )
+
+
+T = TypeVar("T")
+
+
+class Alive(Generic[T]):
+    """The living objects of a kind, wherever they are, for what a fork or the exit does to all.
+
+    It does not keep them alive. From any thread, without a lock. Not a WeakSet, which raises if
+    another thread makes an object while one goes through it.
+    """
+
+    def __init__(self) -> None:
+        self._refs: set[ref[T]] = set()
+
+    def add(self, each: T) -> None:
+        """Know of `each` as long as it lives."""
+        self._refs.add(ref(each, self._refs.discard))
+
+    def all(self) -> list[T]:
+        """Those that are alive now."""
+        # A set is copied in one step, also without a GIL.
+        return [each for known in self._refs.copy() if (each := known()) is not None]

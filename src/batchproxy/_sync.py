@@ -14,18 +14,18 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
-from ._answers import Answer
 from ._cache import Cache
-from ._caller import Caller, Nest, innermost, is_async
-from ._counters import Statistics
-from ._engine import Engine, unpicklable
-from ._flights import Flight
+from ._core.answers import Answer
+from ._core.counters import Statistics
+from ._core.flights import Flight
+from ._core.outcome import Failure
+from ._core.plan import Plan
+from ._core.progress import Progress, Reporting, reporting
+from ._engine.caller import Caller, Nest, innermost, is_async
+from ._engine.engine import Engine, unpicklable
+from ._engine.portal import PortalCall, get_portal, thread_errors
 from ._loops import running_loop
 from ._messages import short
-from ._outcome import Failure
-from ._plan import Plan
-from ._portal import PortalCall, get_portal, thread_errors
-from ._progress import Progress, Reporting, reporting
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -1,14 +1,15 @@
-"""How the values of a `Cache` are written to its store, where the built-in ways do not do.
+"""How keys and values become bytes in a store, and codecs where the built-in ways do not do.
 
 Bytes, text, what JSON has, and NumPy's arrays and scalars need no codec.
 """
 
-from ._codecs import Codec as Codec
-from ._codecs import MsgspecCodec as MsgspecCodec
-from ._codecs import PickleCodec as PickleCodec
-from ._codecs import PydanticCodec as PydanticCodec
-from ._codecs import UnreadableValue as UnreadableValue
-from ._codecs import loads as loads
+from ._backing.codecs import Codec as Codec
+from ._backing.codecs import MsgspecCodec as MsgspecCodec
+from ._backing.codecs import PickleCodec as PickleCodec
+from ._backing.codecs import PydanticCodec as PydanticCodec
+from ._backing.codecs import UnreadableValue as UnreadableValue
+from ._backing.codecs import loads as loads
+from ._backing.digests import digests as digests
 
 __all__ = [
     "Codec",
@@ -16,6 +17,7 @@ __all__ = [
     "PickleCodec",
     "PydanticCodec",
     "UnreadableValue",
+    "digests",
     "loads",
 ]
 

@@ -12,8 +12,8 @@ from store_tools import cache_on
 from tools import Interrupt
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
-from batchproxy._elsewhere import _pause
-from batchproxy._workers import Workers
+from batchproxy._backing.elsewhere import _pause
+from batchproxy._backing.workers import Workers
 from batchproxy.testing import AsyncCalls
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import pytest
 from tools import Outcomes, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, CircularWaitError
-from batchproxy._caller import innermost
+from batchproxy._engine.caller import innermost
 from batchproxy.testing import AsyncCalls, assert_idle
 
 

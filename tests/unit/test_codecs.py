@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import batchproxy.codecs
 from batchproxy import Cache
-from batchproxy._codecs import Codecs, UnreadableValue
-from batchproxy._plain import MAX_DEPTH
+from batchproxy._backing.codecs import Codecs, UnreadableValue
+from batchproxy._backing.plain import MAX_DEPTH
 from batchproxy.codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
 
 try:
@@ -631,7 +631,7 @@ def test_reading_arrays_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_is_light() -> None:
     """Nothing optional is loaded by the codecs, nor by writing and reading plain values."""
     script = (
-        "import sys; from batchproxy._codecs import Codecs; import batchproxy.codecs;"
+        "import sys; from batchproxy._backing.codecs import Codecs; import batchproxy.codecs;"
         "codecs = Codecs(None); codecs.loads(codecs.dumps([1.5])); print(*sys.modules)"
     )
     loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()

@@ -21,7 +21,7 @@ SCRIPT = """
 import sys, types
 sys.modules["batchproxy"] = package = types.ModuleType("batchproxy")
 package.__path__ = [sys.argv[1]]
-from batchproxy._digests import digests
+from batchproxy._backing.digests import digests
 assert "numpy" not in sys.modules
 print(*[digest.hex() for digest in digests(["text", 42, (1, "a", (None, 2.5, b"\\0"))])])
 """

@@ -9,8 +9,8 @@ import pytest
 from tools import Outcomes, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
-from batchproxy._flights import Flight
-from batchproxy._table import Table
+from batchproxy._core.flights import Flight
+from batchproxy._core.table import Table
 from batchproxy.testing import AsyncCalls, assert_idle
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from tools import is_held
 
-from batchproxy import CircularWaitError, _rings
-from batchproxy._flights import Flight
-from batchproxy._table import Table
-from batchproxy._values import Unbounded
+from batchproxy import CircularWaitError
+from batchproxy._core import waits as _rings
+from batchproxy._core.flights import Flight
+from batchproxy._core.table import Table
+from batchproxy._core.values import Unbounded
 
 
 def empty() -> Table:

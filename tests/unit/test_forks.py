@@ -40,7 +40,8 @@ thread.join()
 def test_fork_while_other_threads_are_in_map(backend: str, max_concurrency: int | None) -> None:
     """The child has none of the calls under way, and none of their keys, slots and locks."""
     script = """
-from batchproxy import _portal, _rings
+from batchproxy._engine import portal as _portal
+from batchproxy._core import waits as _rings
 cache = Cache()
 proxy = BatchingMapProxy(1, eval(sys.argv[2]), cache=cache, backend=sys.argv[1])
 asynchronous = AsyncBatchingMapProxy(cache=cache)

@@ -10,7 +10,8 @@ from process_tools import run
 FORK = """
 import os, sys, threading, types
 from memory_store import MemoryStore
-from batchproxy import BatchingMapProxy, Cache, _fuse
+from batchproxy import BatchingMapProxy, Cache
+from batchproxy._backing import fuse as _fuse
 
 store = MemoryStore()
 proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n", on_store_error="continue"))

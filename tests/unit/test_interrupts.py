@@ -13,7 +13,7 @@ pytestmark = needs_posix
 def test_a_second_interrupt(backend: str) -> None:
     """If the first Ctrl-C is not heeded, the portal being busy, the second one leaves at once."""
     script = """
-from batchproxy import _portal
+from batchproxy._engine import portal as _portal
 proxy = BatchingMapProxy(backend=sys.argv[1])
 calls = Calls(1)
 owner = start(proxy.map, [1, 2], calls)
@@ -55,7 +55,7 @@ assert_idle(proxy)
 def test_interrupt_while_the_portal_starts(backend: str) -> None:
     """Ctrl-C before the portal is ready leaves it to start, for the next map() to use."""
     script = """
-from batchproxy import _portal
+from batchproxy._engine import portal as _portal
 ready = threading.Event()
 main = _portal.Portal._main
 async def slow(self):
@@ -92,7 +92,7 @@ def test_an_interrupt_that_wakes_nobody(backend: str, asleep: str) -> None:
     for certain, when the system hands it to another thread.
     """
     script = """
-from batchproxy import _portal
+from batchproxy._engine import portal as _portal
 backend, asleep = sys.argv[1:]
 gate = threading.Event()
 proxy = BatchingMapProxy(backend=backend)
@@ -141,7 +141,7 @@ def test_interrupt_of_an_async_release(backend: str, batch_size: int | None) -> 
     are released in that moment: test_gaps.py.)
     """
     script = """
-from batchproxy._table import Table
+from batchproxy._core.table import Table
 backend, batch_size = sys.argv[1], eval(sys.argv[2])
 proxy = AsyncBatchingMapProxy(batch_size, 3)
 end, pressed = Table.end, []

@@ -7,7 +7,8 @@ import threading
 import pytest
 from memory_store import MemoryStore
 
-from batchproxy import StoreError, _leases
+from batchproxy import StoreError
+from batchproxy._backing import leases as _leases
 from batchproxy.testing import names_in_store, wait_released
 
 

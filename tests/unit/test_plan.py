@@ -7,11 +7,11 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchproxy._flights import Elsewhere, Flight
-from batchproxy._outcome import Answers, Failure
-from batchproxy._plan import Plan
-from batchproxy._table import Table
-from batchproxy._values import Bounded, Unbounded
+from batchproxy._core.flights import Elsewhere, Flight
+from batchproxy._core.outcome import Answers, Failure
+from batchproxy._core.plan import Plan
+from batchproxy._core.table import Table
+from batchproxy._core.values import Bounded, Unbounded
 
 steps = st.tuples(
     st.sampled_from(

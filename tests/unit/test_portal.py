@@ -19,7 +19,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from tools import Backend, Thread, both, never, until
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, PortalError, _loops, _portal
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, PortalError, _loops
+from batchproxy._engine import portal as _portal
 from batchproxy.testing import Calls, assert_idle
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from tools import is_held
 
 from batchproxy import BatchingMapProxy
-from batchproxy._flights import Flight
-from batchproxy._table import Table
-from batchproxy._values import Mapped
+from batchproxy._core.flights import Flight
+from batchproxy._core.table import Table
+from batchproxy._core.values import Mapped
 
 
 class Watched(dict[Any, Any]):

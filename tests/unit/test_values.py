@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchproxy._values import Bounded, Expiring
+from batchproxy._core.values import Bounded, Expiring
 
 
 def test_what_expires_in_a_bounded_cache_leaves_no_notes() -> None:

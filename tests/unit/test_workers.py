@@ -9,7 +9,7 @@ from queue import Empty
 import pytest
 from tools import Interrupt, until
 
-from batchproxy._workers import Workers
+from batchproxy._backing.workers import Workers
 
 start = threading.Thread.start
 
@@ -82,7 +82,7 @@ def test_an_interrupt_when_a_thread_has_started(monkeypatch: pytest.MonkeyPatch)
 
 def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """When they have had nothing to do for a while; then others are started."""
-    monkeypatch.setattr("batchproxy._workers._IDLE", 0.001)
+    monkeypatch.setattr("batchproxy._backing.workers._IDLE", 0.001)
     threads: list[threading.Thread] = []
 
     def noted(thread: threading.Thread) -> None:
@@ -101,7 +101,7 @@ def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_job_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that has found nothing stays if a job is accepted that is not yet in the queue."""
-    monkeypatch.setattr("batchproxy._workers._IDLE", 0.001)
+    monkeypatch.setattr("batchproxy._backing.workers._IDLE", 0.001)
     workers = Workers(1)
     queue = workers._state.queue
     empty = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from ..stores import digests
+from ..codecs import digests
 
 _MOST = 1_000_000
 """Keys that are told apart: 64 bits of each are kept, in less than 100 MiB altogether."""

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Collection
 
-from ..stores import digests
+from ..codecs import digests
 from ._apart import check_apart
 from ._formats import Source, make_reader, make_writer
 from ._keys import key_of

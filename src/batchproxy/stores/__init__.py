@@ -1,6 +1,5 @@
 """Stores: values that outlive the process, in a file or on a server, shared by all who use it."""
 
-from .._digests import digests as digests
 from .._store import Claimant as Claimant
 from .._store import Claims as Claims
 from .._store import SharedStore as SharedStore
@@ -20,7 +19,6 @@ __all__ = [
     "SharedStore",
     "Store",
     "Usage",
-    "digests",
     "open_store",
 ]
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from threading import RLock
 from typing import NoReturn
 
-from .._alive import Alive
+from .._forks import Alive
 from .._store import Claimant, Claims, SharedStore, check_seconds, not_picklable
 
 

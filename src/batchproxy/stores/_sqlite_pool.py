@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from weakref import finalize
 
-from .._alive import Alive
 from .._errors import StoreError
+from .._forks import Alive
 from ._sqlite_file import File
 
 _PATIENCE = 60.0

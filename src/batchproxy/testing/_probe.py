@@ -6,12 +6,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from .. import _leases, _rings
 from .._async import AsyncBatchingMapProxy
-from .._backing import Backing
+from .._backing import leases
+from .._backing.backing import Backing
+from .._backing.digests import digests
 from .._cache import Cache
-from .._digests import digests
-from .._engine import Engine
+from .._core import waits
+from .._engine.engine import Engine
 from .._sync import BatchingMapProxy
 
 Looked: TypeAlias = AsyncBatchingMapProxy[Any, Any] | BatchingMapProxy[Any, Any] | Cache[Any]
@@ -76,7 +77,7 @@ def look(*things: Looked) -> Inside:
         writing=sum(len(backing.writers._pending) for backing in backings),
         forgetting=sum(backing.writers._forgetting for backing in backings),
         unwritten=sum(len(backing._unwritten) for backing in backings),
-        blocked=len(_rings._blocked),
+        blocked=len(waits._blocked),
     )
 
 
@@ -105,7 +106,7 @@ def _slots(engine: Engine) -> tuple[int, int]:
 
 
 def _claiming(backing: Backing) -> int:
-    process = _leases.this_process()
+    process = leases.this_process()
     owner = backing._owner
     with process.lock:
         holds = [hold for group in process._claiming.values() for hold in group]
@@ -146,7 +147,7 @@ def wait_released(seconds: float = 10.0) -> None:
 
     Threads: Blocks: in an event loop, call it in a worker thread.
     """
-    _leases.this_process().flush(seconds)
+    leases.this_process().flush(seconds)
 
 
 def names_in_store(*keys: Hashable) -> list[bytes]:

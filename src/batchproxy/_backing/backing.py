@@ -12,21 +12,21 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ._alive import Alive
-from ._codecs import Codec, Codecs, UnreadableValue
-from ._digests import digests
-from ._elsewhere import Lookout, Seen
-from ._errors import AnswerTypeError, AnswerValueError, StoreError
-from ._flights import Flight
-from ._leases import Hold, Owner, this_process
-from ._messages import short
-from ._outcome import Failure, StoreFailure
-from ._policy import Policy, strictly
-from ._store import Claimant, Claims, SharedStore, Store
-from ._table import Table
-from ._unwritten import Unwritten
-from ._workers import Workers
-from ._writers import PATIENCE, Writers, undisturbed
+from .._core.flights import Flight
+from .._core.outcome import Failure, StoreFailure
+from .._core.table import Table
+from .._errors import AnswerTypeError, AnswerValueError, StoreError
+from .._forks import Alive
+from .._messages import short
+from .._store import Claimant, Claims, SharedStore, Store
+from .codecs import Codec, Codecs, UnreadableValue
+from .digests import digests
+from .elsewhere import Lookout, Seen
+from .leases import Hold, Owner, this_process
+from .policy import Policy, strictly
+from .unwritten import Unwritten
+from .workers import Workers
+from .writers import PATIENCE, Writers, undisturbed
 
 _logger = logging.getLogger("batchproxy")
 

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from typing import Any
 
-from ._cache import Cache
-from ._caller import Caller
-from ._counters import Counters, Statistics
-from ._errors import ClosedError
-from ._flights import Flight
-from ._keys import check_hashable, listed
-from ._messages import short
-from ._plan import Plan
-from ._progress import Progress, Reporting
-from ._run import Run
-from ._slots import Slots
+from .._cache import Cache
+from .._core.counters import Counters, Statistics
+from .._core.flights import Flight
+from .._core.keys import check_hashable, listed
+from .._core.plan import Plan
+from .._core.progress import Progress, Reporting
+from .._errors import ClosedError
+from .._messages import short
+from .._slots import Slots
+from .caller import Caller
+from .run import Run
 
 
 class Engine:

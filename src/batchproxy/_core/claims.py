@@ -5,10 +5,10 @@ This is a cache without a store. One with a store does the same, and awaits it.
 
 from __future__ import annotations
 
-from ._flights import Flight
-from ._outcome import Outcome
-from ._plan import Plan
-from ._table import Table
+from .flights import Flight
+from .outcome import Outcome
+from .plan import Plan
+from .table import Table
 
 
 class Claims:

@@ -12,15 +12,15 @@ from typing import TypeVar
 
 import anyio
 
-from ._backing import Backing, Claimed, Published
-from ._claims import Claims
-from ._flights import Elsewhere, Flight
-from ._jobs import Job
-from ._leases import Hold
-from ._outcome import Answers, Failure, Outcome, StoreFailure
-from ._plan import Plan
-from ._policy import unusable
-from ._table import Table
+from .._core.claims import Claims
+from .._core.flights import Elsewhere, Flight
+from .._core.outcome import Answers, Failure, Outcome, StoreFailure
+from .._core.plan import Plan
+from .._core.table import Table
+from .backing import Backing, Claimed, Published
+from .jobs import Job
+from .leases import Hold
+from .policy import unusable
 
 R = TypeVar("R")
 

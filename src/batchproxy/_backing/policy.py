@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from ._errors import StoreError
-from ._fuse import Fuse
-from ._messages import describe
+from .._errors import StoreError
+from .._messages import describe
+from .fuse import Fuse
 
 R = TypeVar("R")
 

@@ -8,11 +8,11 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 from weakref import ref
 
-from ._flights import Flight
-from ._plan import Plan
-from ._progress import Progress, Reporting, snapshot
-from ._progress import is_async as is_async
-from ._slots import Slot
+from .._core.flights import Flight
+from .._core.plan import Plan
+from .._core.progress import Progress, Reporting, snapshot
+from .._core.progress import is_async as is_async
+from .._slots import Slot
 
 
 class Nest:

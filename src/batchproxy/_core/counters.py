@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from ._outcome import Failure, Outcome
+from .outcome import Failure, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from functools import partial
 from itertools import count
 from typing import NamedTuple, TypeAlias
 
-from ._errors import StoreError
-from ._fuse import Fuse
-from ._messages import describe
-from ._policy import strictly
+from .._errors import StoreError
+from .._messages import describe
+from .fuse import Fuse
+from .policy import strictly
 
 _logger = logging.getLogger("batchproxy")
 

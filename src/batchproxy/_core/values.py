@@ -14,8 +14,8 @@ from itertools import islice, takewhile
 from traceback import format_tb
 from typing import Any, Protocol
 
-from ._messages import describe, short_list
-from ._outcome import MISSING
+from .._messages import describe, short_list
+from .outcome import MISSING
 
 _logger = logging.getLogger("batchproxy")
 

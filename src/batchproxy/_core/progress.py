@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from ._messages import short
+from .._messages import short
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ._plan import Plan
+    from .plan import Plan
 
 _logger = logging.getLogger("batchproxy")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._answers import accept
-from ._caller import Caller
-from ._flights import Flight
-from ._loops import is_being_cancelled, is_cancellation
-from ._outcome import Failure, GivenUp, Outcome
-from ._plan import Plan
+from .._core.answers import accept
+from .._core.flights import Flight
+from .._core.outcome import Failure, GivenUp, Outcome
+from .._core.plan import Plan
+from .._loops import is_being_cancelled, is_cancellation
+from .caller import Caller
 
 
 async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:

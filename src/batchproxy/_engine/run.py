@@ -12,16 +12,16 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from . import _rings
-from ._caller import Caller
-from ._calls import call
-from ._claims import Claims
-from ._counters import Counters
-from ._flights import Flight
-from ._loops import is_cancellation, post
-from ._outcome import GivenUp
-from ._plan import Plan
-from ._slots import Slots
+from .._core import waits
+from .._core.claims import Claims
+from .._core.counters import Counters
+from .._core.flights import Flight
+from .._core.outcome import GivenUp
+from .._core.plan import Plan
+from .._loops import is_cancellation, post
+from .._slots import Slots
+from .caller import Caller
+from .calls import call
 
 
 class Run:
@@ -58,7 +58,7 @@ class Run:
             while await self._claims.look(plan):
                 caller.tell(plan)
             if plan.awaited:
-                _rings.check(caller.blocked, plan.awaited)
+                waits.check(caller.blocked, plan.awaited)
             elif not plan.left:  # somebody was quicker
                 await checkpoint()  # the only one here
             while not plan.over:
@@ -144,7 +144,7 @@ class Run:
                 if plan.over or not await claims.claim(plan, flight, self._size):
                     continue
                 if caller.blocked:
-                    _rings.block(flight, caller.blocked, (flight,))
+                    waits.block(flight, caller.blocked, (flight,))
                 outcome = await call(caller, plan, flight)
                 if not isinstance(outcome, GivenUp):
                     outcome = await claims.settle(flight, outcome)
@@ -171,7 +171,7 @@ class Run:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
         self._claims.table.end(flight)
         if self._caller.blocked:
-            _rings.unblock(flight, self._caller.blocked)
+            waits.unblock(flight, self._caller.blocked)
         if flight.slot is not None:
             flight.slot.release(flight.slot)
         self._plan.running.discard(flight)
@@ -187,14 +187,14 @@ class Run:
 
         flights = tuple(plan.awaited)
         try:
-            _rings.block_checked(wake, caller.blocked, plan.awaited)
+            waits.block_checked(wake, caller.blocked, plan.awaited)
             if table.join(plan.awaited, wake):
                 await event.wait()
             else:  # somebody was quicker
                 await checkpoint()
         finally:
             table.leave(flights, wake)
-            _rings.unblock(wake, caller.blocked)
+            waits.unblock(wake, caller.blocked)
             del flights  # as `Plan.forget`
 
 

@@ -21,9 +21,9 @@ from queue import Empty, SimpleQueue
 from uuid import uuid4
 from weakref import ref
 
-from ._errors import StoreError
-from ._messages import describe
-from ._store import Claimant, SharedStore, Store
+from .._errors import StoreError
+from .._messages import describe
+from .._store import Claimant, SharedStore, Store
 
 _logger = logging.getLogger("batchproxy")
 

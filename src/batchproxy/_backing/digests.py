@@ -27,7 +27,7 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
-from ._messages import short, typed
+from .._messages import short, typed
 
 SIZE = 20  # bytes; of 10**15 keys two have the same digest with a probability of 10**-18
 _POSSIBLE = (

@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from ._flights import Flight
-from ._loops import post, running_loop
-from ._outcome import StoreFailure
-from ._table import Table
+from .._core.flights import Flight
+from .._core.outcome import StoreFailure
+from .._core.table import Table
+from .._loops import post, running_loop
 
 R = TypeVar("R")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, Protocol
 
-from ._counters import Counters
-from ._loops import is_closed
-from ._outcome import Failure, Outcome
-from ._slots import Slot
+from .._loops import is_closed
+from .._slots import Slot
+from .counters import Counters
+from .outcome import Failure, Outcome
 
 _NOTHING: Mapping[Hashable, Any] = {}
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from threading import RLock
 from typing import Any
 
-from ._alive import Alive
-from ._counters import Counters, Statistics
-from ._flights import Elsewhere, Flight, Flights
-from ._loops import is_closed
-from ._outcome import Failure, Outcome
-from ._plan import Plan
-from ._values import Unbounded, Values
+from .._forks import Alive
+from .._loops import is_closed
+from .counters import Counters, Statistics
+from .flights import Elsewhere, Flight, Flights
+from .outcome import Failure, Outcome
+from .plan import Plan
+from .values import Unbounded, Values
 
 
 class Table:

@@ -13,8 +13,8 @@ from io import BytesIO
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._forks import unforked
-from ._messages import describe, short, typed
+from .._forks import unforked
+from .._messages import describe, short, typed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ._messages import describe, short, typed
-from ._plain import READERS, write_plain
-from ._sameness import difference
+from .._messages import describe, short, typed
+from .plain import READERS, write_plain
+from .sameness import difference
 
 
 class UnreadableValue(Exception):

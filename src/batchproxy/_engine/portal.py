@@ -24,9 +24,9 @@ import anyio
 from anyio import CancelScope, CapacityLimiter
 from anyio.abc import TaskGroup
 
-from . import _loops
-from ._errors import PortalError
-from ._forks import unforked
+from .. import _loops
+from .._errors import PortalError
+from .._forks import unforked
 
 T = TypeVar("T")
 

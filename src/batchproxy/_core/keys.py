@@ -7,7 +7,7 @@ from itertools import chain
 from types import NoneType
 from typing import Any
 
-from ._messages import kind_of
+from .._messages import kind_of
 
 _EQUAL = frozenset({str, int, bool, bytes, NoneType})  # types whose values all equal themselves
 _NONE: Mapping[Hashable, Hashable] = {}

@@ -12,10 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
-from ._flights import Elsewhere
-from ._jobs import outcome_of
-from ._outcome import StoreFailure
-from ._table import Table
+from .._core.flights import Elsewhere
+from .._core.outcome import StoreFailure
+from .._core.table import Table
+from .jobs import outcome_of
 
 
 class Seen(NamedTuple):

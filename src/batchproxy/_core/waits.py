@@ -13,9 +13,9 @@ import os
 from collections.abc import Collection, Hashable, Mapping
 from threading import RLock
 
-from ._errors import CircularWaitError
-from ._flights import Flight
-from ._messages import short_list
+from .._errors import CircularWaitError
+from .._messages import short_list
+from .flights import Flight
 
 _lock = RLock()
 # node → {who added the edge: the flights that the node is blocked on}

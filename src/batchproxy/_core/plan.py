@@ -6,10 +6,10 @@ from collections.abc import Collection, Hashable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ._flights import Elsewhere, Flight
-from ._keys import unequal
-from ._messages import describe
-from ._outcome import MISSING, Failure, Outcome
+from .._messages import describe
+from .flights import Elsewhere, Flight
+from .keys import unequal
+from .outcome import MISSING, Failure, Outcome
 
 NOTE = "another call of the same map() failed too: "
 MOST_NOTES = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ._errors import AnswerTypeError, AnswerValueError
-from ._messages import kind_of, short_list
-from ._outcome import Answers, Failure
+from .._errors import AnswerTypeError, AnswerValueError
+from .._messages import kind_of, short_list
+from .outcome import Answers, Failure
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Awaits: one map() under way, its calls, and the portal behind synchronous callers."""
