@@ -404,6 +404,13 @@ class _FewAtOnce(_SharedDictStore):
         return super().get_many(namespace, keys[:32_766])
 
 
+class _OneAtLeast(_SharedDictStore):
+    def claim_many(
+        self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
+    ) -> Claims:
+        return super().claim_many(namespace, keys, claimant, max(1, limit))
+
+
 class _TwoSteps(_SharedDictStore):
     def claim_many(
         self, namespace: str, keys: Sequence[bytes], claimant: Claimant, limit: int
@@ -420,6 +427,7 @@ class _TwoSteps(_SharedDictStore):
     [
         (_Unlimited, "test_the_first_are_claimed"),
         (_LastFirst, "test_the_first_are_claimed"),
+        (_OneAtLeast, "test_looking_claims_nothing"),
         (_ClaimsForgotten, "test_claims_hold_for_every_handle"),
         (_LeaseForever, "test_a_dead_process_is_taken_over_from"),
         (_LeaseForever, "test_a_heartbeat_keeps_claims"),

@@ -89,6 +89,7 @@ class Cache(Generic[T]):
         _check_store(store, namespace, codec, on_store_error)
         values = Unbounded({}) if max_size is None else Bounded(max_size)
         self._table = Table(values if ttl is None else Expiring(values, ttl))
+        self._table_claims = Claims(self._table)
         self._backing: Backing | None = None
         if store is not None and namespace is not None:
             self._backing = Backing(store, namespace, codec, ttl, on_store_error, self._table)
@@ -99,13 +100,14 @@ class Cache(Generic[T]):
         cache = cls.__new__(cls)
         # Only a real dict is known to have no __missing__ and to be readable while others write.
         cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))
+        cache._table_claims = Claims(cache._table)
         cache._backing = None
         return cache
 
     def _claims(self, home: object) -> Claims:
         """Those of one ``map()``, whose calls cannot go on without the event loop `home`."""
         if self._backing is None:
-            return Claims(self._table)
+            return self._table_claims
         return BackedClaims(self._table, self._backing, home)
 
     def prime(self, mapping: Mapping[Any, T]) -> None:

@@ -20,20 +20,16 @@ class Slots:
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
 
-    def limiter(self, loop: object) -> CapacityLimiter:
-        """The limiter of `loop`, which is the running one."""
+    def slot(self, loop: object, around: Iterable[Slot]) -> Slot:
+        """A slot of `loop`, the running one, to be acquired.
+
+        Borrowed from the first of `around` that is of the same limiter: those are of the calls that
+        the one which needs it is nested in, the innermost first.
+        """
         try:
-            return self._limiters[loop]
+            limiter = self._limiters[loop]
         except KeyError:
             limiter = self._limiters[loop] = CapacityLimiter(self._total)
-            return limiter
-
-    def slot(self, loop: object, around: Iterable[Slot]) -> Slot:
-        """A slot to acquire, borrowed from the first of `around` that is of this limiter.
-
-        Those are of the calls that the one that needs it is nested in, the innermost first.
-        """
-        limiter = self.limiter(loop)
         for slot in around:
             if slot.limiter is limiter and slot.in_use:
                 return Slot(limiter, slot)

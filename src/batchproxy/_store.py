@@ -157,7 +157,8 @@ class SharedStore(Store):
             namespace: Where the keys are.
             keys: Any number of distinct keys.
             claimant: Who is to have them.
-            limit: The most keys to claim, 1 or more.
+            limit: The most keys to claim. With 0 it claims none, but doubts leases all the same: so
+                looks who waits for others.
         """
 
     @abstractmethod

@@ -48,7 +48,7 @@ def test_many_hits_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(proxy._engine._counters._returned) < 2000
+    assert len(proxy._engine._counters.returned) < 2000
     assert proxy.statistics().maps == 1 + 4 * 3000
     assert proxy.statistics().items == 1 + 4 * 6000
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from .._loops import is_closed
 from .._slots import Slot
 from .counters import Counters
-from .outcome import Failure, Outcome
+from .outcome import MISSING, Failure, Outcome
 
-_NOTHING: Mapping[Hashable, Any] = {}
+NOTHING: Mapping[Hashable, Any] = {}
 
 
 class Claim(Protocol):
@@ -38,7 +38,6 @@ class Flight:
         "keys",
         "outcome",
         "outside",
-        "parts",
         "place",
         "released",
         "slot",
@@ -50,10 +49,8 @@ class Flight:
         self.keys: list[Hashable] = []
         self.outcome: Outcome | None = None  # without one, its keys are to be computed anew
         self.done = False
-        # Keys that have left it before, and the results of those of them that have one. Replaced,
-        # not changed, results first: who sees that a key has gone sees its result.
-        self.parts: Mapping[Hashable, Any] = _NOTHING
-        self.gone: frozenset[Hashable] = frozenset()
+        # Keys that have left it before, with their result or `MISSING`. Replaced, never changed.
+        self.gone: Mapping[Hashable, Any] = NOTHING
         self._answers: tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]] | None = None
         self.unkept: Collection[Hashable] = ()  # keys of which nothing is kept
         self.intact = False  # whether the table has all its keys: then none need be looked for
@@ -62,7 +59,7 @@ class Flight:
         self.home = home  # the event loop without which this call cannot go on, if any
         self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
         self.counters = counters  # of the proxy whose function it calls, if it calls one
-        self.place = 0  # where its results go in the plan that it belongs to
+        self.place: int  # where its results go in the plan that it belongs to
         self.outside: Claim | None = None  # what is claimed for it where others can see that
         # Whether another thread is at it, and is to end it if its map() has released it meanwhile.
         self.handed_over = self.released = False
@@ -77,9 +74,7 @@ class Flight:
         return not self.done or (self.slot is not None and self.slot.in_use)
 
     def answers(self) -> tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]]:
-        """The results and the failures so far by key, for those who do not get all of them."""
-        if not self.done:
-            return self.parts, _NOTHING
+        """All its results and failures by key, now that it is done, for those who get some."""
         if self._answers is None:
             self._answers = self._by_key()
         return self._answers
@@ -87,13 +82,13 @@ class Flight:
     def _by_key(self) -> tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]]:
         outcome = self.outcome
         if outcome is None:
-            return self.parts, _NOTHING
+            return self.gone, NOTHING
         if isinstance(outcome, Failure):
-            return self.parts, dict.fromkeys(self.keys, outcome)
+            return self.gone, dict.fromkeys(self.keys, outcome)
         results = dict(zip(self.keys, outcome.results))
         for key in outcome.failures:
             results.pop(key, None)
-        results.update(self.parts)
+        results.update(self.gone)
         return results, outcome.failures
 
     def behind(self) -> Collection[Flight]:
@@ -160,9 +155,13 @@ class Flights:
 
     def claim(self, flight: Flight, keys: list[Hashable]) -> None:
         """Put `keys`, of which none is in flight, into `flight`."""
-        intact, flight.intact = flight.intact or not flight.keys, False  # while it is not
+        intact = True
         # Before the table, so that release() finds them whatever happens.
-        flight.keys = [*flight.keys, *keys] if flight.keys else keys
+        if flight.keys:
+            intact, flight.intact = flight.intact, False  # while it is not
+            flight.keys = [*flight.keys, *keys]
+        else:
+            flight.keys = keys
         table = self._table
         for key in keys:
             table[key] = flight
@@ -182,8 +181,7 @@ class Flights:
         """
         intact, flight.intact, staying = flight.intact, False, set(stay)
         leaving = [key for key in flight.keys if key not in staying]
-        flight.parts = {**flight.parts, **found}
-        flight.gone = frozenset([*flight.gone, *leaving])
+        flight.gone = {**flight.gone, **dict.fromkeys(leaving, MISSING), **found}
         for key in leaving:
             if self._table.get(key) is flight:
                 del self._table[key]
@@ -203,8 +201,8 @@ class Flights:
     def release(self, flight: Flight) -> None:
         """Release the keys of `flight`, which is done then; `Flight.finish` is still to come."""
         # By identity: after an invalidation the entry may be that of a newer call.
-        current, table = self.current(flight), self._table
-        flight.intact = False
+        current = flight.keys if flight.intact else self.current(flight)
+        table, flight.intact = self._table, False
         if len(current) == len(table):
             table.clear()
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from .._messages import describe
-from .flights import Elsewhere, Flight
+from .flights import NOTHING, Elsewhere, Flight
 from .keys import unequal
 from .outcome import MISSING, Failure, Outcome
 
@@ -73,13 +73,13 @@ class Plan:
         # Somebody else's calls under way, with the keys that this map() gets from each.
         self.awaited: dict[Flight, list[Hashable]] = {}
         # Those of them that it ever wanted anything of and that are not of this process.
-        self.elsewhere: set[Elsewhere] = set()
+        self.elsewhere: Collection[Elsewhere] = ()
         # Its own calls under way.
         self.running: set[Flight] = set()
         self.keep_failures = keep_failures
         self.failure: Failure | None = None
         self.further = 0  # failing calls after that one
-        self._notes: list[str] = []  # of the first of those
+        self._notes: Sequence[str] = ()  # of the first of those
         self.over = False  # whether that failure ends this map()
         # Keys known from the cache, from a store, from other calls, from its own; keys that failed.
         self.hits = self.stored = self.shared = self.computed = self.failed = 0
@@ -122,7 +122,7 @@ class Plan:
     def wait_elsewhere(self, flight: Elsewhere) -> None:
         """Have `flight` stay in flight as long as this ``map()`` lasts."""
         flight.interested.add(self)
-        self.elsewhere.add(flight)
+        self.elsewhere = {*self.elsewhere, flight}
 
     def learn_stored(self, found: Mapping[Hashable, Any]) -> None:
         """Note the answers that a store had."""
@@ -159,7 +159,7 @@ class Plan:
         elif self.failure.error is not failure.error and not self.keep_failures:
             self.further += 1
             if len(self._notes) < MOST_NOTES:
-                self._notes.append(NOTE + describe(failure.error))
+                self._notes = [*self._notes, NOTE + describe(failure.error)]
 
     def annotate(self, error: BaseException) -> None:
         """Attach the further failures to `error`, the first, as notes; its own ones stay.
@@ -173,7 +173,7 @@ class Plan:
             notes = [*notes, f"{NOTE}... and {self.further - len(notes)} more"]
         with suppress(Exception):  # some refuse attributes
             others = [note for note in getattr(error, "__notes__", ()) if not _is_ours(note)]
-            error.__notes__ = others + notes
+            error.__notes__ = [*others, *notes]
 
     def take(self, flight: Flight, outcome: Outcome) -> None:
         """Take what came of a call of this ``map()`` itself."""
@@ -197,12 +197,12 @@ class Plan:
         """
         lost: set[Hashable] = set()
         for flight in [each for each in self.awaited if each.done or each.gone]:
-            done, gone = flight.done, flight.gone  # first: what they have is answered by now
-            results, failures = flight.answers()
+            done, gone = flight.done, flight.gone
+            results, failures = flight.answers() if done else (gone, NOTHING)
             waiting: list[Hashable] = []
             for key in self.awaited.pop(flight):
-                if key in results:
-                    self._learned[key] = results[key]
+                if (result := results.get(key, MISSING)) is not MISSING:
+                    self._learned[key] = result
                     self.shared += 1
                 elif (failure := failures.get(key)) is not None:
                     self._learned[key] = failure.error

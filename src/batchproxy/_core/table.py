@@ -17,7 +17,7 @@ from .._forks import Alive
 from .._loops import is_closed
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights
-from .outcome import Failure, Outcome
+from .outcome import MISSING, Failure, Outcome
 from .plan import Plan
 from .values import Unbounded, Values
 
@@ -86,8 +86,7 @@ class Table:
             return False
         plan.claim(flight)
         if flight.counters is not None:
-            with self._lock:
-                flight.counters.begin(flight)
+            flight.counters.running.add(flight)
         return True
 
     def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
@@ -116,10 +115,17 @@ class Table:
             if flight.done:
                 return
             flight.outcome = outcome
-            if flight.counters is not None:
-                flight.counters.settle(flight, outcome)
-            if not isinstance(outcome, Failure):
+            counters = flight.counters
+            if counters is not None:
+                counters.running.discard(flight)
+            if isinstance(outcome, Failure):
+                if counters is not None:
+                    counters.failed += 1
+            else:
                 keys, results = flight.keys, outcome.results
+                if counters is not None:
+                    counters.completed += 1
+                    counters.computed += len(keys) - len(outcome.failures)
                 if outcome.failures or flight.unkept or not flight.intact:
                     values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
                     current = self._flights.current(flight)
@@ -154,7 +160,7 @@ class Table:
             if onward is not None:
                 here = held if flight.intact else set(current)
                 self._flights.claim(onward, [key for key in held if key in here])
-                onward.gone = frozenset(held).difference(onward.keys)
+                onward.gone = dict.fromkeys({*held}.difference(onward.keys), MISSING)
         flight.wake()
 
     def current(self, flight: Flight) -> Collection[Hashable]:
@@ -175,10 +181,13 @@ class Table:
                 if flight.handed_over:
                     flight.released = True
                     return
+                counters = flight.counters
+                if counters is not None and flight in counters.running:
+                    counters.running.discard(flight)
+                    counters.cancelled += 1
                 self._flights.release(flight)
-        flight.finish()
-        if flight.counters is not None:
-            flight.counters.left(flight)
+        if flight.outside is not None or flight.waiters:
+            flight.finish()
 
     def hand_over(self, flight: Flight) -> bool:
         """Let nobody but who calls this end `flight`; False if it has ended already."""
@@ -201,7 +210,7 @@ class Table:
         """Have `wake` called when anything becomes of those flights; False if it has already."""
         with self._lock:
             for flight, keys in awaited.items():
-                if flight.done or (flight.gone and not flight.gone.isdisjoint(keys)):
+                if flight.done or (flight.gone and not flight.gone.keys().isdisjoint(keys)):
                     return False
                 flight.waiters.add(wake)
         return True
@@ -213,14 +222,13 @@ class Table:
 
     def lose_interest(self, plan: Plan) -> None:
         """`plan` is over: what others compute, and nobody else waits for, is not in flight here."""
-        while plan.elsewhere:
-            flight = next(iter(plan.elsewhere))
+        for flight in plan.elsewhere:
             with self._lock:
                 flight.interested.discard(plan)
                 wanted = bool(flight.interested)
             if not wanted:
                 self.end(flight)
-            plan.elsewhere.discard(flight)
+        plan.elsewhere = ()
 
     # What users of the cache do, and see.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 from weakref import ref
@@ -49,7 +49,7 @@ def _calls(nest: Nest | None) -> Iterator[Flight]:
 class Caller(ABC):
     """Who calls ``map()``: from where, and how its `map_func` is called."""
 
-    __slots__ = ("blocked", "home", "loop", "map_func", "nest", "reporting")
+    __slots__ = ("blocked", "home", "loop", "map_func", "nest", "reporting", "slots")
 
     interruptible: ClassVar[bool] = True
     """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
@@ -75,18 +75,12 @@ class Caller(ABC):
         while nest is not None:
             nest.outer = _under_way(nest.outer)
             nest = nest.outer
-        for flight in self.around():
-            if not flight.done:
-                self.blocked.append(flight)
-                break
-
-    def around(self) -> Iterable[Flight]:
-        """The calls that this ``map()`` is nested in, the innermost first."""
-        return () if self.nest is None else _calls(self.nest)
-
-    def slots_around(self) -> Iterable[Slot]:
-        """Those of them."""
-        return [flight.slot for flight in self.around() if flight.slot is not None]
+        self.slots: Sequence[Slot] = ()  # that those calls have, the innermost first
+        if self.nest is not None:
+            around = list(_calls(self.nest))
+            self.slots = [flight.slot for flight in around if flight.slot is not None]
+            self.blocked += [flight for flight in around if not flight.done][:1]
+            del around  # as `Nest`
 
     @abstractmethod
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:

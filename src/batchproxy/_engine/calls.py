@@ -20,25 +20,18 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
     """
     answer: Any = None
     try:
-        answer = await caller.call(flight, plan.items_of(flight.keys))
-    except Exception as error:
-        kind = GivenUp if _in_clean_up(error) else Failure
-        return kind(error, error.__traceback__)
-    else:
-        return _outcome(answer, plan, flight)
-    finally:
-        del plan, flight, answer  # this frame is in the traceback: a cycle
-
-
-def _outcome(answer: Any, plan: Plan, flight: Flight) -> Outcome:
-    if isinstance(answer, Failure):  # of a function in another thread
-        return answer if isinstance(answer.error, Exception) else GivenUp(*answer)
-    try:
+        try:
+            answer = await caller.call(flight, plan.items_of(flight.keys))
+        except Exception as error:
+            kind = GivenUp if _in_clean_up(error) else Failure
+            return kind(error, error.__traceback__)
+        if isinstance(answer, Failure):  # of a function in another thread
+            return answer if isinstance(answer.error, Exception) else GivenUp(*answer)
         return accept(answer, flight.keys, plan.items_of)
     except Exception as error:
         return Failure(error, error.__traceback__)
     finally:
-        del plan, flight, answer  # as above
+        del plan, flight, answer  # this frame is in the traceback: a cycle
 
 
 def _in_clean_up(error: BaseException) -> bool:

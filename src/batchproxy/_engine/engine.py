@@ -7,7 +7,7 @@ Both proxies run this. What differs between them, how a ``map_func`` is called, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from typing import Any
 
 from .._cache import Cache
@@ -20,7 +20,7 @@ from .._errors import ClosedError
 from .._messages import short
 from .._slots import Slots
 from .caller import Caller
-from .run import Run
+from .run import Options, Run
 
 
 class Engine:
@@ -47,7 +47,6 @@ class Engine:
         elif not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache or a mutable mapping, got {short(cache)}")
         self.batch_size = batch_size
-        self._size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
         self.max_concurrency = max_concurrency
         self.cache = cache
         self.closed = False
@@ -55,6 +54,8 @@ class Engine:
         self._key = key
         self._slots = None if max_concurrency is None else Slots(max_concurrency)
         self._counters = Counters[Flight]()
+        size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
+        self._options = Options(size, max_concurrency or 1, self._slots, self._counters)
 
     def __repr__(self) -> str:
         return (
@@ -104,15 +105,14 @@ class Engine:
             )
         return plan
 
-    async def run(self, plan: Plan, caller: Caller) -> None:
+    def run(self, plan: Plan, caller: Caller) -> Awaitable[None]:
         """Carry out `plan`. A failure that ends it is left in ``plan.failure``, not raised.
 
         Raises:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         claims = self.cache._claims(caller.home)
-        tasks = self.max_concurrency or 1
-        await Run(plan, caller, claims, self._counters, self._size, tasks, self._slots).carry_out()
+        return Run(plan, caller, claims, self._options).carry_out()
 
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.
@@ -137,7 +137,9 @@ class Engine:
 
     def count(self, items: int, shared: int = 0, stored: int = 0) -> None:
         """Count a ``map()`` that returns its list."""
-        if self._counters.returned(items, shared, stored):
+        returned = self._counters.returned
+        returned.append((items, shared, stored))
+        if len(returned) > 1000:
             self._table.add_up(self._counters)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import NamedTuple
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -24,28 +25,25 @@ from .caller import Caller
 from .calls import call
 
 
+class Options(NamedTuple):
+    """What all runs of one proxy have in common."""
+
+    size: int  # of a batch
+    tasks: int  # at most
+    slots: Slots | None
+    counters: Counters[Flight]
+
+
 class Run:
     """What one ``map()`` needs to carry out its plan."""
 
-    __slots__ = ("_caller", "_claims", "_counters", "_plan", "_size", "_slots", "_tasks")
+    __slots__ = ("_caller", "_claims", "_options", "_plan")
 
-    def __init__(
-        self,
-        plan: Plan,
-        caller: Caller,
-        claims: Claims,
-        counters: Counters[Flight],
-        size: int,
-        tasks: int,
-        slots: Slots | None,
-    ) -> None:
+    def __init__(self, plan: Plan, caller: Caller, claims: Claims, options: Options) -> None:
         self._plan = plan
         self._caller = caller
         self._claims = claims
-        self._counters = counters
-        self._size = size  # of a batch
-        self._tasks = tasks  # at most
-        self._slots = slots
+        self._options = options
 
     async def carry_out(self) -> None:
         """Carry out the plan. A failure that ends it is left in ``plan.failure``, not raised.
@@ -54,6 +52,7 @@ class Run:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         plan, caller = self._plan, self._caller
+        options = self._options
         try:
             while await self._claims.look(plan):
                 caller.tell(plan)
@@ -63,15 +62,15 @@ class Run:
                 await checkpoint()  # the only one here
             while not plan.over:
                 caller.tell(plan)
-                if plan.left > self._size and self._tasks > 1:
+                if plan.left > options.size and options.tasks > 1:
                     await self._call_in_tasks()
                 else:
                     await self._call_batches()
-                caller.tell(plan)
                 if plan.over or not plan.awaited:
                     break
                 await self._sleep()
                 plan.take_awaited()
+            caller.tell(plan)
         except BaseException:
             plan.forget()
             raise
@@ -89,7 +88,7 @@ class Run:
     async def _call_in_tasks(self) -> None:
         """`_call_batches` in no more tasks than there are batches."""
         plan, interruptible = self._plan, self._caller.interruptible
-        tasks = min(math.ceil(plan.left / self._size), self._tasks)
+        tasks = min(math.ceil(plan.left / self._options.size), self._options.tasks)
         ended_by: list[BaseException] = []
 
         async def child() -> None:
@@ -132,16 +131,27 @@ class Run:
     async def _call_batches(self) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         plan, caller, claims = self._plan, self._caller, self._claims
+        size, _, slots, counters = self._options
         while (plan.left or plan.asked) and not plan.over:
             await checkpoint()
-            flight, outcome = Flight(caller.home, self._counters), None
+            if plan.over or not (plan.left or plan.asked):
+                break  # others were quicker
+            flight, outcome = Flight(caller.home, counters), None
             plan.running.add(flight)
             try:
-                if self._slots is not None and not await self._acquire(flight, self._slots):
-                    break
+                if slots is not None:
+                    flight.slot = slots.slot(caller.loop, caller.slots)
+                    try:
+                        flight.slot.acquire_nowait()
+                    except anyio.WouldBlock:
+                        # What others compute by now is not worth waiting for a slot; and who meets
+                        # a call under way shares its failure instead of repeating it.
+                        if plan.left and not claims.table.has_work(plan, size):
+                            break
+                        await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not await claims.claim(plan, flight, self._size):
+                if plan.over or not await claims.claim(plan, flight, size):
                     continue
                 if caller.blocked:
                     waits.block(flight, caller.blocked, (flight,))
@@ -153,19 +163,6 @@ class Run:
                 self._release(flight)
                 del flight, outcome  # as `Plan.forget`
             caller.tell(plan)
-
-    async def _acquire(self, flight: Flight, slots: Slots) -> bool:
-        """Get a slot for `flight`; False, without one, if there is nothing to compute any more."""
-        flight.slot = slots.slot(self._caller.loop, self._caller.slots_around())
-        try:
-            flight.slot.acquire_nowait()
-        except anyio.WouldBlock:
-            # What others compute by now is not worth waiting for a slot; and who meets a call under
-            # way shares its failure instead of repeating it.
-            if self._plan.left and not self._claims.table.has_work(self._plan, self._size):
-                return False
-            await flight.slot.acquire()
-        return True
 
     def _release(self, flight: Flight) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""

@@ -120,8 +120,8 @@ class SQLiteStore(SharedStore):
     ) -> Claims:
         """As in `SharedStore.claim_many`.
 
-        If no key is free, and no lease to be doubted, it writes nothing, not even to renew the
-        lease, and waits for nobody.
+        If there is nothing to claim, and no lease to be doubted, it writes nothing, not even to
+        renew the lease, and waits for nobody.
         """
         with self._pool.connection() as connection:
             version = _data_version(connection)
@@ -129,8 +129,8 @@ class SQLiteStore(SharedStore):
             values = _values(connection, number, keys)
             missing = _without(keys, values)
             held, late = self._held(connection, number, missing, claimant)
-            if len(held) == len(missing) and not late:
-                return Claims(values, [], missing)
+            if not late and (not limit or len(held) == len(missing)):
+                return Claims(values, [], [key for key in missing if key in held])
             with _transaction(connection):  # now nobody else writes; who has done so meanwhile?
                 number = _find_or_add(connection, namespace)
                 lease = self._renew(connection, claimant.process)

@@ -83,7 +83,7 @@ def look(*things: Looked) -> Inside:
 
 def _waiting(engines: list[Engine], caches: list[Cache[Any]]) -> int:
     # The calls of which keys are in flight, and those whose keys were all forgotten.
-    flights = {flight for engine in engines for flight in engine._counters.running()}
+    flights = {flight for engine in engines for flight in engine._counters.running.copy()}
     for cache in caches:
         flights |= cache._table.under_way()
     # After a fork there are calls of the parent among them, which are done here.
@@ -98,7 +98,7 @@ def _slots(engine: Engine) -> tuple[int, int]:
     limiters = list(engine._slots._limiters.values())
     lenders = [
         flight.slot._lender
-        for flight in engine._counters.running()
+        for flight in engine._counters.running.copy()
         if flight.slot is not None and flight.slot._lender is not None
     ]
     queueing = sum(each.statistics().tasks_waiting for each in limiters + lenders)

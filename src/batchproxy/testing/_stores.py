@@ -376,6 +376,17 @@ class SharedStoreContract(StoreContract):
             got = store.claim_many(namespace, keys, q, 10)
             _same(got, Claims({}, keys[2:], keys[:2]), "what was left free, claimed by another")
 
+    def test_looking_claims_nothing(self) -> None:
+        """With a limit of 0 it is seen what has a value and what is held; the rest stays free."""
+        with self.make_store() as store:
+            namespace, keys, (p, q, r) = _namespace(), _keys(4), _claimants(3)
+            store.set_many(namespace, {keys[1]: b"1"}, None)
+            store.claim_many(namespace, keys[:1], p, 1)
+            got = store.claim_many(namespace, keys, q, 0)
+            _same(got, Claims({keys[1]: b"1"}, [], keys[:1]), "what was looked at")
+            got = store.claim_many(namespace, keys, r, 4)
+            _same(got, Claims({keys[1]: b"1"}, keys[2:], keys[:1]), "what was left free")
+
     def test_claims_hold_for_every_handle(self) -> None:
         """What is claimed through one handle is held for another process at another handle."""
         with self.make_store() as one, self.make_store() as other:
