@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
@@ -23,6 +24,10 @@ from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from tools import VirtualTimeLoop  # noqa: E402 - after that
 
 from batchproxy import _durable  # noqa: E402 - after that
+
+# How fast anything is, is not asserted: the machine may have other things to do.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
 

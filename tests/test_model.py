@@ -31,7 +31,7 @@ from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy._caller import innermost
 from batchproxy._flights import Flight
 
-settings.register_profile("nightly", max_examples=2000, deadline=None)
+settings.register_profile("nightly", max_examples=2000)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", settings.get_current_profile_name())
 
 KEYS = range(6)
@@ -599,7 +599,6 @@ def backend_options(backend: str) -> dict[str, Any]:
 )
 @settings(
     settings.get_profile(PROFILE),
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(program=programs, seed=st.random_module())

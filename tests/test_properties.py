@@ -191,7 +191,7 @@ def eager_loop() -> asyncio.AbstractEventLoop:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "eager", "uvloop", "trio"])
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(program=programs)
 def test_random_programs(backend: str, program: Program) -> None:
     """Callers that overlap, fail, are cancelled, forget and nest leave every invariant true."""
@@ -209,7 +209,7 @@ def test_random_programs(backend: str, program: Program) -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lists=st.lists(st.lists(keys, max_size=30), max_size=5),
     batch_size=st.none() | st.integers(-1, 7),
