@@ -764,7 +764,7 @@ def interrupted(number: int, *arguments: object) -> tuple[int, str]:
     not noticed before the next one.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchproxy", "map", *map(str, arguments)],
+        [sys.executable, "-m", "batchproxy", "map", "--quiet", *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
     )

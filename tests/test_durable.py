@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from tools import Calls, Outcomes, assert_idle, naive, names, settle
+from tools import Calls, Outcomes, assert_idle, happens, naive, names, settle
 
 from batchproxy import (
     AnswerTypeError,
@@ -667,6 +667,7 @@ async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
     assert await proxy.map(range(4), calls) == naive(range(4))
     if isinstance(store, MemoryStore):
         await released(store)
+    await happens(lambda: not proxy.statistics().in_flight)  # what came of the call given up
     nothing_left(proxy)
 
 

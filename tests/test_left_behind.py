@@ -120,7 +120,6 @@ def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: 
         return [str(generation)]
 
     proxy.map([0], fetch)
-    assert begun[-1].wait(20)
     until(lambda: proxy.statistics().computed == GENERATIONS)
     for thread in threads:
         thread.join()
