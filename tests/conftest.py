@@ -16,7 +16,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
@@ -41,8 +41,9 @@ if threading.gettrace() is not None:  # coverage, which does not see threads of 
 
 
 # How long an example takes says nothing: the machine may be busy.
-settings.register_profile("few", deadline=None, max_examples=40)
-settings.register_profile("nightly", deadline=None, max_examples=2000)
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("few", deadline=None, max_examples=40, suppress_health_check=SLOW)
+settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_health_check=SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 

@@ -619,6 +619,7 @@ async def test_a_store_that_fails_ends_the_map(kind: str, method: str) -> None:
     calls = AsyncCalls()
     assert await proxy.map(range(4), calls) == naive(range(4))
     await released()
+    await happens(lambda: not proxy.statistics().in_flight)  # what came of the call given up
     nothing_left(store, proxy)
 
 

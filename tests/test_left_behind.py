@@ -103,26 +103,25 @@ def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: 
     )
     begun = [threading.Event() for _ in range(GENERATIONS)]
     threads: list[threading.Thread] = []
-    lock = threading.Lock()  # two generations are there at a time
     objects: list[int] = []
 
     def fetch(items: list[int]) -> list[str]:
         [generation] = items
         begun[generation].set()
+        for thread in threads[-2:-1]:  # that of the generation before: two are there at a time
+            thread.join()
         if generation in (MARGIN, GENERATIONS - MARGIN):
             objects.append(ours())
         if generation + 1 < GENERATIONS:
             thread = threading.Thread(
                 target=copy_context().run, args=(proxy.map, [generation + 1], fetch), daemon=True
             )
+            threads.append(thread)
             thread.start()
             assert begun[generation + 1].wait(20)
-            with lock:
-                threads[:] = [*filter(threading.Thread.is_alive, threads), thread]
         return [str(generation)]
 
     proxy.map([0], fetch)
-    assert begun[-1].wait(20)
     until(lambda: proxy.statistics().computed == GENERATIONS)
     for thread in threads:
         thread.join()

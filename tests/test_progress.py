@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import gc
 import io
 import threading
 from contextlib import redirect_stderr
@@ -13,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import Outcomes, naive, settle
+from tools import Outcomes, collect, naive, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
@@ -173,7 +172,7 @@ def test_a_bar_that_cannot_be_drawn(
     with redirect_stderr(stderr):
         for _ in range(2):  # the second time all is known
             assert proxy.map(range(4), naive, progress=True) == naive(range(4))
-        gc.collect()
+        collect()
     failed = caplog.text.count("the progress function failed")
     assert failed == 2 if writes == 0 else failed <= 2
     assert len(caplog.records) == failed

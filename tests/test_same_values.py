@@ -16,7 +16,7 @@ from uuid import UUID, uuid1
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("msgspec", reason="msgspec is not installed")
@@ -500,7 +500,6 @@ def construct(type_: Any, value: Any) -> Any:
     return make(x=value, y="")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(codecs_and_types(), st.data())
 def test_any_value_of_any_type(
     made: tuple[Codec, Any, st.SearchStrategy[Any]], data: st.DataObject
@@ -510,7 +509,6 @@ def test_any_value_of_any_type(
     assert_comes_back(codec, data.draw(values))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(codecs_and_types(), st.data())
 def test_any_value_at_all(
     made: tuple[Codec, Any, st.SearchStrategy[Any]], data: st.DataObject

@@ -67,10 +67,10 @@ class Run:
                 else:
                     await self._call_batches()
                 if plan.over or not plan.awaited:
+                    caller.tell(plan)
                     break
                 await self._sleep()
                 plan.take_awaited()
-            caller.tell(plan)
         except BaseException:
             plan.forget()
             raise
