@@ -251,8 +251,6 @@ def compute(items):
     time.sleep(0.0001)
     return [str(item) for item in items]
 
-# Python cannot go on with trio once an interrupt has come while it was imported, whoever did so.
-__import__("anyio._backends._" + backend)
 cache = Cache()
 proxy = BatchingMapProxy(1, 2 if mode == "workers" else None, cache=cache, backend=backend)
 other = BatchingMapProxy(1, cache=cache)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
@@ -14,12 +13,11 @@ from anyio.lowlevel import checkpoint
 from ._cache import Cache
 from ._core.answers import Answer
 from ._core.counters import Statistics
-from ._core.flights import Flight
 from ._core.plan import Plan
 from ._core.progress import Progress, reporting
-from ._engine.caller import Caller, Nest, innermost
+from ._engine.caller import innermost
+from ._engine.callers import InTask
 from ._engine.engine import Engine, unpicklable
-from ._errors import AnswerTypeError
 from ._loops import running_loop
 
 S = TypeVar("S")
@@ -166,7 +164,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             engine.count(len(plan))
             return plan
         loop = running_loop()
-        caller = _InTask(map_func, loop, home=loop, reporting=report)
+        caller = InTask(map_func, loop, home=loop, reporting=report)
         outside = innermost.set(caller.nest)
         try:
             await engine.run(plan, caller)
@@ -231,25 +229,3 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
-
-
-class _InTask(Caller):
-    """Calls an asynchronous ``map_func`` in the task that asks for it."""
-
-    __slots__ = ()
-
-    def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
-        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
-        del flight  # as `Plan.forget`
-        answer = self.map_func(items)
-        if not hasattr(type(answer), "__await__") and not inspect.isawaitable(answer):
-            raise AnswerTypeError(
-                f"map_func is not asynchronous: calling it gave {type(answer).__qualname__!r}, "
-                "which cannot be awaited; "
-                + (
-                    "return a list instead of yielding results"
-                    if inspect.isasyncgen(answer)
-                    else "write it as `async def`, or use BatchingMapProxy"
-                )
-            )
-        return answer  # type: ignore[no-any-return] # it was tested

@@ -142,10 +142,10 @@ class Cache(Generic[T]):
         if self._backing is None:
             self._table.prime(answers)
             return
-        encoded, refused = self._backing.encoded(answers, {})
+        encoded, refused = self._backing.encoding.encoded(answers, {})
         for failure in refused.values():
             raise failure.error
-        self._backing.forget(partial(self._prime, self._backing, answers, encoded))
+        self._backing.writers.forget(partial(self._prime, self._backing, answers, encoded))
 
     def _prime(
         self, backing: Backing, answers: dict[Hashable, Any], encoded: dict[bytes, bytes]
@@ -185,8 +185,8 @@ class Cache(Generic[T]):
         if self._backing is None:
             self._table.invalidate(keys)
             return
-        names = self._backing.digests(keys, {})
-        self._backing.forget(partial(self._invalidate, self._backing, keys, names))
+        names = self._backing.encoding.digests(keys, {})
+        self._backing.writers.forget(partial(self._invalidate, self._backing, keys, names))
 
     def _invalidate(self, backing: Backing, keys: list[Any], names: list[bytes]) -> None:
         self._table.invalidate(keys)  # no call under way may write its result any more
@@ -202,7 +202,7 @@ class Cache(Generic[T]):
         if self._backing is None:
             self._table.clear()
             return
-        self._backing.forget(partial(self._clear, self._backing))
+        self._backing.writers.forget(partial(self._clear, self._backing))
 
     def _clear(self, backing: Backing) -> None:
         self._table.clear()

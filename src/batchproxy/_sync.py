@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
-from contextvars import copy_context
-from functools import partial
-from inspect import isawaitable, iscoroutine
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
-
-import anyio
-import anyio.to_thread
 
 from ._cache import Cache
 from ._core.answers import Answer
 from ._core.counters import Statistics
-from ._core.flights import Flight
-from ._core.outcome import Failure
 from ._core.plan import Plan
-from ._core.progress import Progress, Reporting, reporting
-from ._engine.caller import Caller, Nest, innermost, is_async
+from ._core.progress import Progress, reporting
+from ._engine.caller import is_async
+from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
 from ._engine.engine import Engine, unpicklable
-from ._engine.portal import PortalCall, get_portal, thread_errors
-from ._loops import running_loop
+from ._engine.portal import PortalCall, get_portal
 from ._messages import short
 
 S = TypeVar("S")
@@ -170,11 +161,11 @@ class BatchingMapProxy(Generic[S, T]):
             engine.count(len(plan))
             return plan
         portal_call = PortalCall(get_portal(self._backend))
-        kind: type[_FromThread] = _InWorkerThread
+        kind: type[FromThread] = InWorkerThread
         if is_async(map_func):
-            kind = _InPortal
+            kind = InPortal
         elif engine.max_concurrency is None:
-            kind = _InCallingThread
+            kind = InCallingThread
         try:
             portal_call.run(engine.run, plan, kind(map_func, portal_call, report))
         finally:
@@ -222,128 +213,3 @@ class BatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
-
-
-class _FromThread(Caller):
-    """A caller that is blocked in ``map()`` while the engine runs in the portal."""
-
-    __slots__ = ("_portal_call",)
-
-    def __init__(
-        self,
-        map_func: Callable[[list[Any]], Any],
-        portal_call: PortalCall,
-        report: Reporting | None,
-    ) -> None:
-        super().__init__(
-            map_func, portal_call.portal.loop, holding=running_loop(), reporting=report
-        )
-        self._portal_call = portal_call
-
-    def report(self, reporting: Reporting, now: Progress) -> None:
-        self._portal_call.ask(partial(reporting, now))
-
-
-class _InPortal(_FromThread):
-    """Calls an asynchronous ``map_func`` in the task that asks for it."""
-
-    __slots__ = ()
-
-    async def call(self, flight: Flight, items: list[Any]) -> Any:
-        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
-        del flight  # as `Plan.forget`
-        answer = self.map_func(items)
-        return await answer if isawaitable(answer) else answer
-
-
-class _InCallingThread(_FromThread):
-    """Calls a ``map_func`` in the thread that is blocked in ``map()``."""
-
-    __slots__ = ()
-
-    async def call(self, flight: Flight, items: list[Any]) -> Any:
-        nest = Nest(flight, self.nest)
-        answer = await self._answer(flight, nest, items)
-        del flight  # as `Plan.forget`
-        if isawaitable(answer):
-            innermost.set(nest)
-            answer = await answer
-        return answer
-
-    async def _answer(self, flight: Flight, nest: Nest, items: list[Any]) -> Any:
-        """What the function answers, perhaps with something to be awaited, or a `Failure`."""
-        answered = anyio.Event()
-        answers: list[Any] = []
-
-        def job() -> None:
-            answers.append(self._outcome(nest, items))
-            self._portal_call.portal.post(answered.set)
-
-        self._portal_call.ask(job)
-        await answered.wait()
-        return answers.pop()  # not to be left in that function, as `Plan.forget`
-
-    def _outcome(self, nest: Nest, items: list[Any]) -> Any:
-        """What the function answers, or what it raises, of whatever kind, in a `Failure`.
-
-        Nothing raised by a user's function may reach the portal: some kinds would kill it.
-        """
-        token = innermost.set(nest)
-        try:
-            return self.map_func(items)
-        except BaseException as error:
-            return Failure(error, error.__traceback__)
-        finally:
-            innermost.reset(token)
-
-
-class _InWorkerThread(_InCallingThread):
-    """Calls a ``map_func`` in a worker thread, which a cancelled ``map()`` leaves to itself."""
-
-    __slots__ = ("_context",)
-
-    interruptible = False
-
-    def __init__(
-        self,
-        map_func: Callable[[list[Any]], Any],
-        portal_call: PortalCall,
-        report: Reporting | None,
-    ) -> None:
-        super().__init__(map_func, portal_call, report)
-        self._context = copy_context()
-
-    async def _answer(self, flight: Flight, nest: Nest, items: list[Any]) -> Any:
-        slot = flight.slot
-        assert slot is not None  # worker threads come with a max_concurrency
-        portal = self._portal_call.portal
-        answered = anyio.Event()
-        answers: list[Any] = []
-
-        def job() -> None:  # gives nothing back: the frames of a thread that is idle would keep it
-            answers.append(self._outcome(nest, items))
-
-        async def in_thread() -> None:
-            context = self._context.copy()
-            # The worker does not run the caller's event loop, which sniffio would believe.
-            if "sniffio" in sys.modules:  # pragma: no branch - it comes with trio, for the tests
-                context.run(sys.modules["sniffio"].current_async_library_cvar.set, None)
-            try:
-                with thread_errors():
-                    await anyio.to_thread.run_sync(context.run, job, limiter=portal.threads)
-            except Exception as error:  # there is no thread to be had
-                # Without its traceback: the flight is in the frames of that.
-                answers.append(Failure(error.with_traceback(None), None))
-            finally:
-                slot.release(answered)
-                answered.set()
-                if flight.done:  # it was given up, but has lent its slot as long as its thread ran
-                    for answer in answers:
-                        if iscoroutine(answer):
-                            answer.close()  # it will never be awaited
-                    answers.clear()
-
-        slot.hold(answered)
-        portal.tasks.start_soon(in_thread)
-        await answered.wait()
-        return answers.pop()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
-from store_tools import cache_on
-from tools import Interrupt
+from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
+from tools import Interrupt, Outcomes, happens
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
-from batchproxy.testing import AsyncCalls
+from batchproxy.testing import AsyncCalls, names_in_store
 
 pytestmark = pytest.mark.anyio
 
@@ -86,3 +87,67 @@ async def test_an_interrupt_while_results_are_handed_over(
     assert len(store.values) == 2
     assert not getattr(store, "claims", None)
     assert proxy.statistics().in_flight == 0
+
+
+def refuse_lookouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "batchproxy lookout":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as if the store had failed: an error, or the map() goes on without it."""
+    refuse_lookouts(monkeypatch)
+    store = MemoryStore()
+    store.claim_many("n", names_in_store(2), OTHER, 1)
+    calls, proxy = AsyncCalls(), proxy_of(store)
+    with pytest.raises(StoreError, match="no thread can be started"):
+        await proxy.map([1, 2], calls)
+    await released()
+    nothing_left(store, proxy)
+    careless = proxy_of(store, on_store_error="continue")
+    assert await careless.map([1, 2], calls) == ["1", "2"]
+    await released()
+    nothing_left(store, careless)
+
+
+@pytest.mark.parametrize("on_store_error", ["raise", "continue"])
+async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> None:
+    """Who waits for them gets its failure, or computes without it."""
+    store = MemoryStore()
+    store.claim_many("n", names_in_store(2), OTHER, 1)
+    proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("waiter", proxy.map, [2], calls)
+        await happens(lambda: proxy.statistics().waiting)
+        store.fail["claim_many"] = OSError("unplugged")
+    if on_store_error == "raise":
+        assert isinstance(callers.results["waiter"], StoreError)
+        assert calls.batches == []
+    else:
+        assert callers.results["waiter"] == ["2"]
+    store.fail.clear()
+    await released()
+    nothing_left(store, proxy)
+
+
+async def test_who_leaves_while_asking_waits_for_nobody() -> None:
+    """What others were found to compute is not in flight here, when the answer comes too late."""
+    store = MemoryStore()
+    store.claim_many("n", names_in_store(2), OTHER, 1)
+    proxy, gate = proxy_of(store), store.gate("claim_many")
+    async with anyio.create_task_group() as group:
+        group.start_soon(proxy.map, [1, 2], AsyncCalls())
+        await gate.wait_entered()
+        group.cancel_scope.cancel()
+    assert proxy.statistics().in_flight == 2
+    gate.open()
+    await happens(lambda: not proxy.statistics().in_flight)
+    await released()
+    nothing_left(store, proxy)

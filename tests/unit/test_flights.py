@@ -12,6 +12,7 @@ from tools import is_held
 from batchproxy import CircularWaitError
 from batchproxy._core import waits as _rings
 from batchproxy._core.flights import Flight
+from batchproxy._core.outcome import Answers, Failure
 from batchproxy._core.table import Table
 from batchproxy._core.values import Unbounded
 
@@ -98,6 +99,27 @@ def test_what_was_forgotten_stays_so_when_keys_are_added() -> None:
     assert call.keys == [1, 2, 3, 4]
     assert list(table.current(call)) == [2, 3, 4]
     assert table._flights.meet([1, 2, 3, 4]) == {2: call, 3: call, 4: call}
+
+
+def test_what_was_forgotten_leaves_nothing_behind() -> None:
+    """Neither when a call ends in parts, nor when that comes too late."""
+    table = empty()
+    call = claimed(table, 1, 2, 3)
+    table.invalidate([1])
+    other = claimed(table, 1)
+    table.part(call, [3], {1: "one", 2: "two"}, keep=True)
+    assert table._flights.meet([1, 2, 3]) == {1: other, 3: call}
+    assert table.lookup([2]) == ["two"]
+    assert table.lookup([1]) is None
+    table.end(call)
+    table.part(call, [], {3: "three"}, keep=True)
+    table.settle(call, Answers(["three"], {}))
+    assert table.lookup([3]) is None
+    assert call.answers() == ({1: "one", 2: "two"}, {})
+    failure = Failure(ValueError(), None)
+    table.settle(other, failure)
+    assert other.answers() == ({}, {1: failure})
+    assert table.in_flight() == []
 
 
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:

@@ -9,6 +9,7 @@ from memory_store import MemoryStore
 
 from batchproxy import StoreError
 from batchproxy._backing import leases as _leases
+from batchproxy._backing.keeper import Owner
 from batchproxy.testing import names_in_store, wait_released
 
 
@@ -19,7 +20,7 @@ def lease_threads() -> set[threading.Thread]:
 def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that it finds half done, and that the collector ends, are not its own."""
     store = MemoryStore()
-    hold = _leases.Hold(store, "n", _leases.Owner())
+    hold = _leases.Hold(store, "n", Owner())
     hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
@@ -35,7 +36,7 @@ def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     """And done again: nothing is forgotten before it is done."""
     store = MemoryStore()
     process = _leases.this_process()
-    hold = _leases.Hold(store, "n", _leases.Owner())
+    hold = _leases.Hold(store, "n", Owner())
     hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     for method in ("release", "end"):
         with monkeypatch.context() as interrupted:
@@ -64,8 +65,8 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     with monkeypatch.context() as none_left:
         none_left.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(StoreError, match="can't start"):
-            _leases.Hold(store, "n", _leases.Owner()).begin()
-    hold = _leases.Hold(store, "n", _leases.Owner())
+            _leases.Hold(store, "n", Owner()).begin()
+    hold = _leases.Hold(store, "n", Owner())
     hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     (thread,) = lease_threads() - others
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be

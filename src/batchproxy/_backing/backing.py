@@ -6,29 +6,27 @@ Everything here blocks, and is called in worker threads, or by users in threads 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .._core.flights import Flight
 from .._core.outcome import Failure, StoreFailure
 from .._core.table import Table
-from .._errors import AnswerTypeError, AnswerValueError, StoreError
+from .._errors import StoreError
 from .._forks import Alive
 from .._messages import short
 from .._store import Claimant, Claims, SharedStore, Store
-from .codecs import Codec, Codecs, UnreadableValue
-from .digests import digests
+from .codecs import Codec
 from .elsewhere import Lookout, Seen
-from .leases import Hold, Owner, this_process
+from .encoding import Encoding
+from .keeper import Owner
+from .leases import Hold, this_process
 from .policy import Policy, strictly
 from .unwritten import Unwritten
 from .workers import Workers
 from .writers import PATIENCE, Writers, undisturbed
-
-_logger = logging.getLogger("batchproxy")
 
 THREADS = 8
 """The most worker threads of one cache."""
@@ -71,7 +69,7 @@ class Backing:
         self._ttl = ttl
         # A value that was read may expire at any moment: only the store knows when.
         self.keeps = ttl is None
-        self._codecs = Codecs(codec)
+        self.encoding = Encoding(store, codec)
         self._table = table  # what this process is computing of it
         self.policy = Policy(on_error)
         self._unwritten = Unwritten()
@@ -112,22 +110,15 @@ class Backing:
                 flights |= other._table.who_computes(keys)
         return flights
 
-    def digests(self, keys: Sequence[Hashable], known: dict[Hashable, bytes]) -> list[bytes]:
-        """What `keys` are called in the store; `known` is looked up first, and added to."""
-        try:
-            return [known[key] for key in keys]
-        except KeyError:
-            new = [key for key in keys if key not in known]
-            known.update(zip(new, digests(new)))
-            return [known[key] for key in keys]
-
     def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
         """Those of `keys` that the store has, with their values."""
-        by_name = dict(zip(self.digests(keys, names), keys))
+        by_name = dict(zip(self.encoding.digests(keys, names), keys))
 
         def ask() -> dict[Hashable, Any]:
             self._write_wanted(by_name)
-            return self._decoded(self.store.get_many(self._namespace, list(by_name)), by_name)[0]
+            return self.encoding.decoded(
+                self.store.get_many(self._namespace, list(by_name)), by_name
+            )[0]
 
         return self.policy.ask("read", ask, {})
 
@@ -135,21 +126,21 @@ class Backing:
         self, keys: Sequence[Hashable], names: dict[Hashable, bytes], hold: Hold | None, limit: int
     ) -> Claimed:
         """Look `keys` up once more, and claim at most `limit` of those that nobody has."""
-        by_name = dict(zip(self.digests(keys, names), keys))
+        by_name = dict(zip(self.encoding.digests(keys, names), keys))
 
         def ask() -> Claimed:
             self._write_wanted(by_name)
             if hold is None:
                 stored = self.store.get_many(self._namespace, list(by_name))
-                values = self._decoded(stored, by_name)[0]
+                values = self.encoding.decoded(stored, by_name)[0]
                 return Claimed(values, [key for key in keys if key not in values][:limit], [])
             claims = self._claims(list(by_name), hold, limit)
-            values, unreadable = self._decoded(claims.values, by_name)
+            values, unreadable = self.encoding.decoded(claims.values, by_name)
             if unreadable:  # they make room; what was published in their place meanwhile stays
                 hold.store.discard_many(self._namespace, unreadable)
                 if left := limit - len(claims.claimed):
                     more = self._claims(list(unreadable), hold, left)
-                    values |= self._decoded(more.values, by_name)[0]
+                    values |= self.encoding.decoded(more.values, by_name)[0]
                     claims = Claims({}, claims.claimed + more.claimed, claims.held + more.held)
             mine = set(claims.claimed)
             return Claimed(
@@ -179,7 +170,7 @@ class Backing:
         def ask() -> Seen:
             asking = Claimant(self._owner.name, 0)
             claims = store.claim_many(self._namespace, list(by_name), asking, 0)
-            values = self._decoded(claims.values, by_name)[0]
+            values = self.encoding.decoded(claims.values, by_name)[0]
             return Seen(values, {by_name[name] for name in claims.held})
 
         return self.policy.ask("asked", ask, Seen({}, ()))
@@ -188,7 +179,7 @@ class Backing:
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], hold: Hold | None
     ) -> Published:
         """Keep `results`: from then on they are never lost. Inside ``writers.writing``."""
-        encoded, refused = self.encoded(results, names)
+        encoded, refused = self.encoding.encoded(results, names)
 
         def ask() -> dict[Hashable, Any]:
             there = self._write(encoded, hold, self._ttl)
@@ -196,11 +187,11 @@ class Backing:
             if not differing:
                 return {}
             by_name = {names[key]: key for key in results}
-            adopted, unreadable = self._decoded(differing, by_name)
+            adopted, unreadable = self.encoding.decoded(differing, by_name)
             if unreadable and hold is not None:  # ours take their place, unless others are quicker
                 hold.store.discard_many(self._namespace, unreadable)
                 ours = {name: encoded[name] for name in unreadable}
-                adopted |= self._decoded(self._write(ours, hold, self._ttl), by_name)[0]
+                adopted |= self.encoding.decoded(self._write(ours, hold, self._ttl), by_name)[0]
             return adopted
 
         nothing: dict[Hashable, Any] = {}
@@ -218,7 +209,7 @@ class Backing:
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], error: StoreError
     ) -> Published:
         """What `publish` does of `results` that cannot be written now, for the reason `error`."""
-        encoded, refused = self.encoded(results, names)
+        encoded, refused = self.encoding.encoded(results, names)
         if self.policy.goes_on(error):
             return Published({}, refused)
         self._unwritten.keep(encoded, self._ttl)
@@ -254,28 +245,6 @@ class Backing:
             with self.writers.writing():
                 self._unwritten.write(names, self._write_late)
 
-    def encoded(
-        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes]
-    ) -> tuple[dict[bytes, bytes], dict[Hashable, Failure]]:
-        """`results` as they are stored, and the failures of those that cannot be."""
-        encoded, refused = {}, {}
-        dumps = self._codecs.dumps
-        for name, (key, value) in zip(self.digests(list(results), names), results.items()):
-            try:
-                data = dumps(value)
-                if len(data) > self.store.max_value_size:
-                    raise ValueError(
-                        f"it has {len(data):,} bytes, and {self.store!r} takes values of at most "
-                        f"{self.store.max_value_size:,}"
-                    )
-                encoded[name] = data
-            except Exception as error:  # whatever the codec of a user raises
-                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
-                refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
-                refusal.__cause__, refusal._key = error, key
-                refused[key] = Failure(refusal, None)
-        return encoded, refused
-
     def replace(self, encoded: Mapping[bytes, bytes]) -> None:
         """Keep values, whatever was there.
 
@@ -294,10 +263,6 @@ class Backing:
         self._unwritten.forget(names)
         strictly("written", lambda: self.store.delete_many(self._namespace, names))
 
-    def forget(self, work: Callable[[], None]) -> None:
-        """Do `work`, which deletes here and in memory, while no result is being published."""
-        self.writers.forget(work)
-
     def close(self) -> None:
         """Write what is still to be written, give back all claims, and close the store."""
         undisturbed(self._close)
@@ -309,29 +274,6 @@ class Backing:
                 self._unwritten.write_all(self._write_late, PATIENCE)
         this_process().flush(1.0, self.store)
         self.store.close()
-
-    def _decoded(
-        self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
-    ) -> tuple[dict[Hashable, Any], dict[bytes, bytes]]:
-        """Values by key, and what cannot be read."""
-        values: dict[Hashable, Any] = {}
-        unreadable: dict[bytes, bytes] = {}
-        loads = self._codecs.loads
-        for name, data in stored.items():
-            try:
-                values[by_name[name]] = loads(data)
-            except UnreadableValue as error:
-                if not unreadable:
-                    first = f"{short(by_name[name])}: {error}"
-                unreadable[name] = data
-        if unreadable:
-            _logger.warning(
-                "of %d stored values %d cannot be read and count as misses, such as that of %s",
-                len(stored),
-                len(unreadable),
-                first,
-            )
-        return values, unreadable
 
 
 _alive = Alive[Backing]()

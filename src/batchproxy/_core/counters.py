@@ -35,7 +35,8 @@ class Statistics:
     stored: int
     """Keys whose result the store of the cache had."""
     in_flight: int
-    """Keys in flight now, counted over everybody who shares the cache."""
+    """Keys in flight now, counted over everybody who shares the cache; with a store also those that
+    another process computes and somebody here waits for."""
     waiting: int
     """``map()`` calls asleep now until somebody else's call ends, over everybody who shares it."""
     cached: int

@@ -72,8 +72,8 @@ class Plan:
         self._learned: dict[Hashable, Any] = {}
         # Somebody else's calls under way, with the keys that this map() gets from each.
         self.awaited: dict[Flight, list[Hashable]] = {}
-        # Those of them that it ever wanted anything of and that are not of this process.
-        self.elsewhere: Collection[Elsewhere] = ()
+        # Those elsewhere that stay in flight as long as it lasts.
+        self.elsewhere: set[Elsewhere] = set()
         # Its own calls under way.
         self.running: set[Flight] = set()
         self.keep_failures = keep_failures
@@ -122,7 +122,7 @@ class Plan:
     def wait_elsewhere(self, flight: Elsewhere) -> None:
         """Have `flight` stay in flight as long as this ``map()`` lasts."""
         flight.interested.add(self)
-        self.elsewhere = {*self.elsewhere, flight}
+        self.elsewhere.add(flight)
 
     def learn_stored(self, found: Mapping[Hashable, Any]) -> None:
         """Note the answers that a store had."""

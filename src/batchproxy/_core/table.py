@@ -222,13 +222,13 @@ class Table:
 
     def lose_interest(self, plan: Plan) -> None:
         """`plan` is over: what others compute, and nobody else waits for, is not in flight here."""
-        for flight in plan.elsewhere:
+        for flight in plan.elsewhere.copy():  # to which a worker thread may add
             with self._lock:
                 flight.interested.discard(plan)
                 wanted = bool(flight.interested)
             if not wanted:
                 self.end(flight)
-        plan.elsewhere = ()
+            plan.elsewhere.discard(flight)
 
     # What users of the cache do, and see.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 from weakref import ref
@@ -29,21 +29,17 @@ class Nest:
         self.outer = outer
 
 
-def _under_way(nest: Nest | None) -> Nest | None:
-    """The first of these whose call still runs."""
-    while nest is not None and ((flight := nest.flight()) is None or not flight.in_progress):
+def _under_way(nest: Nest | None, around: list[Flight]) -> Nest | None:
+    """The first of these whose call still runs, which is added to `around`."""
+    while nest is not None:
+        if (flight := nest.flight()) is not None and flight.in_progress:
+            around.append(flight)
+            return nest
         nest = nest.outer
-    return nest
+    return None
 
 
 innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
-
-
-def _calls(nest: Nest | None) -> Iterator[Flight]:
-    while nest is not None:
-        if (flight := nest.flight()) is not None:
-            yield flight
-        nest = nest.outer
 
 
 class Caller(ABC):
@@ -67,20 +63,20 @@ class Caller(ABC):
         self.reporting = reporting
         self.loop = loop  # where the engine runs
         self.home = home  # where the calls of map_func run, if they are tasks
-        # The calls that this map() is nested in.
-        self.nest = nest = None if (inside := innermost.get()) is None else _under_way(inside)
+        # The calls that this map() is nested in, the innermost first, and their slots.
+        self.nest: Nest | None = None
+        self.slots: Sequence[Slot] = ()
         # What stands still until this map() returns: the event loop whose thread it holds, and the
         # call that it is nested in.
         self.blocked: list[object] = [] if holding is None else [holding]
-        while nest is not None:
-            nest.outer = _under_way(nest.outer)
-            nest = nest.outer
-        self.slots: Sequence[Slot] = ()  # that those calls have, the innermost first
-        if self.nest is not None:
-            around = list(_calls(self.nest))
+        if (inside := innermost.get()) is not None:
+            around: list[Flight] = []
+            self.nest = nest = _under_way(inside, around)
+            while nest is not None:
+                nest.outer = _under_way(nest.outer, around)
+                nest = nest.outer
             self.slots = [flight.slot for flight in around if flight.slot is not None]
             self.blocked += [flight for flight in around if not flight.done][:1]
-            del around  # as `Nest`
 
     @abstractmethod
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:

@@ -22,8 +22,8 @@ class _Recorder(ABC, Generic[G]):
 
     def __init__(self, function: Callable[[Any], Any] = str, *, gated: bool = False) -> None:
         self.batches: list[list[Any]] = []
-        self.running = 0
-        self.most_running = 0
+        self.running: int = 0
+        self.most_running: int = 0
         self._function = function
         self._gated = gated
         self._gates: list[G] = []

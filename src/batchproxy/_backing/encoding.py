@@ -1,0 +1,78 @@
+"""Keys as digests and results as bytes, for one store, and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from .._core.outcome import Failure
+from .._errors import AnswerTypeError, AnswerValueError
+from .._messages import short
+from .._store import Store
+from .codecs import Codec, Codecs, UnreadableValue
+from .digests import digests
+
+_logger = logging.getLogger("batchproxy")
+
+
+class Encoding:
+    """What keys are called in `store`, and how values are written there."""
+
+    def __init__(self, store: Store, codec: Codec | None) -> None:
+        self._store = store
+        self._codecs = Codecs(codec)
+
+    def digests(self, keys: Sequence[Hashable], known: dict[Hashable, bytes]) -> list[bytes]:
+        """What `keys` are called in the store; `known` is looked up first, and added to."""
+        try:
+            return [known[key] for key in keys]
+        except KeyError:
+            new = [key for key in keys if key not in known]
+            known.update(zip(new, digests(new)))
+            return [known[key] for key in keys]
+
+    def encoded(
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes]
+    ) -> tuple[dict[bytes, bytes], dict[Hashable, Failure]]:
+        """`results` as they are stored, and the failures of those that cannot be."""
+        encoded, refused = {}, {}
+        dumps = self._codecs.dumps
+        for name, (key, value) in zip(self.digests(list(results), names), results.items()):
+            try:
+                data = dumps(value)
+                if len(data) > self._store.max_value_size:
+                    raise ValueError(
+                        f"it has {len(data):,} bytes, and {self._store!r} takes values of at most "
+                        f"{self._store.max_value_size:,}"
+                    )
+                encoded[name] = data
+            except Exception as error:  # whatever the codec of a user raises
+                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
+                refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
+                refusal.__cause__, refusal._key = error, key
+                refused[key] = Failure(refusal, None)
+        return encoded, refused
+
+    def decoded(
+        self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
+    ) -> tuple[dict[Hashable, Any], dict[bytes, bytes]]:
+        """Values by key, and what cannot be read."""
+        values: dict[Hashable, Any] = {}
+        unreadable: dict[bytes, bytes] = {}
+        loads = self._codecs.loads
+        for name, data in stored.items():
+            try:
+                values[by_name[name]] = loads(data)
+            except UnreadableValue as error:
+                if not unreadable:
+                    first = f"{short(by_name[name])}: {error}"
+                unreadable[name] = data
+        if unreadable:
+            _logger.warning(
+                "of %d stored values %d cannot be read and count as misses, such as that of %s",
+                len(stored),
+                len(unreadable),
+                first,
+            )
+        return values, unreadable
