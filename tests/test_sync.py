@@ -984,8 +984,8 @@ def test_the_limit_in_threads() -> None:
     calls = Calls(gated=True)
     lists = [range(start, start + 80) for start in (0, 40, 80, 120)]  # each overlaps the next
     threads = [Thread(proxy.map, items, calls) for items in lists]
-    until(lambda: look(proxy).queueing == 9)  # each map() would like three slots
-    assert calls.running == 3
+    # Each map() would like three slots.
+    until(lambda: (look(proxy).queueing, calls.running) == (9, 3))
     calls.open()
     assert [thread.outcome() for thread in threads] == [naive(items) for items in lists]
     assert calls.most_running == 3

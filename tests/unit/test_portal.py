@@ -313,6 +313,7 @@ class FakePortal:
     def __init__(self) -> None:
         self.calls: set[_portal.PortalCall] = set()
         self._error = None
+        self.variables = list(copy_context().items())
         self.tasks: anyio.abc.TaskGroup
         self.posted = 0
 

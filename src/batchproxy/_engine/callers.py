@@ -85,7 +85,7 @@ class InCallingThread(FromThread):
         nest = Nest(flight, self.nest)
         answer = await self._answer(flight, nest, items)
         del flight  # as `Plan.forget`
-        if isawaitable(answer):
+        if type(answer) is not list and isawaitable(answer):  # which takes longer to find out
             innermost.set(nest)
             answer = await answer
         return answer

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from importlib import import_module
 from queue import Empty, SimpleQueue
@@ -64,6 +64,8 @@ class Portal:
     tasks: TaskGroup
     threads: CapacityLimiter
     """For worker threads; it never limits, unlike the default one, which is the application's."""
+    variables: list[tuple[ContextVar[Any], Any]]
+    """Those that say which event loop this is, and are not the caller's."""
 
     def __init__(self, backend: str) -> None:
         self.forked = self.dead = False
@@ -144,6 +146,7 @@ class Portal:
             self.loop = _loops.running_loop()
             # Where sniffio is installed, tasks can only be started where it knows the loop.
             self._context = copy_context()
+            self.variables = list(self._context.items())
             self.threads = CapacityLimiter(math.inf)
             self._started = True
             self._announce()
@@ -212,7 +215,7 @@ class PortalCall:
 
     def _start(self, context: Context, work: Callable[..., Awaitable[None]], *args: object) -> None:
         self._started = True
-        for variable, value in copy_context().items():  # which loop this is, and not the caller's
+        for variable, value in self.portal.variables:
             context.run(variable.set, value)
         context.run(self.portal.tasks.start_soon, self._main, work, *args)
 
