@@ -48,34 +48,10 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
-        "Engine._call_batches",
-        "swap jump",
-        "if plan.over: continue",
-        "the loop ends in that case",
-    ),
-    (
-        "Engine._call_in_tasks",
+        "Run._call_in_tasks",
         "decide",
         "if group.cancel_scope.cancel_called: => if True:",
         "without a cancellation it does nothing; and one may be met here as well as afterwards",
-    ),
-    (
-        "Engine._keep",
-        "drop statement",
-        "self._running.discard(flight)",
-        "a call that has ended does not count, and leaves when it is released",
-    ),
-    (
-        "Engine._read_held",
-        "change constant",
-        "asking.polls = 0 if plan.left < before else asking.polls + 1",
-        _PAUSE,
-    ),
-    (
-        "Engine._read_held",
-        "decide",
-        "asking.polls = 0 if plan.left < before else asking.polls + 1",
-        _PAUSE,
     ),
     ("Engine.finish", "decide", "if plan.failure is not None: => if True:", _FASTER),
     (
@@ -96,26 +72,12 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "if len(deadlines) > 2 * len(inner) + 1000:",
         "when exactly the notes are cleaned up is nobody's business",
     ),
-    ("failures_in", "change constant", "failed = False", _FASTER),
-    (
-        "Flight.__init__",
-        "drop statement",
-        "self.place = 0",
-        "it has another value before anybody reads it",
-    ),
-    ("Flights.end", "decide", "if flight.waiters: => if True:", _FASTER),
-    ("Flights.end", "decide", "if not flight.done: => if True:", _FASTER),
+    ("_failures_in", "change constant", "failed = False", _FASTER),
     (
         "Flights.meet",
         "drop operand",
         ("if not table or table.keys().isdisjoint(keys): => if table.keys().isdisjoint(keys):"),
         _FASTER,
-    ),
-    (
-        "Flights.meet",
-        "drop operand",
-        "if flight.home is not None and is_closed(flight.home): => if is_closed(flight.home):",
-        "None is not closed either",
     ),
     (
         "_gravity",
@@ -127,7 +89,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "only which is the least matters",
     ),
     (
-        "_InTask.call",
+        "InTask.call",
         "drop operand",
         (
             "if not hasattr(type(answer), '__await__') and (not inspect.isawaitable(answer)):"
@@ -162,22 +124,6 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ("if self._todo is self.keys and len(self._claimed) == len(self.keys): => if False:"),
         _FASTER,
     ),
-    ("Plan.take_awaited", "decide", "if lost: => if True:", _FASTER),
-    (
-        "Plan.take_awaited",
-        "swap jump",
-        "if flight not in self.awaited: continue => break",
-        "the rest is taken when it is asked for the next time, which is at once",
-    ),
-    (
-        "Plan.take_awaited",
-        "drop operand",
-        (
-            "if onward is not None and onward.done and (onward in self.awaited):"
-            " => if onward is not None and onward.done:"
-        ),
-        "the loop passes over what is not awaited",
-    ),
     ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
     ("Table.open", "decide", "if known: => if True:", _FASTER),
     ("Unbounded.every", "decide", "if keys and keys[0] not in data: => if False:", _FASTER),
@@ -192,15 +138,5 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "drop operand",
         "if not data or data.keys().isdisjoint(keys): => if data.keys().isdisjoint(keys):",
         _FASTER,
-    ),
-    (
-        "_under_way",
-        "drop operand",
-        (
-            "while nest is not None and"
-            " ((flight := nest.flight()) is None or not flight.in_progress):"
-            " => while nest is not None and (flight := nest.flight()) is None:"
-        ),
-        "a call that has ended is passed over by those who look at the nest, too",
     ),
 ]
