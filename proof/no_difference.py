@@ -7,7 +7,6 @@ Each is known by what it does: the qualified name of the function, the operator,
 from __future__ import annotations
 
 _FASTER = "it only saves time: what follows comes to the same"
-_PAUSE = "it only changes how long is waited between two looks at what other processes compute"
 
 NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
