@@ -36,7 +36,7 @@ from typing import Any
 from unittest import mock
 
 from batchproxy import AnswerValueError, Cache, StoreError
-from batchproxy.testing import names_in_store
+from batchproxy.testing import look, names_in_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -89,7 +89,7 @@ class Program:
     async def run(self) -> None:
         await self.face.together([self._caller] * self.chance.randint(2, 8))
         proxies = [proxy for stage in self.stages for proxy in stage]
-        await self._until(lambda: not any(proxy.statistics().in_flight for proxy in proxies))
+        await self._until(lambda: all(look(proxy).idle for proxy in proxies))
         for proxy in proxies:
             self._check_statistics(proxy)
         self.store.calm = True

@@ -10,6 +10,9 @@ from typing import Any
 
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
+_NO_ASYNCIO = (KeyError, AttributeError, RuntimeError)
+"""It is not imported, or another thread is just doing so; or it runs nothing here."""
+
 
 def running_loop() -> Any:
     """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
@@ -21,7 +24,7 @@ def running_loop() -> Any:
         pass  # there is none, or this is a bare callback of an asyncio loop
     try:
         return modules["asyncio"].get_running_loop()
-    except (KeyError, RuntimeError):
+    except _NO_ASYNCIO:
         return None
 
 
@@ -41,7 +44,7 @@ def is_being_cancelled() -> bool:
     """Whether the running task was asked to end, by a cancel scope or by its ``cancel()``."""
     if current_effective_deadline() == -math.inf:
         return True
-    with suppress(KeyError, RuntimeError):  # asyncio is not even imported, or runs no task here
+    with suppress(*_NO_ASYNCIO):
         task = sys.modules["asyncio"].current_task()
         return task is not None and bool(task.cancelling())
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -15,6 +16,8 @@ from tools import Interrupt, Outcomes, happens
 from batchproxy import AsyncBatchingMapProxy, StoreError
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
+from batchproxy.codecs import PickleCodec
+from batchproxy.stores import Claims
 from batchproxy.testing import AsyncCalls, names_in_store
 
 pytestmark = pytest.mark.anyio
@@ -149,5 +152,57 @@ async def test_who_leaves_while_asking_waits_for_nobody() -> None:
     assert proxy.statistics().in_flight == 2
     gate.open()
     await happens(lambda: not proxy.statistics().in_flight)
+    await released()
+    nothing_left(store, proxy)
+
+
+async def test_what_is_forgotten_while_it_is_postponed(
+    store: PlainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread is to be had: it is not written later."""
+
+    class Forgetting(PickleCodec):
+        def encode(self, value: Any) -> bytes:
+            if refused:
+                cache.invalidate([1])
+            return super().encode(value)
+
+    cache = cache_on(store, codec=Forgetting())
+    proxy, refused = AsyncBatchingMapProxy[int, Any](cache=cache), list[Any]()
+
+    async def compute(items: list[int]) -> list[Any]:
+        monkeypatch.setattr(Workers, "submit", refuse)
+        return ["old" for _ in items]
+
+    def refuse(workers: Workers, job: Any) -> None:
+        refused.append(job)
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(StoreError, match="no thread can be started"):
+        await proxy.map([1, 2], compute)
+    monkeypatch.undo()
+    refused.clear()
+    again = AsyncCalls()
+    assert await proxy.map([1, 2], again) == ["1", "old"]
+    assert again.batches == [[1]]
+
+
+async def test_a_store_that_says_nothing() -> None:
+    """Of keys that it has neither a value, a claim, nor a holder for: it is asked again."""
+
+    class Silent(MemoryStore):
+        def claim_many(self, *arguments: Any) -> Claims:
+            if silent and arguments[-1]:
+                silent.pop()
+                return Claims({}, [], [])
+            return super().claim_many(*arguments)
+
+    silent, store = [None, None], Silent()
+    proxy, nan = proxy_of(store, 2), math.nan
+    assert await proxy.map(["a", "b", nan], AsyncCalls()) == ["a", "b", "nan"]
+    assert silent == []
+    store.fail["get_many"] = OSError("unplugged")
+    store.fail["claim_many"] = OSError("unplugged")
+    assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all
     await released()
     nothing_left(store, proxy)

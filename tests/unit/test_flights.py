@@ -11,8 +11,10 @@ from tools import is_held
 
 from batchproxy import CircularWaitError
 from batchproxy._core import waits as _rings
-from batchproxy._core.flights import Flight
+from batchproxy._core.counters import Counters
+from batchproxy._core.flights import Elsewhere, Flight
 from batchproxy._core.outcome import Answers, Failure
+from batchproxy._core.plan import Plan
 from batchproxy._core.table import Table
 from batchproxy._core.values import Unbounded
 
@@ -122,6 +124,58 @@ def test_what_was_forgotten_leaves_nothing_behind() -> None:
     assert table.in_flight() == []
 
 
+def test_a_key_may_come_back_into_a_call() -> None:
+    """Who waits for it goes on waiting, and gets what the call has for it in the end."""
+    table = empty()
+    call = claimed(table, 1, 2)
+    table.part(call, [1], {}, keep=True)
+    table._flights.claim(call, [2])
+    assert table.join({call: [2]}, lambda: None)
+    table.settle(call, Answers(["one", "two"], {}))
+    assert call.answers() == ({1: "one", 2: "two"}, {})
+
+
+def test_nobody_may_want_what_is_elsewhere_any_more() -> None:
+    """Who wanted it has left before it is known where it is: it is in flight nowhere."""
+    table, onward = empty(), Elsewhere(lambda keys: ())
+    call = claimed(table, 1, 2)
+    table.end(onward)
+    table.part(call, [1], {}, keep=True, onward=onward, held=[2])
+    assert table.in_flight() == [1]
+
+
+def test_what_is_elsewhere_leads_on_by_key() -> None:
+    """Who waits for one of its keys is not blocked on the call that computes another."""
+    calls: dict[Hashable, Flight] = {1: flight(), 2: flight()}
+    onward = Elsewhere(lambda keys: {calls[key] for key in keys})
+    _rings.check([calls[2]], {onward: [1]})
+    with pytest.raises(CircularWaitError, match="2 is being computed"):
+        _rings.check([calls[2]], {onward: [2]})
+    _rings.block("token", [calls[1]], {onward: [2]})
+    with pytest.raises(CircularWaitError):
+        _rings.check([calls[2]], {calls[1]: [1]})
+    _rings.unblock("token", [calls[1]])
+
+
+def test_calls_of_a_closed_loop_are_counted() -> None:
+    """They came to nothing; nobody but who meets their keys can find out."""
+
+    class Loop:
+        def is_closed(self) -> bool:
+            return True
+
+    table, counters = empty(), Counters[Flight]()
+    plan = Plan([1], [1])
+    call = Flight(Loop(), counters)
+    assert table.claim(plan, call, 1)
+    assert table.begin(plan, call)
+    assert table.statistics(counters).running == 1
+    table.open(Plan([1], [1]))
+    assert call.done
+    now = table.statistics(counters)
+    assert (now.calls, now.running, now.cancelled) == (1, 0, 1)
+
+
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
     """A flight that has noted its keys and not entered them does not release another's claim."""
     table = empty()
@@ -155,9 +209,9 @@ def flight() -> Flight:
 def test_rings() -> None:
     """A wait is refused if the way from it leads back, by whatever way; else it is noted."""
     a, b, c, d = flight(), flight(), flight(), flight()
-    _rings.block("1", [a], [b, c])  # a diamond, in which d is met twice
-    _rings.block("2", [b], [d])
-    _rings.block("3", [c], [d])
+    _rings.block("1", [a], dict.fromkeys([b, c], ()))  # a diamond, in which d is met twice
+    _rings.block("2", [b], dict.fromkeys([d], ()))
+    _rings.block("3", [c], dict.fromkeys([d], ()))
     other = flight()
     _rings.check([other], {a: [1]})
     with pytest.raises(CircularWaitError, match="1, 2, 3, 4, 5 and 1 more is being computed"):
@@ -177,7 +231,7 @@ def test_a_call_that_has_ended_hides_no_ring() -> None:
     """The search goes on past it."""
     first, second, ended = flight(), flight(), flight()
     ended.done = True
-    _rings.block("token", [first], [second, ended])
+    _rings.block("token", [first], dict.fromkeys([second, ended], ()))
     with pytest.raises(CircularWaitError):
         _rings.check([second], {first: [1]})
     _rings.unblock("token", [first])
@@ -186,8 +240,8 @@ def test_a_call_that_has_ended_hides_no_ring() -> None:
 def test_what_one_undoes_holds_for_another() -> None:
     """Of two that have blocked the same call, each takes back its own."""
     first, second, third = flight(), flight(), flight()
-    _rings.block("one", [first], [second])
-    _rings.block("two", [first], [third])
+    _rings.block("one", [first], dict.fromkeys([second], ()))
+    _rings.block("two", [first], dict.fromkeys([third], ()))
     _rings.unblock("one", [first])
     _rings.check([second], {first: [1]})
     with pytest.raises(CircularWaitError):
@@ -202,7 +256,7 @@ def test_rings_through_a_loop() -> None:
     with pytest.raises(CircularWaitError):
         _rings.check([loop], {in_the_loop: [1]})
     _rings.check([loop], {elsewhere: [1]})
-    _rings.block("sync", [loop], [elsewhere])
+    _rings.block("sync", [loop], dict.fromkeys([elsewhere], ()))
     with pytest.raises(CircularWaitError):
         _rings.check([elsewhere], {in_the_loop: [1]})
     _rings.unblock("sync", [loop])

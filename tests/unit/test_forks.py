@@ -163,3 +163,24 @@ with tempfile.TemporaryDirectory() as folder:
 print(imported)
 """
     assert run_prepared(IMPORTS + script, backend, how) == "[]\n"
+
+
+@needs_fork
+def test_a_child_runs_no_call_of_its_parent() -> None:
+    """What was running there came to nothing here, also if its keys were forgotten."""
+    script = """
+cache = Cache()
+proxy = BatchingMapProxy(1, cache=cache)
+calls = Calls(1)
+thread = start(proxy.map, [1, 2], calls)
+until(lambda: calls.hanging)
+cache.invalidate([1])
+if not (child := os.fork()):
+    now = proxy.statistics()
+    os._exit((now.calls, now.running, now.cancelled) != (1, 0, 1))
+print(os.waitpid(child, 0)[1])
+calls.gate.set()
+thread.join()
+assert_idle(proxy)
+"""
+    assert run_prepared(script) == "0\n"

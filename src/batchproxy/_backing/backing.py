@@ -99,7 +99,7 @@ class Backing:
         return Hold(self._shared, self._namespace, self._owner)
 
     def who_computes(self, keys: Collection[Hashable]) -> set[Flight]:
-        """The calls of other caches of this process that compute `keys`. Takes no lock."""
+        """The calls of other caches of this process for `keys`. Readings wait for nobody."""
         flights: set[Flight] = set()
         for other in _alive.all():
             if (
@@ -108,7 +108,7 @@ class Backing:
                 and other._namespace == self._namespace
             ):
                 flights |= other._table.who_computes(keys)
-        return flights
+        return {flight for flight in flights if flight.counters is not None}
 
     def read(self, keys: Sequence[Hashable], names: dict[Hashable, bytes]) -> dict[Hashable, Any]:
         """Those of `keys` that the store has, with their values."""
@@ -168,8 +168,8 @@ class Backing:
         assert store is not None  # else nobody could have
 
         def ask() -> Seen:
-            asking = Claimant(self._owner.name, 0)
-            claims = store.claim_many(self._namespace, list(by_name), asking, 0)
+            owner = Claimant(self._owner.name, 0)
+            claims = store.claim_many(self._namespace, list(by_name), owner, 0)
             values = self.encoding.decoded(claims.values, by_name)[0]
             return Seen(values, {by_name[name] for name in claims.held})
 
@@ -194,9 +194,8 @@ class Backing:
                 adopted |= self.encoding.decoded(self._write(ours, hold, self._ttl), by_name)[0]
             return adopted
 
-        nothing: dict[Hashable, Any] = {}
         try:
-            adopted = self.policy.ask("written", ask, nothing)
+            adopted = self.policy.ask("written", ask, dict[Hashable, Any]())
         except BaseException as error:
             self._unwritten.keep(encoded, self._ttl)
             # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
@@ -214,6 +213,10 @@ class Backing:
             return Published({}, refused)
         self._unwritten.keep(encoded, self._ttl)
         return Published({}, refused, StoreFailure(error, error.__traceback__))
+
+    def drop(self, keys: Collection[Hashable], names: dict[Hashable, bytes]) -> None:
+        """Do not write results of `keys` that were postponed: they have been forgotten."""
+        self._unwritten.forget([names[key] for key in keys])
 
     def _write(
         self, encoded: Mapping[bytes, bytes], hold: Hold | None, ttl: float | None

@@ -76,7 +76,7 @@ class BackedClaims(Claims):
 
     def _read(self, flight: Flight) -> dict[Hashable, object]:
         kept = [key for key in flight.keys if key not in flight.unkept]
-        found = self._backing.read(kept, self._names)
+        found = self._backing.read(kept, self._names) if kept else {}
         if found:
             stay = [key for key in flight.keys if key not in found]
             self.table.part(flight, stay, found, keep=self._backing.keeps)
@@ -122,7 +122,8 @@ class BackedClaims(Claims):
         if len(claimed.mine) == len(asked):
             return claimed, None
         if not (claimed.mine or claimed.values or claimed.held):
-            claimed = claimed._replace(held=asked)  # at least not again at once
+            # At least not again at once.
+            claimed = claimed._replace(held=[key for key in asked if key not in flight.unkept])
         stay = [*flight.keys[: -len(asked)], *claimed.mine]
         onward: Elsewhere | None = None
         if claimed.held:
@@ -215,6 +216,9 @@ class BackedClaims(Claims):
         try:
             wanted = self._wanted(flight, answers)
             published = self._backing.postpone(wanted, self._names, unusable(error))
+            # What was forgotten meanwhile; what is from now on, is forgotten there, too.
+            forgotten = wanted.keys() - set(self.table.current(flight))
+            self._backing.drop(forgotten, self._names)
             if settle:
                 self._settle(flight, answers, published)
         finally:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from .._forks import Alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,18 @@ class Counters(Generic[C]):
         # Appending is atomic; to take the lock would cost a quarter of what a hit costs.
         self.returned: list[tuple[int, int, int]] = []
         self._maps = self._items = self._shared = self._stored = 0
+        _alive.add(self)
+
+    def give_up(self, call: C) -> None:
+        """A call is released; if it was running, it has come to nothing."""
+        if call in self.running:
+            self.running.discard(call)
+            self.cancelled += 1
+
+    def reset_after_fork(self) -> None:
+        """In the child: none of the calls that were running does here."""
+        self.cancelled += len(self.running)
+        self.running.clear()
 
     def add_up(self) -> None:
         """Add up what has returned."""
@@ -77,7 +92,7 @@ class Counters(Generic[C]):
     def statistics(self, in_flight: int, waiting: int, cached: int) -> Statistics:
         """All of it, and what is said of the cache."""
         self.add_up()
-        running = sum(not call.done for call in self.running.copy())  # after a fork none is
+        running = sum(not call.done for call in self.running.copy())
         return Statistics(
             maps=self._maps,
             items=self._items,
@@ -93,3 +108,15 @@ class Counters(Generic[C]):
             waiting=waiting,
             cached=cached,
         )
+
+
+_alive = Alive[Counters[Any]]()
+
+
+def _reset_after_fork() -> None:
+    for counters in _alive.all():
+        counters.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -91,10 +91,6 @@ class Flight:
         results.update(self.gone)
         return results, outcome.failures
 
-    def behind(self) -> Collection[Flight]:
-        """The calls of others that this one stands for."""
-        return ()
-
     def wake(self) -> None:
         """Let all who wait for it look again what has become of it.
 
@@ -123,9 +119,9 @@ class Elsewhere(Flight):
         self._seek = seek
         self.interested: set[object] = set()  # each map() that is to get any of these keys
 
-    def behind(self) -> Collection[Flight]:
-        """Those of other caches of this process."""
-        return self._seek(self.keys)
+    def behind(self, keys: Collection[Hashable]) -> Mapping[Flight, Collection[Hashable]]:
+        """The calls of other caches of this process that compute any of `keys`."""
+        return dict.fromkeys(self._seek(keys), keys)
 
 
 class Flights:
@@ -162,6 +158,9 @@ class Flights:
             flight.keys = [*flight.keys, *keys]
         else:
             flight.keys = keys
+        if flight.gone:  # some may come back
+            back = set(keys)
+            flight.gone = {key: left for key, left in flight.gone.items() if key not in back}
         table = self._table
         for key in keys:
             table[key] = flight
@@ -209,6 +208,8 @@ class Flights:
             for key in current:
                 del table[key]
         flight.done = True
+        if flight.counters is not None:
+            flight.counters.give_up(flight)
 
     def keys(self) -> list[Hashable]:
         """The keys in flight."""

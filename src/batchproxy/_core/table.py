@@ -157,8 +157,8 @@ class Table:
                 kept = [key for key in current if key in found]
                 self._values.store(kept, [found[key] for key in kept])
             self._flights.part(flight, stay, found)
-            if onward is not None:
-                here = held if flight.intact else set(current)
+            if onward is not None and not onward.done:  # else whoever wanted them has left
+                here = set(current)
                 self._flights.claim(onward, [key for key in held if key in here])
                 onward.gone = dict.fromkeys({*held}.difference(onward.keys), MISSING)
         flight.wake()
@@ -181,10 +181,6 @@ class Table:
                 if flight.handed_over:
                     flight.released = True
                     return
-                counters = flight.counters
-                if counters is not None and flight in counters.running:
-                    counters.running.discard(flight)
-                    counters.cancelled += 1
                 self._flights.release(flight)
         if flight.outside is not None or flight.waiters:
             flight.finish()

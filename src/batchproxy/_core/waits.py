@@ -12,23 +12,27 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable, Mapping
 from threading import RLock
+from typing import TypeAlias
 
 from .._errors import CircularWaitError
 from .._messages import short_list
-from .flights import Flight
+from .flights import Elsewhere, Flight
+
+Awaited: TypeAlias = Mapping[Flight, Collection[Hashable]]
+"""Flights, with the keys that are wanted of each."""
 
 _lock = RLock()
-# node → {who added the edge: the flights that the node is blocked on}
-_blocked: dict[object, dict[object, Collection[Flight]]] = {}
+# node → {who added the edge: the what the node is blocked on}
+_blocked: dict[object, dict[object, Awaited]] = {}
 
 
-def block(token: object, nodes: Collection[object], flights: Collection[Flight]) -> None:
-    """Note that each of `nodes` is blocked on all of `flights`, until ``unblock(token, nodes)``."""
+def block(token: object, nodes: Collection[object], awaited: Awaited) -> None:
+    """Note that each of `nodes` is blocked on all that is `awaited`, until `unblock`."""
     if not nodes:
         return
     with _lock:
         for node in nodes:
-            _blocked.setdefault(node, {})[token] = flights
+            _blocked.setdefault(node, {})[token] = awaited
 
 
 def unblock(token: object, nodes: Collection[object]) -> None:
@@ -43,16 +47,14 @@ def unblock(token: object, nodes: Collection[object]) -> None:
                 _blocked.pop(node, None)
 
 
-def block_checked(
-    token: object, nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashable]]
-) -> None:
+def block_checked(token: object, nodes: Collection[object], awaited: Awaited) -> None:
     """`check` and `block` in one step: of two that close a ring at once, the second sees it."""
     with _lock:
         check(nodes, awaited)
         block(token, nodes, awaited)
 
 
-def check(nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashable]]) -> None:
+def check(nodes: Collection[object], awaited: Awaited) -> None:
     """Refuse to let `nodes` wait for a flight of `awaited` that is blocked on one of `nodes`.
 
     Raises:
@@ -61,29 +63,32 @@ def check(nodes: Collection[object], awaited: Mapping[Flight, Collection[Hashabl
     if not nodes:
         return
     with _lock:
-        ring = next((keys for flight, keys in awaited.items() if _leads_to(nodes, flight)), None)
+        rings = (keys for flight, keys in awaited.items() if _leads_to(nodes, flight, keys))
+        ring = next(rings, None)
     if ring is not None:
         raise CircularWaitError(_explain(ring))
 
 
-def _leads_to(nodes: Collection[object], start: Flight) -> bool:
+def _leads_to(nodes: Collection[object], start: Flight, keys: Collection[Hashable]) -> bool:
     seen: set[object] = set()
-    ahead: list[object] = [start]
+    ahead: list[tuple[object, Collection[Hashable]]] = [(start, keys)]
     while ahead:
-        node = ahead.pop()
-        if node in seen:
-            continue
-        seen.add(node)
+        node, wanted = ahead.pop()
         if isinstance(node, Flight):
             if node.done:  # an edge to a call that has ended says nothing any more
                 continue
-            if node.home is not None:
-                ahead.append(node.home)
-            ahead.extend(node.behind())
+            if isinstance(node, Elsewhere):  # which may lead on for some keys, and not for others
+                ahead.extend(node.behind(wanted).items())
+                continue
+        if node in seen:
+            continue
+        seen.add(node)
         if node in nodes:
             return True
-        for blockers in _blocked.get(node, {}).values():
-            ahead.extend(blockers)
+        if isinstance(node, Flight) and node.home is not None:
+            ahead.append((node.home, ()))
+        for awaited in _blocked.get(node, {}).values():
+            ahead.extend(awaited.items())
     return False
 
 

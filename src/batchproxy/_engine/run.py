@@ -154,7 +154,7 @@ class Run:
                 if plan.over or not await claims.claim(plan, flight, size):
                     continue
                 if caller.blocked:
-                    waits.block(flight, caller.blocked, (flight,))
+                    waits.block(flight, caller.blocked, {flight: ()})
                 outcome = await call(caller, plan, flight)
                 if not isinstance(outcome, GivenUp):
                     outcome = await claims.settle(flight, outcome)
