@@ -99,24 +99,28 @@ class Serving:
         if session.testsfailed:
             return True
         items = {item.nodeid: item for item in session.items}
-        functions = defaultdict(list)
+        functions: dict[tuple[str, str, int], list[FunctionType]] = {}
+        gc.unfreeze()  # what is frozen is not among the objects
         for each in gc.get_objects():
             if isinstance(each, FunctionType):
                 code = each.__code__
-                functions[code.co_filename, code.co_qualname, code.co_firstlineno].append(each)
+                place = code.co_filename, code.co_qualname, code.co_firstlineno
+                functions.setdefault(place, []).append(each)
         gc.collect()
         gc.freeze()
         self.connection.send(list(items))
         while (job := self.connection.recv()) is not None:
             tests, change, data = job
+            changing = [] if change is None else functions.get(change[:3], [])
+            if change is not None and not changing:
+                raise LookupError(f"no function to be broken at {change[:3]}")
             with warnings.catch_warnings(action="ignore"):  # of forks with threads
                 pid = os.fork()
             if not pid:
                 os.setsid()
                 self.connection.send(("begun", os.getpid(), 0.0))
-                if change is not None:
-                    for function in functions[change[:3]]:
-                        function.__code__ = marshal.loads(change[3])
+                for function in changing:
+                    function.__code__ = marshal.loads(change[3])
                 try:
                     self.run([items[name] for name in tests], data)
                 finally:
