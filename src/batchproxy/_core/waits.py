@@ -63,10 +63,17 @@ def check(nodes: Collection[object], awaited: Awaited) -> None:
     if not nodes:
         return
     with _lock:
-        rings = (keys for flight, keys in awaited.items() if _leads_to(nodes, flight, keys))
-        ring = next(rings, None)
+        ring = _ring(nodes, awaited)
     if ring is not None:
         raise CircularWaitError(_explain(ring))
+
+
+def _ring(nodes: Collection[object], awaited: Awaited) -> Collection[Hashable] | None:
+    """What is wanted of the first that leads back. (The frame of `check` is in a traceback.)"""
+    for flight, keys in awaited.items():
+        if _leads_to(nodes, flight, keys):
+            return keys
+    return None
 
 
 def _leads_to(nodes: Collection[object], start: Flight, keys: Collection[Hashable]) -> bool:
