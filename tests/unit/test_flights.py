@@ -249,6 +249,18 @@ def test_what_one_undoes_holds_for_another() -> None:
     _rings.unblock("two", [first])
 
 
+def test_a_ring_beyond_what_was_seen() -> None:
+    """A call that is met twice does not end the search."""
+    a, ahead, twice, again, target = (flight() for _ in range(5))
+    edges = {a: [ahead, twice, again], again: [twice], ahead: [target]}
+    for node, flights in edges.items():
+        _rings.block("token", [node], dict.fromkeys(flights, ()))
+    with pytest.raises(CircularWaitError):
+        _rings.check([target], {a: [1]})
+    for node in edges:
+        _rings.unblock("token", [node])
+
+
 def test_rings_through_a_loop() -> None:
     """A call whose loop stands still for a synchronous caller is blocked on what that awaits."""
     loop, other_loop = object(), object()
