@@ -127,12 +127,12 @@ def test_what_was_forgotten_leaves_nothing_behind() -> None:
 def test_a_key_may_come_back_into_a_call() -> None:
     """Who waits for it goes on waiting, and gets what the call has for it in the end."""
     table = empty()
-    call = claimed(table, 1, 2)
-    table.part(call, [1], {}, keep=True)
+    call = claimed(table, 1, 2, 3)
+    table.part(call, [1], {3: "three"}, keep=True)
     table._flights.claim(call, [2])
     assert table.join({call: [2]}, lambda: None)
     table.settle(call, Answers(["one", "two"], {}))
-    assert call.answers() == ({1: "one", 2: "two"}, {})
+    assert call.answers() == ({1: "one", 2: "two", 3: "three"}, {})
 
 
 def test_nobody_may_want_what_is_elsewhere_any_more() -> None:
