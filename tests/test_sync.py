@@ -368,10 +368,13 @@ def bystander_in(backend: Backend) -> Iterator[None]:
     calls = Calls(gated=True)
     bystander = Thread(proxy.map, [10], calls)
     until(lambda: calls.running)
+    portal = portal_of(backend)
     yield
     calls.open()
     assert bystander.outcome() == ["10"]
     assert proxy.map([1], Calls()) == ["1"]
+    assert portal_of(backend) is portal
+    assert portal.is_alive()
     assert_idle(proxy)
 
 

@@ -10,14 +10,14 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import naive, until
+from tools import Backend, Thread, both, naive, never, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -28,42 +28,9 @@ from batchproxy import (
     Progress,
 )
 from batchproxy.testing import AsyncCalls as Calls
+from batchproxy.testing import assert_idle
 
-Backend = Literal["asyncio", "trio"]
-
-both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 numbers = pytest.mark.parametrize("max_concurrency", [None, 2])
-
-
-class Thread(threading.Thread):
-    """A caller in a thread of its own. What it returned, or raised, is its `outcome`."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
-        super().__init__(daemon=True)
-        self._function = function
-        self._args = args
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._outcome = self._function(*self._args)
-        except BaseException as error:
-            self._outcome = error
-
-    def outcome(self) -> Any:
-        self.join(30)
-        assert not self.is_alive(), "this thread hangs"
-        return self._outcome
-
-
-def assert_idle(*proxies: BatchingMapProxy[Any, Any] | AsyncBatchingMapProxy[Any, Any]) -> None:
-    for proxy in proxies:
-        statistics = proxy.statistics()
-        assert (statistics.in_flight, statistics.waiting, statistics.running) == (0, 0, 0)
-
-
-def never(items: list[Any]) -> list[str]:
-    raise AssertionError(f"called with {items}, which another call was computing")
 
 
 def kind_of_loop() -> str:

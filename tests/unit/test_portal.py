@@ -5,126 +5,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import gc
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 from tools import Backend, Thread, both, never, until
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, PortalError, _loops
+from batchproxy import BatchingMapProxy, PortalError, _loops
 from batchproxy._engine import portal as _portal
 from batchproxy.testing import Calls, assert_idle
-
-
-class Custom(BaseException):
-    """Of no known kind."""
-
-
-@both
-@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        KeyError,
-        SystemExit,
-        KeyboardInterrupt,
-        GeneratorExit,
-        StopAsyncIteration,
-        Custom,
-        asyncio.CancelledError,
-        concurrent.futures.CancelledError,
-    ],
-)
-def test_whatever_an_asynchronous_function_raises_harms_nobody(
-    backend: Backend, batch_size: int | None, kind: type[BaseException]
-) -> None:
-    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
-    error = kind("raised by the function")
-
-    async def fetch(items: list[int]) -> list[str]:
-        await checkpoint()
-        raise error
-
-    with bystander_in(backend):
-        with pytest.raises(kind) as caught:
-            map_in_portal(backend, batch_size, fetch)
-        assert caught.value is error
-
-
-@pytest.mark.needs_trio
-def test_an_old_cancellation_of_trio_harms_nobody() -> None:
-    """Nor does one that a function has kept from a scope of its own, and raises later."""
-    import trio
-
-    kept: list[BaseException] = []
-
-    async def fetch(items: list[int]) -> list[str]:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await checkpoint()
-            except BaseException as error:
-                kept.append(error)
-                raise
-        raise kept[0]
-
-    with bystander_in("trio"):
-        with pytest.raises(trio.Cancelled) as caught:
-            map_in_portal("trio", None, fetch)
-        assert caught.value is kept[0]
-
-
-def test_a_function_that_cancels_the_task_it_runs_in() -> None:
-    """Its caller gets a PortalError, which says that this may have happened."""
-
-    async def fetch(items: list[int]) -> list[str]:
-        task = asyncio.current_task()
-        assert task is not None
-        task.cancel()
-        await checkpoint()
-        raise AssertionError("it was cancelled")
-
-    with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
-        map_in_portal("asyncio", None, fetch)
-
-
-@contextmanager
-def bystander_in(backend: Backend) -> Iterator[None]:
-    """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    calls = Calls(gated=True)
-    bystander = Thread(proxy.map, [10], calls)
-    until(lambda: calls.running)
-    portal = _portal._portals[backend]
-    yield
-    calls.open()
-    assert bystander.outcome() == ["10"]
-    assert proxy.map([1], Calls()) == ["1"]
-    assert _portal._portals[backend] is portal
-    assert not portal.dead
-    assert_idle(proxy)
-
-
-def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
-    """Map with an asynchronous `function` as the command does; it must leave nothing behind."""
-    proxy = AsyncBatchingMapProxy[int, str](batch_size, 3)
-
-    async def in_loop() -> None:
-        await proxy.map([1, 2, 3], function)
-
-    try:
-        _portal.PortalCall(_portal.get_portal(backend)).run(in_loop)
-    finally:
-        now = proxy.statistics()
-        assert (now.in_flight, now.waiting, now.running) == (0, 0, 0)
 
 
 def kill(portal: _portal.Portal, how: str) -> None:
