@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
@@ -16,6 +15,7 @@ from .._core.flights import Elsewhere
 from .._core.outcome import StoreFailure
 from .._core.table import Table
 from .jobs import outcome_of
+from .workers import daemon
 
 
 class Seen(NamedTuple):
@@ -52,12 +52,7 @@ class Lookout:
         """
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(
-                    target=Context().run,  # of its own: a thread may inherit that of its starter
-                    args=(self._run, look),
-                    name="batchproxy lookout",
-                    daemon=True,
-                )
+                thread = daemon("batchproxy lookout", self._run, look)
                 thread.start()  # waits for nothing that is locked here
                 self._thread = thread
             self._watched[flight] = names

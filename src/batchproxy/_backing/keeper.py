@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Protocol
 from uuid import uuid4
@@ -21,6 +20,7 @@ from weakref import ref
 from .._errors import StoreError
 from .._messages import describe
 from .._store import Claimant, SharedStore
+from .workers import daemon
 
 _logger = logging.getLogger("batchproxy")
 
@@ -124,12 +124,7 @@ class Keeper:
 
     def _start(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(
-                target=Context().run,  # of its own: a thread may inherit that of its starter
-                args=(self._run,),
-                name="batchproxy leases",
-                daemon=True,
-            )
+            thread = daemon("batchproxy leases", self._run)
             try:
                 thread.start()
             except RuntimeError as error:

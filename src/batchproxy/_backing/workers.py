@@ -20,6 +20,12 @@ _IDLE = 10.0
 _Queue: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
 
 
+def daemon(name: str, run: Callable[..., object], *args: object) -> threading.Thread:
+    """A thread for ``run(*args)``, to be started, which does not keep the interpreter alive."""
+    # With a context of its own: a thread may inherit that of its starter.
+    return threading.Thread(target=Context().run, args=(run, *args), name=name, daemon=True)
+
+
 class Workers:
     """At most `most` daemon threads that do jobs in the order in which these came.
 
@@ -62,12 +68,7 @@ class _State:
 
     def start(self) -> None:
         """One more thread. *Locked.*"""
-        thread = threading.Thread(
-            target=Context().run,  # of its own: a thread may inherit that of its starter
-            args=(self._run,),
-            name="batchproxy store",
-            daemon=True,
-        )
+        thread = daemon("batchproxy store", self._run)
         try:
             self.threads += 1
             thread.start()

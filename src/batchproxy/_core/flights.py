@@ -58,7 +58,8 @@ class Flight:
         self.waiters: set[Callable[[], None]] = set()
         self.home = home  # the event loop without which this call cannot go on, if any
         self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
-        self.counters = counters  # of the proxy whose function it calls, if it calls one
+        # Of the proxy whose function it calls, if it calls one, until it is counted as settled.
+        self.counters = counters
         self.place: int  # where its results go in the plan that it belongs to
         self.outside: Claim | None = None  # what is claimed for it where others can see that
         # Whether another thread is at it, and is to end it if its map() has released it meanwhile.

@@ -115,7 +115,7 @@ class Table:
             if flight.done:
                 return
             flight.outcome = outcome
-            counters = flight.counters
+            counters, flight.counters = flight.counters, None  # it is counted here, and once
             if counters is not None:
                 counters.running.discard(flight)
             if isinstance(outcome, Failure):
