@@ -104,11 +104,11 @@ class Cache(Generic[T]):
         cache._backing = None
         return cache
 
-    def _claims(self, home: object) -> Claims:
-        """Those of one ``map()``, whose calls cannot go on without the event loop `home`."""
+    def _claims(self, home: object, loop: object) -> Claims:
+        """Those of one ``map()`` in `loop`, whose calls need the event loop `home`."""
         if self._backing is None:
             return self._table_claims
-        return BackedClaims(self._table, self._backing, home)
+        return BackedClaims(self._table, self._backing, home, loop)
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.

@@ -89,8 +89,8 @@ class Backing:
         self._unwritten.begin_process()
 
     def __repr__(self) -> str:
-        unwritten = f" unwritten={len(self._unwritten)}" if self._unwritten else ""
-        return f"store={self.store!r} namespace={short(self._namespace)}{unwritten}"
+        text = f"store={self.store!r} namespace={short(self._namespace)}"
+        return f"{text} unwritten={count}" if (count := len(self._unwritten.results)) else text
 
     def hold(self) -> Hold | None:
         """What a call needs to claim in the store, if processes share that."""
@@ -115,10 +115,10 @@ class Backing:
         by_name = dict(zip(self.encoding.digests(keys, names), keys))
 
         def ask() -> dict[Hashable, Any]:
-            self._write_wanted(by_name)
-            return self.encoding.decoded(
-                self.store.get_many(self._namespace, list(by_name)), by_name
-            )[0]
+            if self._unwritten.results:
+                self._write_wanted(by_name)
+            stored = self.store.get_many(self._namespace, list(by_name))
+            return self.encoding.decoded(stored, by_name)[0]
 
         return self.policy.ask("read", ask, {})
 
@@ -129,7 +129,8 @@ class Backing:
         by_name = dict(zip(self.encoding.digests(keys, names), keys))
 
         def ask() -> Claimed:
-            self._write_wanted(by_name)
+            if self._unwritten.results:
+                self._write_wanted(by_name)
             if hold is None:
                 stored = self.store.get_many(self._namespace, list(by_name))
                 values = self.encoding.decoded(stored, by_name)[0]
@@ -200,7 +201,7 @@ class Backing:
             self._unwritten.keep(encoded, self._ttl)
             # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
             return Published({}, refused, StoreFailure(error, error.__traceback__))
-        if self._unwritten:
+        if self._unwritten.results:
             self._unwritten.retry(self._write_late)
         return Published(adopted, refused)
 
@@ -244,9 +245,8 @@ class Backing:
         Raises:
             StoreError: they still could not.
         """
-        if self._unwritten:
-            with self.writers.writing():
-                self._unwritten.write(names, self._write_late)
+        with self.writers.writing():
+            self._unwritten.write(names, self._write_late)
 
     def replace(self, encoded: Mapping[bytes, bytes]) -> None:
         """Keep values, whatever was there.
@@ -272,7 +272,7 @@ class Backing:
 
     def _close(self) -> None:
         self.writers.wait_until_taken()
-        if self._unwritten:
+        if self._unwritten.results:
             with self.writers.writing():
                 self._unwritten.write_all(self._write_late, PATIENCE)
         this_process().flush(1.0, self.store)

@@ -34,16 +34,18 @@ class BackedClaims(Claims):
     __slots__ = (
         "_backing",
         "_home",
+        "_loop",
         "_missing",
         "_names",
         "_size",
         "_turn",
     )
 
-    def __init__(self, table: Table, backing: Backing, home: object) -> None:
+    def __init__(self, table: Table, backing: Backing, home: object, loop: object) -> None:
         super().__init__(table)
         self._backing = backing
         self._home = home
+        self._loop = loop
         self._missing: list[Hashable] | None = None  # what was looked for in vain
         self._names: dict[Hashable, bytes] = {}  # what keys are called in the store
         # One call at a time asks for its keys: those that it does not get come back.
@@ -94,12 +96,12 @@ class BackedClaims(Claims):
                 asked = self.table.claim(plan, flight, max(room, self._size))
                 if not asked:
                     break
-                plan.asked = len(asked)
+                plan.spare = max(0, len(asked) - room)
                 try:
                     work = partial(self._ask, plan, flight, asked, hold, room)
                     got = await self._in_thread(flight, work)
                 finally:
-                    plan.asked = 0
+                    plan.spare = 0
                 if isinstance(got, StoreFailure):
                     plan.fail(got)
                     return False
@@ -180,7 +182,7 @@ class BackedClaims(Claims):
         if isinstance(outcome, Failure):
             return await super().settle(flight, outcome)
         backing = self._backing
-        job = Job(self.table, flight, partial(self._publish, flight, outcome))
+        job = Job(self.table, flight, self._loop, partial(self._publish, flight, outcome))
         try:
             backing.writers.take_over(flight)
             job.take_over()
@@ -249,7 +251,7 @@ class BackedClaims(Claims):
 
         Cancellation: The caller leaves at once. Work that has not begun does not begin.
         """
-        job = Job(self.table, flight, work)
+        job = Job(self.table, flight, self._loop, work)
         try:
             self._backing.workers.submit(job)
         except RuntimeError as error:

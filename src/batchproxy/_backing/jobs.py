@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
 from .._core.flights import Flight
 from .._core.outcome import StoreFailure
 from .._core.table import Table
-from .._loops import post, running_loop
+from .._loops import post
 
 R = TypeVar("R")
 
@@ -23,11 +22,11 @@ class Job(Generic[R]):
     end. Only then are the keys released in this process.
     """
 
-    def __init__(self, table: Table, flight: Flight, work: Callable[[], R]) -> None:
+    def __init__(self, table: Table, flight: Flight, loop: Any, work: Callable[[], R]) -> None:
         self._table = table
         self._flight = flight
+        self._loop = loop  # where its caller waits
         self._work = work
-        self._loop = running_loop()
         self._taken_over = False
         self._ticket = [None]
         self._ended = anyio.Event()
@@ -56,8 +55,10 @@ class Job(Generic[R]):
             self._outcome = outcome_of(self._work)
         finally:
             self._table.take_back(self._flight)
-            with suppress(RuntimeError):  # that loop is closed: nobody waits there any more
+            try:
                 post(self._loop, self._ended.set)
+            except RuntimeError:  # that loop is closed: nobody waits there any more
+                self._table.end(self._flight)
             del self  # as `Plan.forget`
 
     async def wait(self) -> R | StoreFailure:

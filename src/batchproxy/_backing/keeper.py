@@ -97,9 +97,12 @@ class Keeper:
 
     def renew(self, name: str) -> None:
         """Renew the lease of `name` from now on, as long as calls claim by it."""
-        self._start()
-        if name not in self._beats:
+        new = name not in self._beats
+        if new:
             self._beats[name] = time.monotonic() + self._interval
+        if self._thread is None:
+            self._start()
+        elif new:
             self._wake()
 
     def release(self, hold: Holder, keys: Collection[bytes]) -> None:
@@ -167,7 +170,7 @@ class Keeper:
             if all(release.tried for release in releases):
                 while self._flushing:
                     self._flushing.pop().set()
-            due = [*self._beats.values(), *(release.due for release in releases)]
+            due = [*self._beats.values(), *[release.due for release in releases]]
             if not due or self._store() is None:
                 self._thread = None
                 return False

@@ -116,7 +116,8 @@ class Hold:
     def add(self, keys: Collection[bytes]) -> None:
         """Note that `keys` are claimed."""
         with self._lock:
-            self.begin()
+            if not self._renewed:  # it was given back meanwhile
+                self.begin()
             self._keys.update(keys)
 
     def remove(self, keys: Collection[bytes]) -> None:

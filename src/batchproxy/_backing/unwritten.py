@@ -37,7 +37,7 @@ class Unwritten:
 
     def __init__(self) -> None:
         self._calls = count()
-        self._results: dict[bytes, _Result] = {}
+        self.results: dict[bytes, _Result] = {}  # by name; empty as a rule
         self.begin_process()
 
     def begin_process(self) -> None:
@@ -45,22 +45,19 @@ class Unwritten:
         self._lock = threading.RLock()
         self._retry = Fuse()  # of writing what nobody asks for
 
-    def __len__(self) -> int:
-        return len(self._results)
-
     def keep(self, encoded: Mapping[bytes, bytes], ttl: float | None) -> None:
         """Keep the results of a call."""
         expires = None if ttl is None else time.monotonic() + ttl
         call = next(self._calls)
         with self._lock:
             for name, data in encoded.items():
-                self._results[name] = _Result(data, expires, call)
+                self.results[name] = _Result(data, expires, call)
 
     def forget(self, names: Collection[bytes] | None) -> None:
         """Those of `names`, or all, need no writing."""
         with self._lock:
-            for name in list(self._results) if names is None else names:
-                self._results.pop(name, None)
+            for name in list(self.results) if names is None else names:
+                self.results.pop(name, None)
 
     def write(self, names: Collection[bytes], write: Write) -> None:
         """Write those of `names` that are here.
@@ -84,28 +81,28 @@ class Unwritten:
         """
         end = time.monotonic() + patience
         failed_in_a_row, failure = 0, ""
-        for results in self._by_call(list(self._results)):
+        for results in self._by_call(list(self.results)):
             try:
                 strictly("written", partial(self._write_again, results, write))
             except StoreError as error:
                 failure = describe(error)
                 with self._lock:  # next time the others come first
-                    for name in results.keys() & self._results.keys():
-                        self._results[name] = self._results.pop(name)
+                    for name in results.keys() & self.results.keys():
+                        self.results[name] = self.results.pop(name)
                 failed_in_a_row += 1
                 if failed_in_a_row >= _TRIES and time.monotonic() >= end:
                     break
             else:
                 failed_in_a_row = 0
         if failure:
-            _logger.warning("%d results could still not be written: %s", len(self), failure)
+            _logger.warning("%d results could still not be written: %s", len(self.results), failure)
         return not failure
 
     def _by_call(self, names: Collection[bytes]) -> list[dict[bytes, _Result]]:
         calls: dict[int, dict[bytes, _Result]] = {}
         with self._lock:
             for name in names:
-                if (result := self._results.get(name)) is not None:
+                if (result := self.results.get(name)) is not None:
                     calls.setdefault(result.call, {})[name] = result
         return list(calls.values())
 

@@ -28,7 +28,6 @@ class Plan:
         "_next",
         "_notes",
         "_todo",
-        "asked",
         "awaited",
         "calls",
         "computed",
@@ -44,6 +43,7 @@ class Plan:
         "over",
         "running",
         "shared",
+        "spare",
         "stored",
         "unkept",
     )
@@ -88,7 +88,7 @@ class Plan:
     def start(self, missing: list[Hashable]) -> None:
         """Set the keys to be computed, in the order of first occurrence."""
         self.left = len(missing)
-        self.asked = 0  # keys being asked for in a store: some of them may be drawn back
+        self.spare = 0  # keys that a store is asked for beyond a batch: they may be drawn back
         # Those put back by draw_back(), then those of the list from the next one on.
         self._drawn_back: list[Hashable] = []
         self._todo = missing

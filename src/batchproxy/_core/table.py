@@ -14,7 +14,6 @@ from threading import RLock
 from typing import Any
 
 from .._forks import Alive
-from .._loops import is_closed
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights
 from .outcome import MISSING, Failure, Outcome
@@ -195,7 +194,7 @@ class Table:
         """Undo `hand_over`, and end the flight if its ``map()`` has left it meanwhile."""
         with self._lock:
             flight.handed_over = False
-        if flight.released or flight.done or is_closed(flight.home):
+        if flight.released or flight.done:
             self.end(flight)
 
     # Those who wait.

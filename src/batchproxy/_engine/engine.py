@@ -111,7 +111,7 @@ class Engine:
         Raises:
             CircularWaitError: this ``map()`` would wait for itself.
         """
-        claims = self.cache._claims(caller.home)
+        claims = self.cache._claims(caller.home, caller.loop)
         return Run(plan, caller, claims, self._options).carry_out()
 
     def finish(self, plan: Plan) -> list[Any]:

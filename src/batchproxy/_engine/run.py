@@ -132,9 +132,9 @@ class Run:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         plan, caller, claims = self._plan, self._caller, self._claims
         size, _, slots, counters = self._options
-        while (plan.left or plan.asked) and not plan.over:
+        while (plan.left or plan.spare) and not plan.over:
             await checkpoint()
-            if plan.over or not (plan.left or plan.asked):
+            if plan.over or not (plan.left or plan.spare):
                 break  # others were quicker
             flight, outcome = Flight(caller.home, counters), None
             plan.running.add(flight)

@@ -76,7 +76,7 @@ def look(*things: Looked) -> Inside:
         claiming=sum(map(_claiming, backings)),
         writing=sum(len(backing.writers._pending) for backing in backings),
         forgetting=sum(backing.writers._forgetting for backing in backings),
-        unwritten=sum(len(backing._unwritten) for backing in backings),
+        unwritten=sum(len(backing._unwritten.results) for backing in backings),
         blocked=len(waits._blocked),
     )
 
