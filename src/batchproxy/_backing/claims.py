@@ -46,35 +46,33 @@ class BackedClaims(Claims):
         self._backing = backing
         self._home = home
         self._loop = loop
-        self._missing: list[Hashable] | None = None  # what was looked for in vain
+        self.unread = True
+        self._missing: list[Hashable] = []  # what was looked for in vain
         self._names: dict[Hashable, bytes] = {}  # what keys are called in the store
         # One call at a time asks for its keys: those that it does not get come back.
         self._turn = anyio.Lock(fast_acquire=True)
         self._size = 0  # how many keys are asked for at once, if a batch is not larger
 
-    async def look(self, plan: Plan) -> bool:
+    async def look(self, plan: Plan) -> None:
         """As there; reads a window of what is missing in memory. Takes no slot."""
-        if self._missing is None:
-            self.table.open(plan)
-            self._missing = []
         flight = Flight(self._home)
         plan.running.add(flight)
         try:
             if asked := self.table.claim(plan, flight, WINDOW):
                 found = await self._in_thread(flight, partial(self._read, flight))
                 if isinstance(found, StoreFailure):
+                    self.unread = False
                     plan.fail(found)
-                    return False
+                    return
                 plan.learn_stored(found)
                 self._missing += [key for key in asked if key not in found]
         finally:
             self.table.end(flight)
             plan.running.discard(flight)
-        if plan.left:
-            return True
-        whole = len(self._missing) == len(plan.distinct)
-        plan.start(plan.distinct if whole else self._missing)
-        return False
+        if not plan.left:
+            self.unread = False
+            whole = len(self._missing) == len(plan.distinct)
+            plan.start(plan.distinct if whole else self._missing)
 
     def _read(self, flight: Flight) -> dict[Hashable, object]:
         kept = [key for key in flight.keys if key not in flight.unkept]

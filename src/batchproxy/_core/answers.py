@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from types import NoneType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from .._errors import AnswerTypeError, AnswerValueError
@@ -11,6 +12,9 @@ from .outcome import Answers, Failure
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
+
+# Types of results that are neither failures nor to be awaited, as most are.
+_PLAIN = frozenset({str, int, float, bool, bytes, list, dict, tuple, NoneType})
 
 
 class Indexable(Protocol[T_co]):
@@ -38,7 +42,8 @@ def accept(
         AnswerValueError: it has another length than the batch, or lacks a key of it.
     """
     results = _matched(answer, keys, items_of)
-    return Answers(results, _failures_in(keys, results))
+    plain = _PLAIN.issuperset(map(type, results))
+    return Answers(results, {} if plain else _failures(keys, results))
 
 
 def _matched(
@@ -83,7 +88,7 @@ def _matched(
     return list(answer)
 
 
-def _failures_in(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failure]:
+def _failures(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failure]:
     failed = False
     for kind in set(map(type, results)):
         if hasattr(kind, "__await__"):

@@ -14,18 +14,17 @@ from .table import Table
 class Claims:
     """The claims of one ``map()`` in a `Table`. None of it awaits."""
 
-    __slots__ = ("table",)
+    __slots__ = ("table", "unread")
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.unread = False  # whether there is more to look at than the table
 
-    async def look(self, plan: Plan) -> bool:
-        """Tell `plan` what is known and what is in flight; whether there is more to look at.
+    async def look(self, plan: Plan) -> None:
+        """Tell `plan` what else is known, as long as anything is `unread`.
 
-        It is called until there is not, and a failure may be left in ``plan.failure``.
+        A failure may be left in ``plan.failure``.
         """
-        self.table.open(plan)
-        return False
 
     async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
         """Begin a call of at most `size` keys; False if there is nothing to compute for it."""

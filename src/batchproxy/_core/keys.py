@@ -58,9 +58,9 @@ def unequal(keys: Collection[Hashable]) -> Mapping[Hashable, Hashable]:
     itself (a NaT, a decimal NaN) is as good as itself only. A tuple with such a thing in it is one,
     too.
     """
-    kinds = {*map(type, keys)}
-    if kinds <= _EQUAL:
+    if _EQUAL.issuperset(map(type, keys)):
         return _NONE
+    kinds = {*map(type, keys)}
     found: Iterable[Hashable]
     try:
         if not any(issubclass(kind, tuple) for kind in kinds):

@@ -50,11 +50,14 @@ class GivenUp(Failure):
     __slots__ = ()
 
 
-class Answers(NamedTuple):
+class Answers:
     """The results of a call that has answered."""
 
-    results: list[Any]  # one per key of the call
-    failures: Mapping[Hashable, Failure]  # which of them are exceptions, and so none
+    __slots__ = ("failures", "results")  # made for every call, and quicker than a named tuple
+
+    def __init__(self, results: list[Any], failures: Mapping[Hashable, Failure]) -> None:
+        self.results = results  # one per key of the call
+        self.failures = failures  # which of them are exceptions, and so none
 
     def corrected(
         self,

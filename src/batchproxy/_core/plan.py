@@ -182,7 +182,7 @@ class Plan:
             results, failed = [outcome.error] * count, count
             self.fail(outcome)
         else:
-            results, failures = outcome
+            results, failures = outcome.results, outcome.failures
             failed = len(failures)
             if failures:
                 self.fail(next(iter(failures.values())))

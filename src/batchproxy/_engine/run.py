@@ -54,8 +54,11 @@ class Run:
         plan, caller = self._plan, self._caller
         options = self._options
         try:
-            while await self._claims.look(plan):
-                caller.tell(plan)
+            self._claims.table.open(plan)
+            while self._claims.unread:
+                await self._claims.look(plan)
+                if self._claims.unread:
+                    caller.tell(plan)
             if plan.awaited:
                 waits.check(caller.blocked, plan.awaited)
             elif not plan.left:  # somebody was quicker
