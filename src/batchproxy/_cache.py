@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -139,20 +139,16 @@ class Cache(Generic[T]):
                 )
         unkept = unequal(mapping)
         answers = {key: value for key, value in mapping.items() if key not in unkept}
-        if self._backing is None:
-            self._table.prime(answers)
+        prime = partial(self._table.prime, answers)
+        if (backing := self._backing) is None:
+            prime()
             return
-        encoded, refused = self._backing.encoding.encoded(answers, {})
+        encoded, refused = backing.encoding.encoded(answers, {})
         for failure in refused.values():
             raise failure.error
-        self._backing.writers.forget(partial(self._prime, self._backing, answers, encoded))
-
-    def _prime(
-        self, backing: Backing, answers: dict[Hashable, Any], encoded: dict[bytes, bytes]
-    ) -> None:
-        self._table.invalidate(answers)  # no call under way may write its own any more
-        backing.replace(encoded)
-        self._table.prime(answers)
+        # First: no call under way may write its own any more.
+        forget = partial(self._table.invalidate, answers)
+        backing.writers.forget(forget, partial(backing.replace, encoded), prime)
 
     def invalidate(self, keys: Iterable[Any]) -> None:
         """Forget the results of `keys`, also those that calls under way are about to give.
@@ -182,16 +178,13 @@ class Cache(Generic[T]):
                 "of an item is what key= gives for it"
             ) from None
         keys = [key for key in keys if key not in unkept]
-        if self._backing is None:
-            self._table.invalidate(keys)
+        forget = partial(self._table.invalidate, keys)
+        if (backing := self._backing) is None:
+            forget()
             return
-        names = self._backing.encoding.digests(keys, {})
-        self._backing.writers.forget(partial(self._invalidate, self._backing, keys, names))
-
-    def _invalidate(self, backing: Backing, keys: list[Any], names: list[bytes]) -> None:
-        self._table.invalidate(keys)  # no call under way may write its result any more
-        backing.delete(names)
-        self._table.invalidate(keys)  # what was read in the meantime
+        names = backing.encoding.digests(keys, {})
+        # First: no call under way may write its result any more. And what was read in the meantime.
+        backing.writers.forget(forget, partial(backing.delete, names), forget)
 
     def clear(self) -> None:
         """`invalidate` everything, in a store all that its namespace has.
@@ -199,15 +192,11 @@ class Cache(Generic[T]):
         Raises:
             StoreError: the store failed; it is not known what it still has.
         """
-        if self._backing is None:
-            self._table.clear()
-            return
-        self._backing.writers.forget(partial(self._clear, self._backing))
-
-    def _clear(self, backing: Backing) -> None:
-        self._table.clear()
-        backing.delete(None)
-        self._table.clear()
+        forget = self._table.clear
+        if (backing := self._backing) is None:
+            forget()
+        else:  # as `invalidate`
+            backing.writers.forget(forget, partial(backing.delete, None), forget)
 
     def close(self) -> None:
         """Close the store, if there is one; deletes nothing. Closing twice is fine.

@@ -51,15 +51,16 @@ class Writers:
                 self._writing -= 1
                 self._changed.notify_all()
 
-    def forget(self, work: Callable[[], None]) -> None:
-        """Do `work` while no result is being published: what it deletes stays so.
+    def forget(self, *steps: Callable[[], None]) -> None:
+        """Take `steps` while no result is being published: what they delete stays so.
 
-        What it raises is raised here.
+        What one raises is raised here, and the others are not taken.
         """
 
         def forgetting() -> None:
             with self._forgetting_alone():
-                work()
+                for step in steps:
+                    step()
 
         undisturbed(forgetting)
 
