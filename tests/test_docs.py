@@ -47,8 +47,10 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
 
 def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if '"trio"' in text else []
-    if "import msgspec" in text and importlib.util.find_spec("msgspec") is None:
-        marks.append(pytest.mark.skip(reason="msgspec is not installed"))
+    for optional in ("aiolimiter", "msgspec", "stamina"):
+        needed = re.search(rf"^(import|from) {optional}\b", text, re.MULTILINE)
+        if needed and importlib.util.find_spec(optional) is None:
+            marks.append(pytest.mark.skip(reason=f"{optional} is not installed"))
     return marks
 
 
