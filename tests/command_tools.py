@@ -31,6 +31,23 @@ def call(*arguments: object, data: bytes | None = None, status: int = 0) -> Resu
     return result
 
 
+def upper(*arguments: object, data: bytes | None = None, status: int = 0) -> Result:
+    """``batchproxy map functions:upper``, without a summary; it must end with `status`."""
+    return call("map", "functions:upper", *arguments, "-q", data=data, status=status)
+
+
+def said(*arguments: object, data: bytes | None = None, status: int = 1) -> str:
+    """The last line of what that says, on standard error."""
+    lines = upper(*arguments, data=data, status=status).stderr.splitlines()
+    return next(line for line in reversed(lines) if "nothing was kept" not in line)
+
+
+def written(name: str, data: bytes | str) -> str:
+    """A file of that name, which it gives back."""
+    Path(name).write_bytes(data.encode() if isinstance(data, str) else data)
+    return name
+
+
 def python(*arguments: object, data: str | None = None) -> subprocess.CompletedProcess[str]:
     """Python, in a process of its own, in the current directory."""
     line = [sys.executable, *map(str, arguments)]
