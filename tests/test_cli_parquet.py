@@ -22,13 +22,15 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def parquet(table: Any, name: str = "in.parquet") -> str:
-    pq.write_table(table, name)
-    return name
+def parquet(table: Any) -> str:
+    """A file with that table."""
+    pq.write_table(table, "in.parquet")
+    return "in.parquet"
 
 
-def read_parquet(name: str = "out.parquet") -> Any:
-    return pq.ParquetFile(name).read()
+def read_parquet() -> Any:
+    """The table that was written."""
+    return pq.ParquetFile("out.parquet").read()
 
 
 @pytest.mark.parametrize("skipped", [False, True])
