@@ -13,20 +13,10 @@ from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
 from batchproxy.codecs import PickleCodec, UnreadableValue, digests, loads
 from batchproxy.stores import RedisStore, SQLiteStore, open_store
 
+NAMES = ["results.db", "./redis:x", "./a:/b", "a:b", "C:results.db", "redis", "x y?z#@"]
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "results.db",
-        "./redis:x",
-        "./a:/b",
-        "a:b",
-        "C:results.db",
-        "redis",
-        Path("redis:"),
-        "x y?z#@",
-    ],
-)
+
+@pytest.mark.parametrize("name", [*NAMES, Path("redis:")])
 def test_files(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not look like a URL is a file, which is made when it is first used."""
     monkeypatch.chdir(tmp_path)
