@@ -110,6 +110,10 @@ class Functions(ModuleType):
         print("by the way")
         return items
 
+    def number(self, items: list[Any]) -> list[int]:
+        self.batches.append(items)
+        return list(range(len(items)))
+
     def refuse(self, items: list[str]) -> list[Any]:
         """Single items fail, or all of them."""
         self.batches.append(items)

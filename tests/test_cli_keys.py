@@ -5,56 +5,27 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from uuid import UUID
 
 import pytest
+from command_tools import Functions, call
+from command_tools import directory as directory
+from command_tools import functions as functions
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-pytest.importorskip("click", reason="the command needs the extra cli")
-pytest.importorskip("tqdm", reason="the command needs the extra cli")
-
-from click.testing import CliRunner
-
 from batchproxy.cli._keys import key_of
-from batchproxy.cli._main import command
 from batchproxy.testing import names_in_store
-
-
-class Functions(ModuleType):
-    """A module with a function that notes its batches."""
-
-    def __init__(self) -> None:
-        super().__init__("functions")
-        self.batches: list[list[Any]] = []
-
-    def number(self, items: list[Any]) -> list[int]:
-        self.batches.append(items)
-        return list(range(len(items)))
-
-
-@pytest.fixture(scope="module")
-def functions() -> Iterator[Functions]:
-    """`functions:number`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "functions", module := Functions())
-        yield module
 
 
 def run(*arguments: object, data: bytes | None = None) -> str:
     """What the command prints; everything is one batch."""
-    line = ["map", "functions:number", *map(str, arguments), "--batch-size", "1000", "-q"]
-    line += ["--missing", "send"]
-    result = CliRunner().invoke(command, line, data, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    options = ("--batch-size", 1000, "--missing", "send", "-q")
+    return call("map", "functions:number", *arguments, *options, data=data).stdout
 
 
 def numbered(functions: Functions, *values: Any) -> list[int]:
@@ -75,10 +46,8 @@ def test_what_looks_alike(functions: Functions) -> None:
 
 def test_the_order_of_members(functions: Functions) -> None:
     """It does not matter, at any depth; that of elements does."""
-    assert numbered(
-        functions, [{"a": {"b": 1, "c": 2}, "d": 3}], [{"d": 3, "a": {"c": 2, "b": 1}}]
-    ) == [0, 0]
-    assert numbered(functions, [1, 2], [2, 1]) == [0, 1]
+    same = [{"a": {"b": 1, "c": 2}, "d": 3}], [{"d": 3, "a": {"c": 2, "b": 1}}]
+    assert numbered(functions, *same, [1, 2], [2, 1]) == [0, 0, 1, 2]
 
 
 def test_nan_is_one_item(functions: Functions) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, modes, settle
+from tools import Outcomes, modes, never, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -104,7 +105,7 @@ async def test_two_proxies_with_one_cache() -> None:
 
 @modes
 def test_a_call_of_the_sync_face(max_concurrency: int | None) -> None:
-    """It is running while the function runs, wherever that is; then it is completed."""
+    """It is running while the function runs, wherever that is; then completed. Hits are no call."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency, cache=Cache(max_size=1))
     seen: list[dict[str, int]] = []
 
@@ -116,46 +117,31 @@ def test_a_call_of_the_sync_face(max_concurrency: int | None) -> None:
     assert seen == [{"calls": 1, "running": 1, "in_flight": 2}]
     done = {"calls": 1, "completed": 1, "computed": 2, "cached": 1}
     assert counted(proxy) == {"maps": 1, "items": 3} | done
-
-
-def test_hits_of_the_sync_face() -> None:
-    """They are maps and items like others, and no call."""
-    cache = Cache[str]()
-    cache.prime({1: "1"})
-    proxy = BatchingMapProxy[int, str](cache=cache)
     for _ in range(2):
-        assert proxy.map([1, 1, 1], lambda items: []) == ["1", "1", "1"]
-    assert counted(proxy) == {"maps": 2, "items": 6, "cached": 1}
+        assert proxy.map([2, 2, 2], never) == ["2", "2", "2"]
+    assert counted(proxy) == {"maps": 3, "items": 9} | done
 
 
 @modes
-def test_calls_that_fail_in_a_map_that_goes_on(max_concurrency: int | None) -> None:
-    """With return_exceptions the map() is counted; a call with an unusable answer has failed."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency)
+def test_what_fails_in_a_map_that_goes_on(max_concurrency: int | None) -> None:
+    """A call with an unusable answer has failed; one of which only items fail is completed."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency)
 
-    def fetch(items: list[int]) -> list[str]:
-        if items == [1]:
+    def fetch(items: list[int]) -> Any:
+        if 1 in items:
             raise ValueError("boom")
-        return [] if items == [2] else ["3"]
+        return [] if 3 in items else ["5", KeyError(6)]
 
-    proxy.map([1, 2, 3], fetch, return_exceptions=True)
+    answers = proxy.map(range(1, 7), fetch, return_exceptions=True)
+    assert isinstance(answers[5], KeyError)
     calls = {"calls": 3, "failed": 2, "completed": 1}
-    assert counted(proxy) == {"maps": 1, "items": 3, "computed": 1, "cached": 1} | calls
-
-
-def test_items_that_fail_alone() -> None:
-    """Their call is completed, and they are not computed."""
-    proxy = BatchingMapProxy[int, str]()
-    answers = proxy.map([1, 2], lambda items: ["1", KeyError(2)], return_exceptions=True)
-    assert isinstance(answers[1], KeyError)
-    once = dict.fromkeys(("maps", "calls", "completed", "computed", "cached"), 1)
-    assert counted(proxy) == once | {"items": 2}
+    assert counted(proxy) == {"maps": 1, "items": 6, "computed": 1, "cached": 1} | calls
 
 
 def test_a_snapshot_cannot_be_changed() -> None:
-    """Statistics are a frozen dataclass, equal by what they say."""
+    """Statistics are a frozen dataclass, equal by what they say; they can be sent elsewhere."""
     proxy = BatchingMapProxy[int, str]()
     before = proxy.statistics()
     with pytest.raises(dataclasses.FrozenInstanceError):
         before.calls = 1  # type: ignore[misc] # frozen
-    assert proxy.statistics() == before
+    assert proxy.statistics() == before == pickle.loads(pickle.dumps(before))

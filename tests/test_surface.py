@@ -165,12 +165,6 @@ def test_errors(kind: type[Exception], builtin: type[Exception]) -> None:
     assert (type(again), again.args) == (kind, ("message",))
 
 
-def test_statistics_can_be_pickled() -> None:
-    """A snapshot can be sent elsewhere."""
-    statistics = BatchingMapProxy[int, str]().statistics()
-    assert pickle.loads(pickle.dumps(statistics)) == statistics
-
-
 def test_classes_can_be_written_with_and_without_types() -> None:
     """`[int, str]` is for type checkers; at run time it changes nothing."""
     assert isinstance(BatchingMapProxy[int, str](3), BatchingMapProxy)
