@@ -255,6 +255,7 @@ def test_an_output_that_cannot_be_written(functions: Functions) -> None:
 
 # --- Arguments ---
 
+PRINTABLE = "--namespace must be text that can be printed, of 1,000 characters at most"
 FILES = {
     "here.py": "def plain(items): return items",
     "inside.py": "from . import here",
@@ -301,18 +302,9 @@ FILES = {
         ("functions:upper - --batch-size 0", "--batch-size"),
         (f"functions:upper - --limit {2**63}", "--limit must be 9223372036854775807"),
         (f"functions:upper - --batch-size {2**63}", "--batch-size must be 92233720368"),
-        (
-            "functions:upper - --store s --namespace 'a\n' --dry-run",
-            "--namespace must be text that can be printed, of 1,000 characters at most",
-        ),
-        (
-            "functions:upper - --store '' --namespace n --dry-run",
-            "--store must name a file, or redis://HOST/0, got ''",
-        ),
-        (
-            "functions:upper a.csv --on-error record --into error",
-            "--error-field and --into are both 'error'",
-        ),
+        ("functions:upper - --store s --namespace 'a\n' --dry-run", PRINTABLE),
+        ("functions:upper - --store '' --namespace n --dry-run", "redis://HOST/0, got ''"),
+        ("functions:upper a.csv --on-error record --into error", "and --into are both 'error'"),
     ],
 )
 def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:
@@ -339,17 +331,6 @@ def test_an_extra_that_is_not_there(
     Path("in.parquet").write_bytes(b"")
     failed = call("map", "functions:upper", *line.split(), data=b"", status=2)
     assert f"pip install 'batchproxy[{extra}]'" in failed.stderr
-
-
-def test_methods_and_the_current_directory(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """FUNCTION is found in the current directory, also as an attribute of something."""
-    Path("with_a_method.py").write_text(
-        "class Model:\n    def run(self, items): return items\nm = Model()\n"
-    )
-    assert call("map", "with_a_method:m.run", "-", data=b"a\n").stdout == "a\n"
-    monkeypatch.delitem(sys.modules, "with_a_method")
 
 
 @pytest.mark.parametrize("missing", ["click", "tqdm"])
@@ -509,26 +490,21 @@ def test_a_store_that_is_not_there(directory: Path, line: str) -> None:
 
 _MODULE = """
 import os, signal, sys, threading, time
-
 def log(items):
     with open("log.txt", "a") as file:
         print(*items, file=file)
-
 def upper(items):
     log(items)
     return [item.upper() for item in items]
-
 def say(items):
     log(items)
     if "hang" in items and not os.path.exists("repaired"):
         print("hanging", file=sys.stderr, flush=True)
         return True
-
 def hang(items):
     if say(items):
         threading.Event().wait()
     return [item.upper() for item in items]
-
 def hang_and_catch(items):
     hangs = say(items)
     while hangs:
@@ -537,22 +513,18 @@ def hang_and_catch(items):
         except BaseException:
             pass
     return [item.upper() for item in items]
-
 async def block(items):
     if say(items):
         threading.Event().wait()
     return [item.upper() for item in items]
-
 async def wait(items):
     import anyio
     if say(items):
         await anyio.sleep_forever()
     return [item.upper() for item in items]
-
 def send(items):
     signal.raise_signal(signal.SIGINT)
     return items
-
 def same(items):
     return items
 """
@@ -565,10 +537,8 @@ def processes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     if path := os.environ.get("PYTHONPATH"):
-        root = Path(__file__).parent.parent
-        monkeypatch.setenv(
-            "PYTHONPATH", os.pathsep.join(str(root / each) for each in path.split(":"))
-        )
+        absolute = (str(Path(__file__).parent.parent / each) for each in path.split(":"))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(absolute))
     Path("functions_here.py").write_text(_MODULE)
 
 
@@ -606,20 +576,18 @@ def interrupted(number: int, *arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("function", "more"),
     [
-        ("hang", []),
-        ("hang", ["--max-concurrency", "1"]),
-        ("hang_and_catch", []),
-        ("wait", []),
-        ("block", []),
-        pytest.param("wait", ["--backend", "trio"], marks=pytest.mark.needs_trio),
+        ("hang", ""),
+        ("hang", "--max-concurrency 1"),
+        ("hang_and_catch", ""),
+        ("wait", "--max-concurrency 1"),
+        ("block", "--max-concurrency 1"),
+        pytest.param("wait", "--max-concurrency 1 --backend trio", marks=pytest.mark.needs_trio),
     ],
 )
-def test_interrupt(processes: None, function: str, more: list[str]) -> None:
+def test_interrupt(processes: None, function: str, more: str) -> None:
     """Ctrl-C ends it whatever the function does; another run computes only what is missing."""
     Path("in.txt").write_text("a\nhang\nb\n")
-    line = ["in.txt", "-o", "out.txt", *STORE, "--batch-size", "1", *more]
-    if function in ("wait", "block"):
-        line += ["--max-concurrency", "1"]
+    line = ["in.txt", "-o", "out.txt", *STORE, "--batch-size", "1", *more.split()]
     status, said = interrupted(signal.SIGINT, f"functions_here:{function}", *line)
     assert status == 130
     assert said == (

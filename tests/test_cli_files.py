@@ -311,7 +311,7 @@ def test_headers() -> None:
     for data, error, said in [
         (b"", BadInput, "no line that names the columns"),
         (b"\n", BadInput, "no line that names the columns"),
-        (b'"a\n', BadInput, "input:1: no header: unexpected end of data"),
+        (b'\n"a\n', BadInput, "input:2: no header: unexpected end of data"),
         (b"\xff\n", BadInput, "input:1: no header"),
         (b"a,b\n", UsageError, "no column 't'; there are 'a', 'b'"),
         (b"t,t\n", UsageError, "several columns 't'"),
@@ -379,11 +379,10 @@ def test_a_row_with_more_fields_than_the_first(target: str) -> None:
 
 def test_results_that_are_no_json() -> None:
     """They are refused; NumPy's are lists and numbers, and lone surrogates are escaped."""
-    for value in (float("nan"), {1, 2}, b"x", "x" * 1000 and {"x": object()}):
-        with pytest.raises(BadResult, match="no JSON"):
+    bytes_ = r" \(it has no type for a 'bytes'\): b'x'"
+    for value, why in ((float("nan"), ""), ({1, 2}, ""), (b"x", bytes_), ({"x": object()}, "")):
+        with pytest.raises(BadResult, match=f"no JSON{why}"):
             to_json(value)
-    with pytest.raises(BadResult, match=r"no JSON \(it has no type for a 'bytes'\): b'x'"):
-        to_json(b"x")
     assert to_json("\ud800é") == '"\\ud800\\u00e9"'
     with pytest.raises(BadResult, match="no text that UTF-8 can say"):
         to_text("\ud800" + "x" * 300)
@@ -440,25 +439,13 @@ def test_parquet_from_and_to_others() -> None:
         mapped(b"1\n2\n", "lines", "parquet", function=lambda item: 1 if item == "1" else "x")
 
 
-def test_parquet_that_is_none() -> None:
-    """What is wrong with it is said."""
-    pa = pytest.importorskip("pyarrow")
-    with pytest.raises(BadInput, match="input: no Parquet"):
-        reading(b"no", "parquet", "t")
-    data = parquet(pa.table({"u": [1]}))
-    with pytest.raises(UsageError, match="no column 't'; there are 'u'"):
-        reading(data, "parquet", "t")
-    with pytest.raises(UsageError, match="--field is missing"):
-        reading(data, "parquet")
-
-
 # --- Files ---
 
 
 def test_endings() -> None:
     """The ending says the format, after that of the compression; others say nothing."""
     assert format_of("a/b.jsonl") == format_of("b.ndjson.gz") == "jsonl"
-    assert format_of("b.csv.xz") == "csv"
+    assert format_of("b.csv.xz") == format_of("B.CSV.XZ") == "csv"
     assert format_of("b.tsv.bz2") == "tsv"
     assert format_of("b.txt") == "lines"
     assert format_of("b.parquet") == "parquet"

@@ -20,53 +20,40 @@ from batchproxy.stores import SQLiteStore
 
 FUNCTIONS = """
 import anyio.lowlevel, asyncio, concurrent.futures, datetime, decimal, functools, os, sys, uuid
-
 calls = []
-
 def plain(items):
     calls.append(items)
     return [item.upper() for item in items]
-
 async def asynchronous(items):
     calls.append(items)
     return {item: item.upper() for item in items}
-
 @functools.wraps(asynchronous)
 def traced(items):
     return asynchronous(items)
-
 partial = functools.partial(traced)
-
 class Model:
     def __call__(self, items):
         return asynchronous(items)
-
+    run = __call__
 model = Model()
-
 class Later:
     def __init__(self, items):
         self.items = items
     def __await__(self):
         return asynchronous(self.items).__await__()
-
 def later(items):
     return Later(items)
-
 def sometimes(items):
     return plain(items) if "b" in items[0] else asynchronous(items)
-
 @functools.wraps(asynchronous)
 def synchronous(items):
     return asyncio.run(asynchronous(items))
-
 class Refusal(BaseException):
     pass
-
 class Mute(Exception):
     def __str__(self):
         raise RuntimeError("no words")
     __repr__ = __str__
-
 ERRORS = {
     "asyncio": asyncio.CancelledError("gone"),
     "futures": concurrent.futures.CancelledError("gone"),
@@ -78,27 +65,22 @@ ERRORS = {
     "exit": SystemExit("quota"),
     "interrupt": KeyboardInterrupt(),
 }
-
 def raise_(items):
     calls.append(items)
     for item in items:
         if item in ERRORS:
             raise ERRORS[item]
     return items
-
 async def raise_async(items):
     await anyio.lowlevel.checkpoint()
     return raise_(items)
-
 def answer(items):
     return [ERRORS.get(item, item) for item in items]
-
 async def cancel(items):
     if "cancel" in items:
         asyncio.current_task().cancel()
         await asyncio.sleep(0)
     return items
-
 def types(items):
     return [{
         "date": datetime.date(2026, 1, 2),
@@ -108,10 +90,8 @@ def types(items):
         "id": uuid.UUID(int=1),
         "n": 1,
     } for item in items]
-
 def day(items):
     return [datetime.date(2026, 1, 2) for item in items]
-
 def bad(items):
     return [object() if item == "b" else {item} if item == "c" else item for item in items]
 """
@@ -119,23 +99,17 @@ def bad(items):
 MODELS = """
 import msgspec
 import pydantic
-
 class Place(pydantic.BaseModel):
     name: str
     at: tuple[int, int] = (1, 2)
-
 class Point(msgspec.Struct):
     name: str
-
 def places(items):
     return [Place(name=item) for item in items]
-
 def points(items):
     return [Point(item) for item in items]
-
 def sets(items):
     return [(item,) for item in items]
-
 number = 3
 """
 
@@ -160,13 +134,17 @@ def called() -> list[list[Any]]:
 
 
 def test_functions_in_files(tmp_path: Path) -> None:
-    """A file is named by its path; it finds its neighbours, and is a module of its name."""
+    """A file is named by its path; it finds its neighbours, and is a module of its name.
+
+    A function may be an attribute of something in it.
+    """
     (folder := tmp_path / "deep" / "er").mkdir(parents=True)
     (folder / "neighbour_of_it.py").write_text("def f(items): return [i * 2 for i in items]\n")
     (folder / "json.py").write_text("from neighbour_of_it import f\nname = __name__\n")
-    for name in ("fn.py:plain", "./fn.py:plain", str(tmp_path / "fn.py:plain"), "fn:plain"):
+    names = ["fn.py:plain", "./fn.py:plain", tmp_path / "fn.py:plain", "fn:plain", "fn:model.run"]
+    for name in names:
         assert call("map", name, "-", data=b"a\n").stdout == "A\n"
-    assert len(called()) == 4  # of one module
+    assert len(called()) == 5  # of one module
     assert call("map", "deep/er/json.py:f", "-", data=b"a\n").stdout == "aa\n"
     assert sys.modules["json"] is json  # there is one that is called so
     assert sys.modules["batchproxy_json"].name == "batchproxy_json"

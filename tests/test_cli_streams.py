@@ -16,18 +16,14 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell as POSIX has
 
 FUNCTIONS = """
 import os
-
 def upper(items):
     print("by the way")
     return [item.upper() for item in items]
-
 def fail(items):
     raise ValueError("\\x1b[31mred\\ud800\\né")
-
 def write(items):
     os.write(1, b"by the way")
     return items
-
 def record(items):
     return [ValueError("\\x1b[31mred\\ud800 é")]
 """

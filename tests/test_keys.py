@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore
-from batchproxy.testing import names_in_store
+from batchproxy.testing import Calls, names_in_store
 
 try:
     import numpy as np
@@ -337,20 +337,13 @@ def test_keys_of_a_table(tmp_path: Path) -> None:
     keys += [Decimal("1.50"), datetime(2020, 1, 1, 12, tzinfo=UTC)]
     zone = timezone(timedelta(hours=1))
     same = [*keys[:5], Decimal("1.5"), datetime(2020, 1, 1, 13, tzinfo=zone)]
-    batches = []
-
-    def number(items: list[Any]) -> list[int]:
-        batches.append(items)
-        return list(range(len(items)))
-
+    calls = Calls(str)
+    texts = list(map(str, keys))
     with SQLiteStore(tmp_path / "s.db") as store:
-
-        def proxy() -> BatchingMapProxy[Any, int]:
-            return BatchingMapProxy(cache=Cache(store=store, namespace="n"))
-
-        assert proxy().map([*keys, *same], number) == [*range(7), *range(7)]
-        assert proxy().map(same, number) == list(range(7))
-        assert batches == [keys]
-        Cache(store=store, namespace="n").invalidate(same[5:])
-        assert proxy().map(keys, number) == [*range(5), 0, 1]
-        assert batches == [keys, keys[5:]]
+        first, second, third = (Cache[str](store=store, namespace="n") for _ in range(3))
+        assert BatchingMapProxy[Any, str](cache=first).map([*keys, *same], calls) == texts * 2
+        assert BatchingMapProxy[Any, str](cache=second).map(same, calls) == texts
+        assert calls.batches == [keys]
+        second.invalidate(same[5:])
+        assert BatchingMapProxy[Any, str](cache=third).map(keys, calls) == texts
+        assert calls.batches == [keys, keys[5:]]

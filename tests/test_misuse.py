@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import AsyncIterator, Callable, Hashable
 from types import MappingProxyType
@@ -26,21 +27,24 @@ Proxy = type[AsyncBatchingMapProxy[Any, Any]] | type[BatchingMapProxy[Any, Any]]
 both = pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
 
 
+def run(method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a method of either kind of proxy gives."""
+    function = method.func if isinstance(method, functools.partial) else method
+    asynchronous = inspect.iscoroutinefunction(function)
+    return anyio.run(method, *arguments) if asynchronous else method(*arguments)
+
+
 def mapped(
     proxy: Any, items: Any, answer: Callable[[list[Any]], Any] = naive, **options: Any
 ) -> list[Any]:
     """What `map()` gives for a batch function of the proxy's kind that answers so."""
-    if isinstance(proxy, BatchingMapProxy):
-        return proxy.map(items, answer, **options)
 
     async def fetch(batch: list[Any]) -> Any:
         return answer(batch)
 
-    async def main() -> Any:
-        return await proxy.map(items, fetch, **options)
-
-    result: list[Any] = anyio.run(main)
-    return result
+    function = answer if isinstance(proxy, BatchingMapProxy) else fetch
+    results: list[Any] = run(functools.partial(proxy.map, **options), items, function)
+    return results
 
 
 def refuse(batch: list[Any]) -> Any:
@@ -105,13 +109,12 @@ def test_items(face: Proxy, options: Any, items: Any, message: str) -> None:
     assert proxy.statistics().calls == proxy.statistics().maps == 0
 
 
+@both
 @pytest.mark.parametrize("map_func", [None, "name", [1]])
-def test_functions_that_cannot_be_called(map_func: Any) -> None:
+def test_functions_that_cannot_be_called(face: Proxy, map_func: Any) -> None:
     """They are refused on both faces."""
     with pytest.raises(TypeError, match=r"map\(\) takes a function"):
-        BatchingMapProxy[int, str]().map([1], map_func)
-    with pytest.raises(TypeError, match=r"map\(\) takes a function"):
-        anyio.run(AsyncBatchingMapProxy[int, str]().map, [1], map_func)
+        run(face().map, [1], map_func)
 
 
 def test_a_sync_function_for_the_async_proxy() -> None:
@@ -131,11 +134,10 @@ def test_async_generator_functions(face: Proxy) -> None:
         asked.extend(batch)
         yield "1"
 
-    proxy: Any = face()
-    run = proxy.map if face is BatchingMapProxy else functools.partial(anyio.run, proxy.map)
+    proxy = face()
     remedy = ".*return a list instead" if face is AsyncBatchingMapProxy else ""
     with pytest.raises(AnswerTypeError, match=f"'async_generator'{remedy}"):
-        run([1], generate)
+        run(proxy.map, [1], generate)
     assert asked == []
     assert_untouched(proxy)
 
@@ -244,24 +246,15 @@ def test_options(face: Proxy, options: Any, error: type[Exception], message: str
     """The error names what came and what was expected."""
     with pytest.raises(error, match=message):
         face(**options)
-
-
-@both
-def test_options_are_keyword_only(face: Proxy) -> None:
-    """But for the two numbers."""
     with pytest.raises(TypeError):
-        face(1, 1, {})  # type: ignore[misc] # wrong
+        face(1, 1, *options.values())  # options are keyword-only
 
 
-def test_max_concurrency_none() -> None:
-    """None means the calling thread, which only the sync proxy has."""
+def test_options_of_one_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calling thread and a backend, which has to be there, are for the sync proxy alone."""
     with pytest.raises(TypeError, match="max_concurrency must be an integer"):
         AsyncBatchingMapProxy[int, str](max_concurrency=None)  # type: ignore[arg-type] # wrong
     assert BatchingMapProxy[int, str](max_concurrency=None).max_concurrency is None
-
-
-def test_unknown_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend is asyncio or trio, and trio has to be there."""
     with pytest.raises(ValueError, match="backend must be 'asyncio' or 'trio', got 'curio'"):
         BatchingMapProxy[int, str](backend="curio")  # type: ignore[arg-type] # wrong
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -311,7 +304,7 @@ def test_a_closed_proxy(face: Proxy) -> None:
     proxy: Any = face(cache=cache)
     assert mapped(proxy, [1]) == ["1"]
     for _ in range(2):
-        anyio.run(proxy.aclose) if face is AsyncBatchingMapProxy else proxy.close()
+        run(proxy.aclose if face is AsyncBatchingMapProxy else proxy.close)
     with pytest.raises(ClosedError, match="closed proxy"):
         mapped(proxy, [1], refuse)
     with pytest.raises(RuntimeError):
@@ -320,28 +313,12 @@ def test_a_closed_proxy(face: Proxy) -> None:
     assert " closed " in repr(proxy)
 
 
-def test_context_managers() -> None:
-    """Leaving the block closes; a map() under way goes on."""
+def test_leaving_the_block_closes() -> None:
+    """As close() does."""
     with BatchingMapProxy[int, str]() as proxy:
         assert proxy.map([1], naive) == ["1"]
     with pytest.raises(ClosedError):
         proxy.map([1], naive)
-
-    async def main() -> None:
-        calls = AsyncCalls(gated=True)
-        async with anyio.create_task_group() as group:
-            async with AsyncBatchingMapProxy[int, str](1, 1) as proxy:
-                group.start_soon(proxy.map, [1, 2], calls)
-                while not calls.batches:
-                    await anyio.lowlevel.checkpoint()
-            with pytest.raises(ClosedError):
-                await proxy.map([1], calls)
-            calls.open()
-        assert calls.batches == [[1], [2]]
-        await proxy.clear()
-        assert proxy.statistics().cached == 0
-
-    anyio.run(main)
 
 
 @pytest.mark.anyio
@@ -353,15 +330,19 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     calls = AsyncCalls(gated=True)
     async with anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("owner", closing.map, [1, 2], calls)
-        await settle()
-        callers.start("waiter", other.map, [0, 1], calls)
-        await settle()
-        await closing.aclose()
+        async with closing:
+            callers.start("owner", closing.map, [1, 2], calls)
+            await settle()
+            callers.start("waiter", other.map, [0, 1], calls)
+            await settle()
+        with pytest.raises(ClosedError):
+            await closing.map([1], calls)
         calls.open()
     assert callers.results == {"owner": ["1", "2"], "waiter": ["0", "1"]}
     assert await other.map([0, 1, 2], calls) == ["0", "1", "2"]
     assert calls.batches == [[1], [2]]
+    await closing.clear()
+    assert other.statistics().cached == 0
     assert_idle(closing, other)
 
 
@@ -369,12 +350,7 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
 @pytest.mark.parametrize("bad", [0, 1, 2])
 async def test_a_key_function_that_raises(bad: int) -> None:
     """Its error arrives, whichever item it is of; a call under way and its waiters go on."""
-
-    def key(item: Any) -> Hashable:
-        identity: Hashable = item["id"]
-        return identity
-
-    proxy = AsyncBatchingMapProxy[dict[str, int], int](key=key)
+    proxy = AsyncBatchingMapProxy[dict[str, int], int](key=lambda item: item["id"])
     calls = AsyncCalls(lambda item: item["id"], gated=True)
     good = [{"id": number} for number in range(3)]
     async with anyio.create_task_group() as group:
