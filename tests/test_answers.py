@@ -106,9 +106,6 @@ def test_results_are_shared() -> None:
     assert one is two is proxy.map(["a"], lambda items: [])[0]
 
 
-# --- Proxies and caches as objects ---
-
-
 def test_a_cache_is_true() -> None:
     """Also when it is empty."""
     assert Cache()

@@ -237,12 +237,6 @@ def test_results_without_a_place(functions: Functions) -> None:
     failed = mapped("upper", "-", data=b"x\n", status=1)
     assert failed.startswith("batchproxy: <stdin>:1: the result has several lines")
     assert mapped("upper", "-", "--on-error", "skip", data=b"x\n", status=3) == ""
-    rows = b'{"t": "a"}\n{"t": "b", "u": 1}\n'
-    forms = ("--input-format", "jsonl", "--output-format", "csv")
-    line = ("upper", "-", "--field", "t", *forms, "--on-error", "record")
-    head, good, bad = mapped(*line, data=rows, status=3).splitlines()
-    assert (head, good) == ("t,result,error", "a,A,")
-    assert bad.startswith(",,<stdin>:2: no column for 'u'")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
@@ -345,9 +339,6 @@ def test_without_the_extra(missing: str) -> None:
     done = python("-c", script.replace(repr(missing), "'difflib'"))
     assert done.returncode == 1
     assert "ModuleNotFoundError" in done.stderr
-
-
-# --- How many are distinct ---
 
 
 def test_distinct_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,6 @@ ERRORS = {
     "stop": StopIteration("gone"),
     "other": Refusal("gone"),
     "mute": Mute(),
-    "value": ValueError("no"),
     "exit": SystemExit("quota"),
     "interrupt": KeyboardInterrupt(),
 }
@@ -288,16 +287,6 @@ def test_answers_of_other_right_kinds() -> None:
     )
     for function in ("f", "g"):
         assert call("map", f"right.py:{function}", "-", data=b"a\nb\n").stdout == "a\nb\n"
-
-
-def test_file_and_line() -> None:
-    """Of one item its own, of a call that of its first; there is none of what is not known."""
-    Path("in.txt").write_text("a\nb\nvalue\n")
-    one = call("map", "fn.py:answer", "in.txt", status=1).stderr
-    assert one.startswith("batchproxy: in.txt:3: ValueError: no\n")
-    Path("in.txt").write_text("a\nb\nfutures\n")
-    several = call("map", "fn.py:raise_", "in.txt", status=1).stderr
-    assert several.startswith("batchproxy: in.txt:1 and 2 more items of its call: CancelledError: ")
 
 
 # --- What it answers ---

@@ -329,8 +329,8 @@ def test_windows_of_malformed_rows(
     assert functions.sent == []
 
 
-def test_what_a_dry_run_refuses(functions: Functions) -> None:
-    """What the format of the output has no place for, as a run does before it computes."""
+def test_fields_without_a_column(functions: Functions) -> None:
+    """The format of the output has no place for them, in a dry run as in a run."""
     name = written("in.jsonl", '{"t": "a"}\n{"t": "b", "n": 1}\n')
     line = (name, "--field", "t", "--dry-run", "--output-format", "csv")
     assert said(*line).startswith("batchproxy: in.jsonl:2: no column for 'n'")
@@ -341,6 +341,9 @@ def test_what_a_dry_run_refuses(functions: Functions) -> None:
         "1 malformed row",
     ]
     assert functions.sent == []
+    done = upper(name, *line[1:3], *line[4:], "--on-error", "record", status=3)
+    assert done.stdout.splitlines()[:2] == ["t,result,error", "a,A,"]
+    assert done.stdout.splitlines()[2].startswith(",,in.jsonl:2: no column for 'n'")
 
 
 def test_fields_that_nobody_reads() -> None:

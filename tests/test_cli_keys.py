@@ -38,23 +38,17 @@ def numbered(functions: Functions, *values: Any) -> list[int]:
 
 
 def test_what_looks_alike(functions: Functions) -> None:
-    """Numbers of different types, and texts and lists that spell them, are items of their own."""
+    """Numbers of different types, and texts and lists that spell them, are items of their own.
+
+    So is NaN, which is sent once. The order of members does not matter, that of elements does.
+    """
     values = [1, 1.0, True, "1", [1], ["1"], [[1]], {"1": 1}, [1, 1], [], {}, None, "null", [None]]
     values += [["int", 1], ["list", 1, "int", 1], {"list": 1}, [1.0], [True], {"": {}}, "", [""]]
     assert numbered(functions, *values) == list(range(len(values)))
-
-
-def test_the_order_of_members(functions: Functions) -> None:
-    """It does not matter, at any depth; that of elements does."""
+    nan = math.nan
+    assert numbered(functions, nan, nan, "nan", [nan], [nan], ["nan"]) == [0, 0, 1, 2, 2, 3]
     same = [{"a": {"b": 1, "c": 2}, "d": 3}], [{"d": 3, "a": {"c": 2, "b": 1}}]
     assert numbered(functions, *same, [1, 2], [2, 1]) == [0, 0, 1, 2]
-
-
-def test_nan_is_one_item(functions: Functions) -> None:
-    """It equals nothing, but is sent once, and is not the text or a list of it."""
-    assert numbered(functions, math.nan, math.nan, "nan", [math.nan], [math.nan], ["nan"]) == [
-        *(0, 0, 1, 2, 2, 3)
-    ]
 
 
 texts = st.text(st.characters(exclude_categories=()), max_size=3)
@@ -94,9 +88,6 @@ def test_deep_items(member: bool) -> None:
     keys = [key_of(deep(bottom)) for bottom in (1, 2, 1)]
     assert keys[0] == keys[2] != keys[1]
     assert len(set(names_in_store(*keys))) == 2
-
-
-# --- Parquet ---
 
 
 def parquet(functions: Functions, column: Any, path: Path) -> list[int]:

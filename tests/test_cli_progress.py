@@ -60,9 +60,6 @@ def window(shown: Report, items: str, done: int, position: int = 100) -> None:
     shown.progress(Progress(done, len(items), hits=0, shared=0, calls=1, failures=0))
 
 
-# --- What is shown ---
-
-
 @pytest.mark.parametrize("total", [100, None, 0])
 def test_progress_lines(total: int | None) -> None:
     """Where nobody watches, a line says how far it is; how long it takes, if that can be known."""

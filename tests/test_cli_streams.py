@@ -36,9 +36,6 @@ def given(directory: Path) -> None:
     Path("in.txt").write_text("a\n")
 
 
-# --- Closed streams ---
-
-
 @pytest.mark.parametrize(
     ("line", "status", "printed", "said"),
     [
@@ -66,9 +63,6 @@ def test_closed_streams(line: str, status: int, printed: bytes, said: bytes) -> 
     assert bool(said) == bool(done.stderr)
     if "out.txt" in line:
         assert Path("out.txt").read_text() == ("a\n" if "write" in line else "A\n")
-
-
-# --- What is shown ---
 
 
 def test_whatever_namespaces_are_called() -> None:

@@ -17,7 +17,7 @@ import batchproxy
 import batchproxy.codecs
 import batchproxy.stores
 import batchproxy.testing
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
 SECTIONS = ["Args", "Returns", "Raises", "Checkpoints", "Cancellation", "Threads"]
 DOORS = [batchproxy, batchproxy.stores, batchproxy.codecs, batchproxy.testing]
@@ -163,10 +163,3 @@ def test_errors(kind: type[Exception], builtin: type[Exception]) -> None:
     assert issubclass(kind, batchproxy.BatchProxyError)
     again = pickle.loads(pickle.dumps(kind("message")))
     assert (type(again), again.args) == (kind, ("message",))
-
-
-def test_classes_can_be_written_with_and_without_types() -> None:
-    """`[int, str]` is for type checkers; at run time it changes nothing."""
-    assert isinstance(BatchingMapProxy[int, str](3), BatchingMapProxy)
-    assert isinstance(AsyncBatchingMapProxy(3), AsyncBatchingMapProxy)
-    assert isinstance(Cache[str](), Cache)
