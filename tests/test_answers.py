@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, settle
+from tools import together
 
 from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -143,12 +143,8 @@ async def test_a_list_that_a_function_answered_with_is_its_own() -> None:
         answer[:] = ["changed", "changed"]  # before the one who waits can have come to run
         return results
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", own)
-        await settle()
-        callers.start("waiter", proxy.map, [2], AsyncCalls())
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", own)
+        await callers.begin("waiter", proxy.map, [2], AsyncCalls())
         gate.set()
     assert callers.results == {"owner": ["1", "2"], "waiter": ["2"]}
-    assert_idle(proxy)

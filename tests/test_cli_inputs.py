@@ -34,10 +34,8 @@ def test_lines_that_end_in_cr_cr_lf(functions: Functions) -> None:
     name = written("in.csv", "id,city\r\r\n1,Oslo\r\r\n")
     out = upper(name, "--field", "city").stdout_bytes
     assert out == b"id,city,result\r\r\n1,Oslo,OSLO\r\r\n"
-    assert list(filter(None, csv.reader(io.StringIO(out.decode(), newline="")))) == [
-        ["id", "city", "result"],
-        ["1", "Oslo", "OSLO"],
-    ]
+    records = csv.reader(io.StringIO(out.decode(), newline=""))
+    assert [*filter(None, records)] == [["id", "city", "result"], ["1", "Oslo", "OSLO"]]
     assert upper("-", data=b"a\r\r\nb\r\n").stdout_bytes == b"A\r\r\nB\r\n"
     assert functions.sent == ["Oslo", "a", "b"]
 
@@ -48,9 +46,8 @@ def test_lines_that_end_in_cr(functions: Functions) -> None:
         message = said(written(name, b"city\rOslo\r"), *more)
         assert message.startswith(f"batchproxy: {name}: the lines end in CR alone")
         assert message.endswith("tr '\\r' '\\n' < FILE | batchproxy map ... -")
-    assert (
-        upper(written("in.json", b'["a",\r"b"]\r'), "--output-format", "lines").stdout == "A\nB\n"
-    )
+    name = written("in.json", b'["a",\r"b"]\r')
+    assert upper(name, "--output-format", "lines").stdout == "A\nB\n"
     assert functions.sent == ["a", "b"]
 
 
@@ -83,9 +80,7 @@ def test_a_quote_that_never_closes(functions: Functions, monkeypatch: pytest.Mon
     monkeypatch.setattr("batchproxy.cli._delimited._LARGEST_FIELD", 1000)
     name = written("in.csv", 'id,city\n1,"a\n' + "2,b\n" * 1000 + '3,"x"\n')
     message = said(name, "--field", "city")
-    assert message.startswith(
-        "batchproxy: in.csv:2: the quote that opens here is not closed within"
-    )
+    assert message.startswith("batchproxy: in.csv:2: the quote that opens here is not closed with")
     assert functions.sent == []
 
 
@@ -94,7 +89,7 @@ def test_quotes_in_tsv(functions: Functions) -> None:
     name = written("in.tsv", 'id\tcity\n1\t"abc\n2\tdef"\n3\tx\n')
     message = said(name, "--field", "city", "--on-error", "skip")
     assert message.startswith(
-        "batchproxy: in.tsv:2: the quote that opens here closes in line 3 (and"
+        "batchproxy: in.tsv:2: the quote that opens here closes in line 3 (an"
     )
     assert message.endswith("give --quoting csv if that is one field, else --quoting none")
     assert functions.sent == []
@@ -140,6 +135,9 @@ def test_delimiters(functions: Functions, mark: str) -> None:
     assert done.stdout == "city\tn\tresult\na\t1\tA\n"
 
 
+WITHOUT_LINES = ["iso2022_kr", "hz", "idna", "punycode", "unicode_escape", "raw-unicode-escape"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -161,14 +159,7 @@ def test_delimiters(functions: Functions, mark: str) -> None:
         (["in.tar.gz"], ".tar is not read or written"),
         *(
             (["-", "--encoding", name], f"--encoding '{name}' cannot be read line by line; convert")
-            for name in (
-                "iso2022_kr",
-                "hz",
-                "idna",
-                "punycode",
-                "unicode_escape",
-                "raw-unicode-escape",
-            )
+            for name in WITHOUT_LINES
         ),
     ],
 )

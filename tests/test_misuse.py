@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, naive, settle
+from tools import naive, together
 
 from batchproxy import (
     AnswerTypeError,
@@ -21,7 +21,7 @@ from batchproxy import (
     Cache,
     ClosedError,
 )
-from batchproxy.testing import AsyncCalls, assert_idle
+from batchproxy.testing import AsyncCalls
 
 Proxy = type[AsyncBatchingMapProxy[Any, Any]] | type[BatchingMapProxy[Any, Any]]
 both = pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
@@ -321,13 +321,10 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     closing, other = (AsyncBatchingMapProxy[int, str](1, 1, cache=cache) for _ in range(2))
     await closing.map([0], AsyncCalls())
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(closing, other) as callers:
         async with closing:
-            callers.start("owner", closing.map, [1, 2], calls)
-            await settle()
-            callers.start("waiter", other.map, [0, 1], calls)
-            await settle()
+            await callers.begin("owner", closing.map, [1, 2], calls)
+            await callers.begin("waiter", other.map, [0, 1], calls)
         with pytest.raises(ClosedError):
             await closing.map([1], calls)
         calls.open()
@@ -336,7 +333,6 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     assert calls.batches == [[1], [2]]
     await closing.clear()
     assert other.statistics().cached == 0
-    assert_idle(closing, other)
 
 
 @pytest.mark.anyio
@@ -346,18 +342,15 @@ async def test_a_key_function_that_raises(bad: int) -> None:
     proxy = AsyncBatchingMapProxy[dict[str, int], int](key=lambda item: item["id"])
     calls = AsyncCalls(lambda item: item["id"], gated=True)
     good = [{"id": number} for number in range(3)]
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for name in ("owner", "waiter"):
-            callers.start(name, proxy.map, good, calls)
-            await settle()
+            await callers.begin(name, proxy.map, good, calls)
         with pytest.raises(KeyError, match="id"):
             await proxy.map([*good[:bad], {}, *good[bad:]], calls)
         assert proxy.statistics().in_flight == 3
         calls.open()
     assert callers.results == {"owner": [0, 1, 2], "waiter": [0, 1, 2]}
     assert calls.batches == [good]
-    assert_idle(proxy)
 
 
 def test_coroutines_made_of_generators() -> None:

@@ -7,24 +7,22 @@ import io
 import sys
 import threading
 from contextlib import redirect_stderr
-from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import Outcomes, collect, modes, naive, never, settle
+from tools import collect, modes, naive, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
 
-anyio_matrix = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 
 Async = AsyncBatchingMapProxy[int, Any]
 
 
-@anyio_matrix
 async def test_snapshots_count_up_to_the_total() -> None:
     """One per change: what was known at once, then call after call, hits and failures apart."""
     proxy = Async(2, 1)
@@ -45,7 +43,6 @@ async def test_snapshots_count_up_to_the_total() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
     """Also when it ends the map(); a bar is closed where it stood."""
     seen: list[Progress] = []
@@ -62,25 +59,20 @@ async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
     assert drawn.getvalue().endswith("\n")
 
 
-@anyio_matrix
 async def test_what_others_compute_is_shared() -> None:
     """It counts when it comes."""
     proxy = Async()
     calls = AsyncCalls(gated=True)
     seen: list[Progress] = []
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], calls)
-        await settle()
-        callers.start("other", partial(proxy.map, progress=seen.append), [2, 1, 3], AsyncCalls())
-        await settle()
+    async with together() as callers:
+        await callers.begin("own", proxy.map, [1, 2], calls)
+        await callers.begin("other", proxy.map, [2, 1, 3], AsyncCalls(), progress=seen.append)
         calls.open()
     assert callers.results["other"] == ["2", "1", "3"]
     assert [now.shared for now in seen] == [0, 0, 2]
     assert seen[-1] == Progress(done=3, total=3, hits=0, shared=2, calls=1, failures=0)
 
 
-@anyio_matrix
 async def test_what_a_store_has_is_a_hit() -> None:
     """But what another process was computing when it was asked for is shared."""
     store = MemoryStore()
@@ -90,26 +82,24 @@ async def test_what_a_store_has_is_a_hit() -> None:
     seen: list[Progress] = []
     await second.map([1, 2, 3], calls, progress=seen.append)
     assert seen[0] == Progress(done=2, total=3, hits=2, shared=0, calls=0, failures=0)
-    async with anyio.create_task_group() as group:
-        group.start_soon(third.map, [4], slow)
+    async with together() as callers:
+        callers.start("slow", third.map, [4], slow)
         await slow.wait_begun()
-        group.start_soon(partial(fourth.map, progress=seen.append), [4, 1], calls)
+        callers.start("other", fourth.map, [4, 1], calls, progress=seen.append)
         while store.uses["claim_many"] < 5:  # noqa: ASYNC110 - it was told who has it by then
             await anyio.sleep(0.001)
         slow.open()
     assert seen[-1] == Progress(done=2, total=2, hits=1, shared=1, calls=0, failures=0)
 
 
-@anyio_matrix
 async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
     """Also if nothing else comes after it."""
     store = MemoryStore()
     proxy = Async(cache=Cache(store=store, namespace="n"))
     seen: list[Progress] = []
     gate = store.gate("claim_many")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", partial(proxy.map, progress=seen.append), [1], AsyncCalls())
+    async with together() as callers:
+        callers.start("own", proxy.map, [1], AsyncCalls(), progress=seen.append)
         await gate.wait_entered()
         store.values["n", names_in_store(1)[0]] = b"tthere"
         gate.open()
@@ -117,7 +107,6 @@ async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
     assert seen[-1] == Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0)
 
 
-@anyio_matrix
 async def test_a_function_that_raises_is_reported_and_dropped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

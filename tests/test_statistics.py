@@ -6,9 +6,8 @@ import dataclasses
 import pickle
 from typing import Any
 
-import anyio
 import pytest
-from tools import Outcomes, modes, never, settle
+from tools import modes, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -27,12 +26,9 @@ async def test_a_life() -> None:
     proxy = AsyncBatchingMapProxy[int, str](2, cache=cache)
     assert counted(proxy) == {}
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2, 1, 3], calls)
-        await settle()
-        callers.start("waiter", proxy.map, [2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1, 2, 1, 3], calls)
+        await callers.begin("waiter", proxy.map, [2], calls)
         assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 3, "waiting": 1}
         calls.open()
     done = {"maps": 2, "items": 5, "calls": 2, "completed": 2, "computed": 3, "shared": 1}
@@ -47,13 +43,10 @@ async def test_failed_and_cancelled_calls() -> None:
     """A call that fails is told from one that is given up; nobody got a list, or shared one."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1, 2], calls)
         for number in range(4):
-            callers.start(number, proxy.map, [1, 2], calls)
-        await settle()
+            await callers.begin(number, proxy.map, [1, 2], calls)
         assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 2, "waiting": 4}
         calls.fail(0, ValueError("boom"))
     assert counted(proxy) == {"calls": 2, "failed": 1, "cancelled": 1}
@@ -63,18 +56,13 @@ async def test_a_call_taken_over() -> None:
     """The one given up and the one made anew are two calls, of which one computed the keys."""
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1, 2], calls)
         for name in ("leaves", "stays", "stays too"):
-            callers.start(name, proxy.map, [2], calls)
-        await settle()
-        callers.scopes["leaves"].cancel()
-        await settle()
+            await callers.begin(name, proxy.map, [2], calls)
+        await callers.cancel("leaves")
         assert counted(proxy) == {"calls": 1, "running": 1, "in_flight": 2, "waiting": 2}
-        callers.scopes["owner"].cancel()
-        await settle()
+        await callers.cancel("owner")
         under_way = {"running": 1, "in_flight": 1, "waiting": 1}
         assert counted(proxy) == {"calls": 2, "cancelled": 1} | under_way
         calls.open()
@@ -88,12 +76,9 @@ async def test_two_proxies_with_one_cache() -> None:
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, [1, 2], calls)
-        await settle()
-        callers.start("two", two.map, [2, 1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("one", one.map, [1, 2], calls)
+        await callers.begin("two", two.map, [2, 1, 2], calls)
         both = {"in_flight": 2, "waiting": 1}
         assert counted(one) == {"calls": 1, "running": 1} | both
         assert counted(two) == both
