@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("click", reason="the command needs the extra cli")
 pytest.importorskip("tqdm", reason="the command needs the extra cli")
 
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from click.testing import Result as Result
 
 from batchproxy.cli._main import command
 

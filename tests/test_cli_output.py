@@ -267,8 +267,11 @@ def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:
     assert dry == "1 row, 1 distinct\n1 is in results.db, 0 would be computed in 0 calls\n"
 
 
-def test_what_is_not_there_for_writing() -> None:
-    """It is said before anything is computed, with the reason; the status is 2."""
+def test_what_is_not_there_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything is computed, with the reason; the status is 2.
+
+    A file that is read-only is not replaced, though its folder would let it.
+    """
     Path("folder").mkdir()
     reasons = {
         "folder": "Is a directory",
@@ -282,16 +285,11 @@ def test_what_is_not_there_for_writing() -> None:
         refused = upper("-o", name, status=2)
         assert reason in " ".join(refused.stderr.split()), name
         assert "Traceback" not in refused.stderr
-    assert not Path("called").exists()
-    assert parts() == []
-
-
-def test_an_output_that_may_not_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is read-only is not replaced, though its folder would let it."""
     Path("out.txt").write_text("before")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    refused = upper("-o", "out.txt", status=2)
-    assert "the output 'out.txt' is read-only" in refused.stderr
+    assert "the output 'out.txt' is read-only" in upper("-o", "out.txt", status=2).stderr
+    assert not Path("called").exists()
+    assert parts() == []
 
 
 def test_an_output_that_goes_away() -> None:
