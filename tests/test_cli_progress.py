@@ -91,6 +91,15 @@ def test_progress_bar(total: int | None) -> None:
     assert any(" 50%|" in each for each in last) == bool(total)
 
 
+def test_quiet() -> None:
+    """Nothing is shown."""
+    for stream in (Terminal(), io.StringIO()):
+        with Report(lambda: NOTHING, 100, stream=stream, quiet=True) as shown:
+            shown.show()
+            shown.summary(None)
+        assert stream.getvalue() == ""
+
+
 def test_progress_moves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a function takes its time, a thread shows how far it is."""
     monkeypatch.setattr(_report, "_LINE_EVERY", 0)

@@ -54,7 +54,11 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, id=page.name, marks=needing("".join(blocks(page)))) for page in PAGES],
+    [
+        pytest.param(page, id=page.name, marks=needing("".join(blocks(page))))
+        for page in PAGES
+        if blocks(page)
+    ],
 )
 def test_blocks(page: Path) -> None:
     """The blocks of a page run one after another, and print what their comments say.

@@ -41,13 +41,12 @@ async def test_a_life() -> None:
 
 async def test_failed_and_cancelled_calls() -> None:
     """A call that fails is told from one that is given up; nobody got a list, or shared one."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
     calls = AsyncCalls(gated=True)
     async with together() as callers:
-        await callers.begin("owner", proxy.map, [1, 2], calls)
-        for number in range(4):
-            await callers.begin(number, proxy.map, [1, 2], calls)
-        assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 2, "waiting": 4}
+        for number in range(5):
+            await callers.begin(number, proxy.map, [1, 2, 3], calls)
+        assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 3, "waiting": 4}
         calls.fail(0, ValueError("boom"))
     assert counted(proxy) == {"calls": 2, "failed": 1, "cancelled": 1}
 
