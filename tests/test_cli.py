@@ -93,14 +93,12 @@ def test_windows_share_what_was_computed(
 def test_answers_by_item(functions: Functions) -> None:
     """A mapping is by item, of whatever type; one that lacks an item is a failure that names it."""
     lines = ("-", "--input-format", "jsonl")
+    rows = '{"item": 1, "result": "1"}\n{"item": 2, "result": "2"}\n'
     for name in ("by_item", "by_item_async"):
-        assert mapped(name, *lines, data=b"1\n2\n") == (
-            '{"item": 1, "result": "1"}\n{"item": 2, "result": "2"}\n'
-        )
+        assert mapped(name, *lines, data=b"1\n2\n") == rows
     functions.by_item = lambda items: {}  # type: ignore[method-assign] # for this once
-    assert "AnswerValueError: the function answered with a mapping that lacks 1 of" in (
-        mapped("by_item", *lines, data=b"1\n", status=1)
-    )
+    failed = mapped("by_item", *lines, data=b"1\n", status=1)
+    assert "AnswerValueError: the function answered with a mapping that lacks 1 of" in failed
 
 
 def test_limit(functions: Functions) -> None:
@@ -146,20 +144,20 @@ def test_what_the_function_prints(functions: Functions) -> None:
 
 def test_dry_run(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what would be computed, computes nothing, and makes no file."""
-    dry = ("upper", "-", "--batch-size", 2, "--dry-run")
-    data = b"a\nb\na\nc\nd\ne\na\n"
-    assert mapped(*dry, *STORE, data=data) == (
-        "7 rows, 5 distinct\n0 are in results.db, 5 would be computed in 3 calls\n"
-    )
+
+    def dry(*options: object) -> list[str]:
+        return mapped(
+            "upper", "-", *options, "--dry-run", data=b"a\nb\na\nc\nd\ne\na\n"
+        ).splitlines()
+
+    rows = "7 rows, 5 distinct"
+    two = (*STORE, "--batch-size", 2)
+    assert dry(*two) == [rows, "0 are in results.db, 5 would be computed in 3 calls"]
     assert list(Path().iterdir()) == []
     mapped("upper", "-", *STORE, data=b"b\nc\n")
-    assert mapped(*dry, *STORE, data=data) == (
-        "7 rows, 5 distinct\n2 are in results.db, 3 would be computed in 2 calls\n"
-    )
+    assert dry(*two) == [rows, "2 are in results.db, 3 would be computed in 2 calls"]
     monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
-    assert mapped(*dry[:2], "--dry-run", data=data) == (
-        "7 rows, 5 distinct\n5 would be computed in 3 calls\n"
-    )
+    assert dry() == [rows, "5 would be computed in 3 calls"]
     assert functions.batches == [["b", "c"]]
 
 
@@ -332,10 +330,8 @@ def test_without_the_extra(missing: str) -> None:
     """It is said how to install it, and the status is 2; another error stays one."""
     script = f"import sys; sys.modules[{missing!r}] = None; from batchproxy.cli import main; main()"
     done = python("-c", script)
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"batchproxy: the command needs {missing}: pip install 'batchproxy[cli]'\n"
-    )
+    remedy = f"batchproxy: the command needs {missing}: pip install 'batchproxy[cli]'\n"
+    assert (done.returncode, done.stderr) == (2, remedy)
     done = python("-c", script.replace(repr(missing), "'difflib'"))
     assert done.returncode == 1
     assert "ModuleNotFoundError" in done.stderr
@@ -444,10 +440,8 @@ def test_cache_export(functions: Functions) -> None:
 def test_cache_clear(filled: None) -> None:
     """It asks, deletes a namespace or all, and says how many."""
     line = ("cache", "clear", *STORE)
-    refused = call(*line, status=2)
-    assert "2 values of namespace 'n' would be deleted, and there is nobody to ask" in (
-        " ".join(refused.stderr.split())
-    )
+    refused = " ".join(call(*line, status=2).stderr.split())
+    assert "2 values of namespace 'n' would be deleted, and there is nobody to ask" in refused
     assert call(*line, "--yes").stdout == "2 values deleted\n"
     assert call(*line, "--yes").stdout == "0 values deleted\n"
     assert call(*line[:4], "--all", "--yes").stdout == "1 value deleted\n"

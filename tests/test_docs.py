@@ -31,9 +31,8 @@ def test_there_is_something_to_run() -> None:
     """The search for blocks and pages finds them."""
     assert sum(len(blocks(page)) for page in PAGES) > 20
     others = {"embeddings_server.py", "cities.py"}  # the second is what the README's command maps
-    assert {example[0] for example in EXAMPLES} | others == {
-        path.name for path in (ROOT / "examples").glob("*.py")
-    }
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert {example[0] for example in EXAMPLES} | others == examples
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
