@@ -114,13 +114,10 @@ number = 3
 
 
 @pytest.fixture(autouse=True)
-def given(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are functions in the current directory."""
-    for name in list(sys.modules):
-        if name.removeprefix("batchproxy_") in ("fn", "models", "json"):
-            monkeypatch.setitem(sys.modules, name, sys.modules[name])
-            if name != "json":
-                monkeypatch.delitem(sys.modules, name)
+def given(directory: Path) -> None:
+    """There are functions in the current directory, of which nothing is imported yet."""
+    for name in ("fn", "batchproxy_fn", "models", "batchproxy_models", "batchproxy_json"):
+        sys.modules.pop(name, None)
     Path("fn.py").write_text(FUNCTIONS)
 
 

@@ -179,28 +179,17 @@ def test_different_keys_have_different_digests(one: Any, other: Any) -> None:
     assert (first == second) == (typed(one) == typed(other))
 
 
-class Colour(enum.IntEnum):
-    RED = 1
+Colour = enum.IntEnum("Colour", {"RED": 1})
+Word = enum.StrEnum("Word", {"A": "a"})
+Size = enum.Enum("Size", {"SMALL": 1})
+Frozen = dataclasses.make_dataclass("Frozen", ["x"], frozen=True)
 
 
 class Text(str):
     __slots__ = ()
 
 
-class Word(enum.StrEnum):
-    A = "a"
-
-
 class Point(NamedTuple):
-    x: int
-
-
-class Size(enum.Enum):
-    SMALL = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
     x: int
 
 

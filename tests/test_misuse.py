@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -68,9 +68,10 @@ async def asynchronous() -> AsyncIterator[int]:
     yield 1
 
 
-def raising() -> Any:
-    yield 1
-    raise TypeError("of the iterator")
+class Raising:
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+        raise TypeError("of the iterator")
 
 
 def no_key(item: object) -> Hashable:
@@ -95,7 +96,7 @@ NO_ITERABLE = r"map\(\) takes an iterable of items.*put a single item"
         ({}, asynchronous(), "'async_generator'.*collect an asynchronous iterable"),
         # A TypeError of another origin arrives as it is.
         ({}, [Odd(), Odd()], "not to be compared"),
-        ({}, raising, "of the iterator"),
+        ({}, Raising(), "of the iterator"),
         ({"key": no_key}, [1], "of the key function"),
     ],
 )
@@ -104,7 +105,7 @@ def test_items(face: Proxy, options: Any, items: Any, message: str) -> None:
     proxy = face(**options)
     for more in ({}, {"return_exceptions": True}):  # no item of the list has failed
         with pytest.raises(TypeError, match=message):
-            mapped(proxy, items() if items is raising else items, refuse, **more)
+            mapped(proxy, items, refuse, **more)
     assert_untouched(proxy)
     assert proxy.statistics().calls == proxy.statistics().maps == 0
 

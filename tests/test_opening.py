@@ -18,15 +18,7 @@ from memory_store import MemoryStore
 
 from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
 from batchproxy.codecs import PickleCodec, UnreadableValue, digests, loads
-from batchproxy.stores import (
-    Claimant,
-    Claims,
-    RedisStore,
-    SharedStore,
-    SQLiteStore,
-    _sqlite,
-    open_store,
-)
+from batchproxy.stores import Claimant, Claims, RedisStore, SharedStore, SQLiteStore, open_store
 
 KEY, OTHER, THIRD = (bytes([number]) * 20 for number in range(3))
 
@@ -162,7 +154,7 @@ def test_values_as_large_as_sqlite_takes(tmp_path: Path, small: int) -> None:
 
 def test_more_claims_than_a_row_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call may claim any number of keys, and they are all held."""
-    monkeypatch.setattr(_sqlite, "_CLAIM", 20 * 7 + 4)
+    monkeypatch.setattr("batchproxy.stores._sqlite._CLAIM", 20 * 7 + 4)
     keys = [number.to_bytes(20, "big") for number in range(50)]
     one, other = Claimant("a", 1), Claimant("b", 1)
     with SQLiteStore(tmp_path / "results.db") as store:
