@@ -124,23 +124,17 @@ def test_a_store_is_not_copied(tmp_path: Path, how: Callable[[Any], object]) -> 
         how(RedisStore("redis://localhost"))
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    """An SQLite that was built to take rows of so many bytes."""
-    size = 20_000
+def test_values_as_large_as_sqlite_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the limit that the store names they are kept; beyond it the error says what it is."""
+    small = 20_000  # what an SQLite may have been built to take
     connect = sqlite3.connect
 
     def limited(*args: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = connect(*args, **options)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, small)
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", limited)
-    return size
-
-
-def test_values_as_large_as_sqlite_takes(tmp_path: Path, small: int) -> None:
-    """Up to the limit that the store names they are kept; beyond it the error says what it is."""
     with SQLiteStore(tmp_path / "results.db") as store:
         most = store.max_value_size
         assert small - 1_000 <= most < small
