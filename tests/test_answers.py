@@ -6,12 +6,13 @@ import asyncio
 import copy
 import gc
 import pickle
+from collections import UserList
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, settle
+from tools import together
 
 from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -21,18 +22,28 @@ async def one(item: int) -> int:
     return item
 
 
+GATHER = r"a coroutine as the result.*asyncio\.gather"
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", [list, tuple, "mapping"])
-async def test_a_forgotten_gather(kind: Any) -> None:
-    """Results that are still to be awaited are no answer; they are closed, so Python is silent."""
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        (lambda items: [one(items[0]), *items[1:]], GATHER),
+        (lambda items: (one(items[0]), *items[1:]), GATHER),
+        (lambda items: {item: one(item) for item in items}, GATHER),
+        (lambda items: one(1), "await it in map_func"),
+    ],
+    ids=["list", "tuple", "mapping", "coroutine"],
+)
+async def test_a_forgotten_await(answer: Callable[[list[int]], Any], remedy: str) -> None:
+    """What is still to be awaited is no answer; it is closed, so Python is silent."""
     proxy = AsyncBatchingMapProxy[int, Any]()
 
     async def fetch(items: list[int]) -> Any:
-        if kind == "mapping":
-            return {item: one(item) for item in items}
-        return kind([one(items[0]), *items[1:]])
+        return answer(items)
 
-    with pytest.raises(AnswerTypeError, match=r"a coroutine as the result.*asyncio\.gather"):
+    with pytest.raises(AnswerTypeError, match=remedy):
         await proxy.map([1, 2], fetch)
     gc.collect()
     assert proxy.statistics().cached == 0
@@ -49,59 +60,35 @@ def test_futures_are_no_results() -> None:
     assert "a Future as the result" in str(failure)
 
 
-@pytest.mark.anyio
-async def test_a_coroutine_as_an_answer() -> None:
-    """The remedy is for both kinds of proxies."""
-    proxy = AsyncBatchingMapProxy[int, Any]()
-
-    async def fetch(items: list[int]) -> Any:
-        return one(1)
-
-    with pytest.raises(AnswerTypeError, match="await it in map_func"):
-        await proxy.map([1], fetch)
-
-
 def test_a_mapping_by_item() -> None:
     """Where there is a key=, a mapping may be by item; by key if all the keys are there."""
     proxy = BatchingMapProxy[str, str](key=str.lower)
-    assert (
-        proxy.map(["Paris", "PARIS"], lambda items: {x: x * 2 for x in items}) == ["ParisParis"] * 2
-    )
+    assert proxy.map(["Paris", "PARIS"], lambda items: {"Paris": "one"}) == ["one", "one"]
     both = {"rome": "by key", "Rome": "by item"}
     assert proxy.map(["Rome"], lambda items: both) == ["by key"]
     some = {"oslo": "by key", "Oslo": "by item", "Bern": "by item"}
     assert proxy.map(["Oslo", "Bern"], lambda items: some) == ["by item"] * 2
     with pytest.raises(ValueError, match="lacks 'lima' of its 2 keys"):
         proxy.map(["Lima", "Riga"], lambda items: {"Riga": "by item", "riga": "by key"})
-
-
-def test_a_mapping_where_items_are_no_keys() -> None:
-    """What is not hashable is in no mapping."""
-    proxy = BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"])
-    assert proxy.map([{"id": 1}], lambda items: {1: "one"}) == ["one"]
+    unhashable = BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"])
+    assert unhashable.map([{"id": 1}], lambda items: {1: "one"}) == ["one"]
     with pytest.raises(ValueError, match="lacks 2 of its 1 keys"):
-        proxy.map([{"id": 2}], lambda items: {1: "one"})
+        unhashable.map([{"id": 2}], lambda items: {1: "one"})
+
+
+class DataFrame(UserList[int]):
+    columns = ("a", "b")
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_table_is_no_answer(rows: int) -> None:
     """It gives its columns; the error says what came, and how to take one."""
-
-    class DataFrame:
-        columns = ("a", "b")
-
-        def __len__(self) -> int:
-            return rows
-
-        def __getitem__(self, name: str) -> Any:
-            raise KeyError(name)
-
-        def __iter__(self) -> Any:
-            return iter(self.columns)
-
     proxy = BatchingMapProxy[int, Any]()
     with pytest.raises(AnswerTypeError, match=r"DataFrame'.*list\(frame\['column'\]\)"):
-        proxy.map(range(rows), lambda items: cast(Any, DataFrame()))
+        proxy.map(range(rows), DataFrame)
 
 
 def test_arrays() -> None:
@@ -119,34 +106,24 @@ def test_results_are_shared() -> None:
     assert one is two is proxy.map(["a"], lambda items: [])[0]
 
 
-# --- Proxies and caches as objects ---
-
-
 def test_a_cache_is_true() -> None:
     """Also when it is empty."""
     assert Cache()
     assert Cache(max_size=0)
 
 
-@pytest.mark.parametrize("way", [pickle.dumps, copy.deepcopy, copy.copy])
-@pytest.mark.parametrize(
-    ("thing", "name"),
-    [
-        (AsyncBatchingMapProxy(), "AsyncBatchingMapProxy"),
-        (BatchingMapProxy(), "BatchingMapProxy"),
-        (BatchingMapProxy().map, "BatchingMapProxy"),
-        (Cache(), "Cache"),
-    ],
-)
-def test_neither_travels(way: Callable[[object], object], thing: Any, name: str) -> None:
+@pytest.mark.parametrize("kind", [AsyncBatchingMapProxy, BatchingMapProxy, Cache])
+def test_neither_travels(kind: Callable[[], Any]) -> None:
     """The error names the object and says what to do instead."""
-    if way is copy.copy and callable(thing):
-        pytest.skip("that is the method itself")
-    for held in (thing, [thing], {"in": {"a config": thing}}):
-        if way is copy.copy and held is not thing:
-            continue
-        with pytest.raises(TypeError, match=rf"a {name}.* cannot be pickled or copied.*[Mm]ake"):
-            way(held)
+    thing = kind()
+    held: list[Any] = [thing, [thing], {"in": {"a config": thing}}]
+    held += [thing.map] if hasattr(thing, "map") else []
+    ways: list[tuple[Callable[[Any], Any], Any]] = [(copy.copy, thing)]
+    ways += [(way, each) for way in (pickle.dumps, copy.deepcopy) for each in held]
+    remedy = rf"a {thing.__class__.__name__}.* cannot be pickled or copied.*[Mm]ake"
+    for way, each in ways:
+        with pytest.raises(TypeError, match=remedy):
+            way(each)
 
 
 @pytest.mark.anyio
@@ -166,12 +143,8 @@ async def test_a_list_that_a_function_answered_with_is_its_own() -> None:
         answer[:] = ["changed", "changed"]  # before the one who waits can have come to run
         return results
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", own)
-        await settle()
-        callers.start("waiter", proxy.map, [2], AsyncCalls())
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", own)
+        await callers.begin("waiter", proxy.map, [2], AsyncCalls())
         gate.set()
     assert callers.results == {"owner": ["1", "2"], "waiter": ["2"]}
-    assert_idle(proxy)

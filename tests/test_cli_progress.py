@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("click", reason="the command needs the extra cli")
-
 from command_tools import batchproxy, call
+from command_tools import directory as directory
 
 from batchproxy import BatchingMapProxy, Progress
+from batchproxy.cli import _report
 from batchproxy.cli._report import Report
 from batchproxy.cli._rows import Row
+from batchproxy.cli._store import Place
 
 FUNCTIONS = """
 import sys
@@ -35,20 +35,13 @@ def talk(items):
 
 
 class Terminal(io.StringIO):
-    """As wide as `os.get_terminal_size` says."""
-
     def isatty(self) -> bool:
         return True
 
-    def fileno(self) -> int:
-        return 2
-
 
 @pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def terminal(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard output and error are one; there is a function that prints."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(
         "click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False
@@ -57,23 +50,92 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("in.txt").write_text("a\nb\n")
 
 
-def report(stream: io.StringIO, items: str, done: int) -> Report:
-    """Of a window of these items, of which so many are done."""
-    shown = Report(BatchingMapProxy[str, str]().statistics, 100, stream=stream)
-    shown.begin_window([Row(line, 2, item=item) for line, item in enumerate(items, 1)], 100)
+NOTHING = BatchingMapProxy[str, str]().statistics()
+A_CALL = dataclasses.replace(NOTHING, calls=1)
+
+
+def window(shown: Report, items: str, done: int, position: int = 100) -> None:
+    """Rows with these items are under way, of which so many are done."""
+    shown.begin_window([Row(line, 2, item=item) for line, item in enumerate(items, 1)], position)
     shown.progress(Progress(done, len(items), hits=0, shared=0, calls=1, failures=0))
-    return shown
 
 
-def test_no_more_distinct_than_rows() -> None:
+@pytest.mark.parametrize("total", [100, None, 0])
+def test_progress_lines(total: int | None) -> None:
+    """Where nobody watches, a line says how far it is; how long it takes, if that can be known."""
+    stream = io.StringIO()
+    shown = Report(lambda: A_CALL, total, stream=stream)
+    shown.show()
+    window(shown, "abab", done=2, position=40)
+    shown.show()
+    shown.end_window(failed=1)
+    shown.show()
+    start, middle, end = stream.getvalue().splitlines()
+    assert start.startswith("batchproxy: 0 rows, 0 distinct, 0 hits, 1 call, 0 failed, ")
+    assert middle.startswith("batchproxy: 2 rows, 1 distinct, 0 hits, 1 call, 0 failed, ")
+    assert end.startswith("batchproxy: 4 rows, 2 distinct, 0 hits, 1 call, 1 failed, ")
+    assert ("/s, 20 %, " in middle) == ("/s, 40 %, " in end) == bool(total)
+    assert (" left" in end) == bool(total)
+
+
+@pytest.mark.parametrize("total", [100, None])
+def test_progress_bar(total: int | None) -> None:
+    """In a terminal there is a bar, with the same; of an unknown size it is none."""
+    stream = Terminal()
+    shown = Report(lambda: A_CALL, total, stream=stream)
+    window(shown, "ab", done=1)
+    shown.show()
+    shown.close()
+    last = stream.getvalue().split("\r")
+    assert any("1 row, 1 distinct, 0 hits, 1 call, 0 failed" in each for each in last)
+    assert any(" 50%|" in each for each in last) == bool(total)
+
+
+def test_quiet() -> None:
+    """Nothing is shown."""
+    for stream in (Terminal(), io.StringIO()):
+        with Report(lambda: NOTHING, 100, stream=stream, quiet=True) as shown:
+            shown.show()
+            shown.summary(None)
+        assert stream.getvalue() == ""
+
+
+def test_progress_moves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a function takes its time, a thread shows how far it is."""
+    monkeypatch.setattr(_report, "_LINE_EVERY", 0)
+    shows: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str, /) -> int:
+            shows.append(text)
+            shown._stop.set()
+            return len(text)
+
+    shown = Report(lambda: NOTHING, None, stream=Stream())
+    with shown:
+        shown._thread.join()
+    assert shows
+
+
+def test_summary_of_work_that_others_did() -> None:
+    """What other processes computed is named."""
+    stream = io.StringIO()
+    done = dataclasses.replace(NOTHING, shared=2, stored=1)
+    Report(lambda: done, None, stream=stream).summary(Place("s.db"))
+    assert "0 computed in 0 calls, 1 hit in s.db, 2 from other processes" in stream.getvalue()
+
+
+@pytest.mark.parametrize("done", range(9))
+def test_no_more_distinct_than_rows(done: int) -> None:
     """While a window is under way, its distinct items count as far as its rows do."""
-    for done in range(9):
-        stream = io.StringIO()
-        report(stream, "abcabcde", done).show()
-        numbers = re.search(r"(\d+) rows?, (\d+) distinct", stream.getvalue())
-        assert numbers is not None
-        assert int(numbers[1]) >= int(numbers[2])
-        assert numbers.groups() == ("8", "5") or done < 8
+    stream = io.StringIO()
+    shown = Report(lambda: NOTHING, 100, stream=stream)
+    window(shown, "abcabcde", done)
+    shown.show()
+    numbers = re.search(r"(\d+) rows?, (\d+) distinct", stream.getvalue())
+    assert numbers is not None
+    assert int(numbers[1]) >= int(numbers[2])
+    assert numbers.groups() == ("8", "5") or done < 8
 
 
 @pytest.mark.parametrize(
@@ -93,8 +155,10 @@ def test_narrow_terminals(
 ) -> None:
     """What is done and what failed is shown before all else, on one line."""
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 24)))
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 2)
     stream = Terminal()
-    shown = report(stream, "abcabcde", 8)
+    shown = Report(lambda: NOTHING, 100, stream=stream)
+    window(shown, "abcabcde", done=8)
     shown.failed = failed
     shown._start -= 100_000  # so that the rate is 0
     shown.show()
@@ -115,15 +179,11 @@ def test_what_functions_print(terminal: None) -> None:
     assert done.stdout == "one line\nno end\n"
 
 
-def test_rows_in_a_terminal(terminal: None) -> None:
-    """They stand on lines of their own, too: there is no bar."""
+def test_no_bar(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows or nothing are to be seen, or lines cannot be drawn over, there is none."""
     done = call("map", "fn.py:talk", "in.txt")
     assert done.stdout == "a\nb\n"
     assert "%|" not in done.output
-
-
-def test_no_bar(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where lines cannot be drawn over, or nothing is wanted, there is none."""
     assert "%|" not in call("map", "fn.py:talk", "in.txt", "-o", "out.txt", "-q").output
     monkeypatch.setenv("TERM", "dumb")
     done = call("map", "fn.py:talk", "in.txt", "-o", "out.txt")

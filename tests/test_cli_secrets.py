@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("click", reason="the command needs the extra cli")
-
 from command_tools import call
+from command_tools import directory as directory
 from redis_server import needs_redis
+
+from batchproxy import StoreError
+from batchproxy.stores import RedisStore, SQLiteStore
 
 FUNCTIONS = """
 def upper(items): return [item.upper() for item in items]
@@ -19,9 +20,8 @@ def fail(items): raise ValueError("no")
 
 
 @pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A current directory with functions and an input in it."""
-    monkeypatch.chdir(tmp_path)
+def given(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are functions and an input in the current directory."""
     monkeypatch.delenv("BATCHPROXY_STORE", raising=False)
     Path("fn.py").write_text(FUNCTIONS)
     Path("in.txt").write_text("a\nb\n")
@@ -95,18 +95,16 @@ def test_urls_that_lead_nowhere(url: str, shown: str) -> None:
 @needs_redis
 def test_a_server_that_goes_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its library says is shown without the password, also in a traceback."""
-    from batchproxy.stores import RedisStore
 
     def fail(*_: object) -> None:
         raise ConnectionError(f"no answer from {url}")
 
-    monkeypatch.setattr(RedisStore, "claim_many", fail)
+    for method in ("claim_many", "scan", "usage"):
+        monkeypatch.setattr(RedisStore, method, fail)
     line = ("map", "fn.py:upper", "in.txt", "--store", url, "--namespace", "n", "--traceback")
     failed = call(*line, status=1).stderr
     assert "in fail" in failed  # the frame
     assert "no answer from unix://***:***@/" in failed
-    monkeypatch.setattr(RedisStore, "scan", fail)
-    monkeypatch.setattr(RedisStore, "usage", fail)
     for verb in ("info", "export"):
         failed = call("cache", verb, "--store", url, status=1).stderr
         assert "failed: ConnectionError: no answer from unix://***:***@/" in failed
@@ -129,8 +127,6 @@ def test_the_store_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_store_that_fails_when_it_is_first_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a usage error before anything is computed, though it could be made."""
-    from batchproxy import StoreError
-    from batchproxy.stores import SQLiteStore
 
     def fail(*_: object) -> None:
         raise StoreError("it is not there")

@@ -31,9 +31,8 @@ def test_there_is_something_to_run() -> None:
     """The search for blocks and pages finds them."""
     assert sum(len(blocks(page)) for page in PAGES) > 20
     others = {"embeddings_server.py", "cities.py"}  # the second is what the README's command maps
-    assert {example[0] for example in EXAMPLES} | others == {
-        path.name for path in (ROOT / "examples").glob("*.py")
-    }
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert {example[0] for example in EXAMPLES} | others == examples
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -80,6 +79,14 @@ def test_blocks(page: Path) -> None:
             assert line.startswith(beginning) if beginning != wanted else line == wanted
 
 
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Python, beside the README."""
+    line = [sys.executable, "-W", "error", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.parametrize(
     "example",
     [
@@ -89,17 +96,10 @@ def test_blocks(page: Path) -> None:
 )
 def test_examples(example: list[str]) -> None:
     """Every example runs, and says how many rows there were, how many distinct, how many calls."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / example[0]), *example[1:]],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    assert "distinct" in run.stdout
-    assert re.search(r"\d+ (statements|requests|calls) in \d", run.stdout)
+    done = run(ROOT / "examples" / example[0], *example[1:])
+    assert done.stderr == ""
+    assert "distinct" in done.stdout
+    assert re.search(r"\d+ (statements|requests|calls) in \d", done.stdout)
 
 
 def test_the_command_of_the_readme(tmp_path: Path) -> None:
@@ -108,21 +108,12 @@ def test_the_command_of_the_readme(tmp_path: Path) -> None:
     pytest.importorskip("tqdm")
     readme = (ROOT / "README.md").read_text("utf-8")
     [line] = re.findall(r"&& \.venv/bin/batchproxy (map .*)$", readme, re.MULTILINE)
+    line = line.replace("places.db", str(tmp_path / "places.db")).replace("-o ", f"-o {tmp_path}/")
     outputs = []
     for computed in ("748 computed in 8 calls, 0 hits", "0 computed in 0 calls, 748 hits"):
-        arguments = line.replace("places.db", str(tmp_path / "places.db"))
-        arguments = arguments.replace("-o ", f"-o {tmp_path}/")
-        run = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "batchproxy", *arguments.split()],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=ROOT,
-        )
-        assert run.returncode == 0, run.stderr
-        assert "5,000 rows, 748 distinct" in run.stderr
-        assert computed in run.stderr
+        done = run("-m", "batchproxy", *line.split())
+        assert "5,000 rows, 748 distinct" in done.stderr
+        assert computed in done.stderr
         outputs.append((tmp_path / "visits-with-places.csv").read_bytes())
     assert outputs[0] == outputs[1]
     assert outputs[0].count(b"\n") == 5001

@@ -40,8 +40,10 @@ def raw(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def refused(path: Path, match: str) -> None:
+def refused(path: Path, match: str, raw: sqlite3.Connection | None = None) -> None:
     """Nothing is read from it, and nothing written."""
+    if raw is not None:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
     for _ in range(2):
         with SQLiteStore(path) as store, pytest.raises(StoreError, match=match):
@@ -53,6 +55,7 @@ ENDLESS = (
     "WITH RECURSIVE c(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM c) "
     "SELECT id, 1 namespace, x'00' key, x'62' value, NULL expires FROM c"
 )
+LARGE = "SELECT 1 id, 1 namespace, x'00' key, zeroblob(900000000) value, NULL expires"
 COLUMNS = "id INTEGER PRIMARY KEY, namespace INTEGER NOT NULL, key BLOB NOT NULL"
 
 
@@ -60,10 +63,7 @@ COLUMNS = "id INTEGER PRIMARY KEY, namespace INTEGER NOT NULL, key BLOB NOT NULL
     "script",
     [
         f"DROP TABLE results; CREATE VIEW results AS {ENDLESS}",
-        (
-            "DROP TABLE results; CREATE VIEW results AS "
-            "SELECT 1 id, 1 namespace, x'00' key, zeroblob(900000000) value, NULL expires"
-        ),
+        f"DROP TABLE results; CREATE VIEW results AS {LARGE}",
         "CREATE TRIGGER t AFTER INSERT ON leases BEGIN DELETE FROM results; END",
         "CREATE VIEW more AS SELECT 1",
         "CREATE TABLE more (x)",
@@ -81,24 +81,23 @@ COLUMNS = "id INTEGER PRIMARY KEY, namespace INTEGER NOT NULL, key BLOB NOT NULL
             "value BLOB AS (zeroblob(900000000)))"
         ),
         "ANALYZE",
+        # Too long to be read.
+        f"CREATE TABLE more (x DEFAULT '{'x' * 20_000}')",
     ],
+    ids=lambda script: script[:80],
 )
 def test_what_is_no_table_of_ours_is_not_used(
     path: Path, raw: sqlite3.Connection, script: str
 ) -> None:
     """Views, triggers and expressions would run inside every statement."""
     raw.executescript(script)
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    refused(path, OWN)
+    refused(path, OWN, raw)
 
 
 def test_more_tables_than_anybody_needs(path: Path, raw: sqlite3.Connection) -> None:
     """They are not all read, which would take as much time and memory as somebody likes."""
-    raw.execute("BEGIN")
-    for number in range(2_000):
-        raw.execute(f"CREATE TABLE t{number} (x)")
-    raw.execute("COMMIT")
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    tables = "".join(f"CREATE TABLE t{number} (x);" for number in range(2_000))
+    raw.executescript(f"BEGIN; {tables} COMMIT; PRAGMA wal_checkpoint(TRUNCATE)")
     tracemalloc.start()
     try:
         with SQLiteStore(path) as store, pytest.raises(StoreError, match=OWN):
@@ -106,21 +105,11 @@ def test_more_tables_than_anybody_needs(path: Path, raw: sqlite3.Connection) -> 
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:
         tracemalloc.stop()
-    refused(path, OWN)
+    refused(path, OWN, raw)
     raw.execute("PRAGMA application_id = 7")
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    refused(path, "of another program")
-    raw.execute("PRAGMA application_id = 0")
-    raw.execute("PRAGMA user_version = 0")
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    refused(path, "of another program")
-
-
-def test_a_table_with_a_long_definition(path: Path, raw: sqlite3.Connection) -> None:
-    """It is not read either."""
-    raw.execute(f"CREATE TABLE more (x DEFAULT '{'x' * 20_000}')")
-    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    refused(path, OWN)
+    refused(path, "of another program", raw)
+    raw.executescript("PRAGMA application_id = 0; PRAGMA user_version = 0")
+    refused(path, "of another program", raw)
 
 
 def test_tables_are_looked_at_by_every_connection(path: Path, raw: sqlite3.Connection) -> None:
@@ -188,10 +177,9 @@ def test_rows_that_nobody_of_ours_has_written(path: Path, raw: sqlite3.Connectio
     raw.executemany(row, [(number, OTHER, b"123") for number in (2, 3, 4, 5, 99)])
     raw.execute(row, (3, KEY, 7))
     raw.execute("UPDATE claims SET keys = x''")
+    claim = "INSERT INTO claims (namespace, lease, call, keys) VALUES (1, 1, 1, ?)"
     for packed in (b"\0\0\0\0abc", b"\0", b"\xff" * 30, "text", bytes(5_000_000)):
-        raw.execute(
-            "INSERT INTO claims (namespace, lease, call, keys) VALUES (1, 1, 1, ?)", (packed,)
-        )
+        raw.execute(claim, (packed,))
     with SQLiteStore(path) as store:
         assert store.usage() == {"\\xff": Usage(1, 3)}
         assert list(store.scan("n")) == []
@@ -222,13 +210,9 @@ def test_a_new_file_is_for_its_owner_alone(tmp_path: Path, linked: bool) -> None
     try:
         with SQLiteStore(tmp_path / "link" if linked else path) as store:
             store.set_many("n", {KEY: b"value"}, None)
-            files = sorted(tmp_path.glob("results.db*"))
-            assert [file.name for file in files] == [
-                "results.db",
-                "results.db-shm",
-                "results.db-wal",
-            ]
-            assert [mode(file) for file in files] == [0o600] * 3
+            modes = {file.name: mode(file) for file in tmp_path.glob("results.db*")}
+            beside = ("results.db", "results.db-shm", "results.db-wal")
+            assert modes == dict.fromkeys(beside, 0o600)
     finally:
         os.umask(before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 from collections.abc import Hashable, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore
-from batchproxy.testing import names_in_store
+from batchproxy.testing import Calls, names_in_store
 
 try:
     import numpy as np
@@ -46,6 +47,8 @@ ENCODED: list[tuple[Hashable, bytes]] = [
     (True, b"?1"),
     (0, b"i0"),
     (0.0, b"f\0\0\0\0\0\0\0\0"),
+    (-0.0, b"f\0\0\0\0\0\0\0\0"),
+    ((-0.0,), b"((1:9:f\0\0\0\0\0\0\0\0"),
     (False, b"?0"),
     (None, b"n"),
     (-255, b"i-ff"),
@@ -109,11 +112,6 @@ def test_what_python_takes_for_one_key() -> None:
     assert len(set(digests(keys))) == len(keys)
 
 
-def test_zeros() -> None:
-    """-0.0 equals 0.0 and has the same type, so it is the same key."""
-    assert digests([-0.0, (-0.0,)]) == digests([0.0, (0.0,)])
-
-
 def test_times_that_a_clock_shows_twice() -> None:
     """As for ==, they are one key in their zone, whatever the fold, and no key of another one."""
     once, twice = datetime(2020, 10, 25, 1, 30), datetime(2020, 10, 25, 2, 30)
@@ -125,10 +123,11 @@ def test_times_that_a_clock_shows_twice() -> None:
     assert digests(utc[:2]) == digests([keys[0]] * 2)
 
 
-def test_decimals_do_not_depend_on_the_context() -> None:
-    """All digits count, however few Python is told to calculate with."""
+def test_all_digits_count() -> None:
+    """However few Python is told to calculate with, and however many there are."""
     long = Decimal("1." + 40 * "1")
-    assert len(set(digests([long, +long, Decimal("1E+999999"), Decimal("1E-999999")]))) == 4
+    keys = [long, +long, Decimal("1E+999999"), Decimal("1E-999999"), 2**70_000, 2**70_000 + 1]
+    assert len(set(digests(keys))) == len(keys)
 
 
 zones = st.sampled_from(
@@ -137,16 +136,12 @@ zones = st.sampled_from(
 moments = st.sampled_from(
     [datetime.min, datetime.max, *(datetime(2020, 10, 25, hour, 30) for hour in range(5))]
 ) | st.datetimes(datetime(2020, 3, 29), datetime(2020, 3, 29, 6))
+placed = st.builds(
+    lambda at, zone, fold: at.replace(tzinfo=zone, fold=fold), moments, zones, st.integers(0, 1)
+)
 times = st.one_of(
-    st.builds(
-        lambda at, zone, fold: at.replace(tzinfo=zone, fold=fold),
-        moments,
-        zones,
-        folds := st.integers(0, 1),
-    ),
-    st.builds(
-        lambda at, zone, fold: at.timetz().replace(tzinfo=zone, fold=fold), moments, zones, folds
-    ),
+    placed,
+    placed.map(datetime.timetz),
     st.sampled_from([0, 1]).map(timedelta),
     st.timedeltas(),
     st.dates(date(2020, 3, 1), date(2020, 3, 3)),
@@ -184,35 +179,17 @@ def test_different_keys_have_different_digests(one: Any, other: Any) -> None:
     assert (first == second) == (typed(one) == typed(other))
 
 
-@given(st.integers(), st.integers(0, 2**16))
-def test_integers_of_any_size(number: int, shift: int) -> None:
-    """There is no limit to the digits, and none are lost."""
-    one, other = digests([number << shift, (number << shift) + 1])
-    assert one != other
-
-
-class Colour(enum.IntEnum):
-    RED = 1
+Colour = enum.IntEnum("Colour", {"RED": 1})
+Word = enum.StrEnum("Word", {"A": "a"})
+Size = enum.Enum("Size", {"SMALL": 1})
+Frozen = dataclasses.make_dataclass("Frozen", ["x"], frozen=True)
 
 
 class Text(str):
     __slots__ = ()
 
 
-class Word(enum.StrEnum):
-    A = "a"
-
-
 class Point(NamedTuple):
-    x: int
-
-
-class Size(enum.Enum):
-    SMALL = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
     x: int
 
 
@@ -221,44 +198,33 @@ class Item:
         return "<an item>"
 
 
+ENUM, OTHER = r".*or take the \.value of an Enum's member", "$"
+
+
 @pytest.mark.parametrize(
-    ("key", "name"),
+    ("key", "name", "hint"),
     [
-        (Colour.RED, "Colour"),
-        (Text("a"), "Text"),
-        (Word.A, "Word"),
-        (Point(1), "Point"),
-        (frozenset({1}), "frozenset"),
-        (1j, "complex"),
-        (Item(), "Item"),
-        (int, "type"),
+        (Size.SMALL, "Size", ENUM),
+        (Colour.RED, "Colour", ENUM),
+        (Word.A, "Word", ENUM),
+        (Frozen(1), "Frozen", r".*or take dataclasses\.astuple"),
+        (frozenset("ab"), "frozenset", r".*or take tuple\(sorted\(\.\.\.\)\) of a set"),
+        (Text("a"), "Text", r".*or take str\(\.\.\.\) of it"),
+        (Point(1), "Point", r".*or take tuple\(\.\.\.\) of it"),
+        (1j, "complex", OTHER),
+        (Item(), "Item", OTHER),
+        (int, "type", OTHER),
     ],
 )
-def test_other_types(key: Hashable, name: str) -> None:
-    """Subclasses and everything else are refused, alone and in tuples, with the advice of key=."""
-    with pytest.raises(TypeError, match=rf"got .* of type '{name}'; .*key=lambda item: item\.id"):
+def test_other_types(key: Hashable, name: str, hint: str) -> None:
+    """Subclasses and everything else are refused, alone and in tuples, with what to use instead."""
+    possible = "is None, a bool, int, float, str, bytes, date, datetime, time, timedelta, Decimal"
+    remedy = rf"{possible}, UUID, a NumPy scalar .*key=lambda item: item\.id{hint}"
+    with pytest.raises(TypeError, match=remedy) as caught:
         digests(["fine", key])
+    assert re.search(rf"got .* of type '{name}'; ", str(caught.value))
     with pytest.raises(TypeError, match=rf"of type '{name}' in \('a', \(1, .*\)\); .*key="):
         digests(["fine", ("a", (1, key))])
-
-
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [
-        (Size.SMALL, r"or take the \.value of an Enum's member"),
-        (Colour.RED, r"or take the \.value of an Enum's member"),
-        (Frozen(1), r"or take dataclasses\.astuple"),
-        (frozenset("ab"), r"or take tuple\(sorted\(\.\.\.\)\) of a set"),
-        (Text("a"), r"or take str\(\.\.\.\) of it"),
-        (Point(1), r"or take tuple\(\.\.\.\) of it"),
-        (1j, "item.id$"),
-    ],
-)
-def test_what_to_use_instead(key: Hashable, hint: str) -> None:
-    """What is refused says what is possible, and how this type becomes that."""
-    possible = "str, bytes, date, datetime, time, timedelta, Decimal, UUID, a NumPy scalar"
-    with pytest.raises(TypeError, match=rf"is None, a bool, int, float, {possible} .*key=.*{hint}"):
-        digests([key])
 
 
 def test_messages_are_short() -> None:
@@ -300,7 +266,11 @@ def test_numpy_scalars() -> None:
 @needs_numpy
 def test_numpy_scalars_that_stand_for_nothing() -> None:
     """They are refused: no number that is their number of units, nor a shorter text."""
-    refused = [
+
+    class Metres(np.float64):
+        pass
+
+    for key in (
         np.datetime64("2020-01-01T00:00:00.000000001"),
         np.datetime64("20000-01-01"),
         np.datetime64("20000-01-01T00:00:00", "us"),
@@ -308,42 +278,32 @@ def test_numpy_scalars_that_stand_for_nothing() -> None:
         np.timedelta64(1, "M"),
         np.longdouble(1),
         np.void(b"abc"),
-    ]
-    for key in refused:
+    ):
         with pytest.raises(TypeError, match=r"of type '.*key=.*or take str\(\.\.\.\) of it"):
             digests([key])
-    for other, kind in ((np.complex128(1), "complex"), (np.dtype("f8"), r".*[dD][tT]ype.*")):
-        with pytest.raises(TypeError, match=f"of type '{kind}'"):
+    for other, kind in (
+        (np.complex128(1), "'complex'"),
+        (np.dtype("f8"), r"'.*[dD][tT]ype.*'"),
+        (Metres(1), r"'.*Metres'.*or take float\(\.\.\.\) of it"),  # as subclasses of Python's
+    ):
+        with pytest.raises(TypeError, match=f"of type {kind}"):
             digests([other])
 
 
-@needs_numpy
-def test_subclasses_of_numpy_scalars() -> None:
-    """They are refused as those of Python's types are."""
-
-    class Metres(np.float64):
-        pass
-
-    with pytest.raises(TypeError, match=r"of type '.*Metres'.*or take float\(\.\.\.\) of it"):
-        digests([Metres(1)])
-
-
-@needs_numpy
-def test_numpy_has_its_own_nans() -> None:
-    """NaN and NaT of any type."""
-    times = [kind("NaT", unit) for kind in (np.datetime64, np.timedelta64) for unit in ("s", "ns")]
-    for key in (np.float64("nan"), np.float16("nan"), *times):
-        with pytest.raises(ValueError, match="cannot be NaN"):
-            digests([(1, key)])
-
-
 def test_nan() -> None:
-    """NaN equals nothing, so that it could never be found."""
-    for nan in (float("nan"), Decimal("nan"), Decimal("sNaN")):
-        with pytest.raises(ValueError, match="cannot be NaN: it would never be found"):
+    """NaN equals nothing, so that it could never be found; NumPy has its own, and NaT."""
+    nans: list[Any] = [float("nan"), Decimal("nan"), Decimal("sNaN")]
+    if np is not None:
+        nans += [np.float64("nan"), np.float16("nan")]
+        nans += [kind("NaT", "ns") for kind in (np.datetime64, np.timedelta64)]
+        nans += [kind("NaT", "s") for kind in (np.datetime64, np.timedelta64)]
+    for nan in nans:
+        with pytest.raises(
+            ValueError, match=r"cannot be NaN( in np\..*)?: it would never be found"
+        ):
             digests([nan])
-    with pytest.raises(ValueError, match=r"cannot be NaN in \(1, nan\)"):
-        digests([(1, float("nan"))])
+        with pytest.raises(ValueError, match=r"cannot be NaN in \(1, .*\)"):
+            digests([(1, nan)])
 
 
 def test_deep_tuples() -> None:
@@ -360,20 +320,13 @@ def test_keys_of_a_table(tmp_path: Path) -> None:
     keys += [Decimal("1.50"), datetime(2020, 1, 1, 12, tzinfo=UTC)]
     zone = timezone(timedelta(hours=1))
     same = [*keys[:5], Decimal("1.5"), datetime(2020, 1, 1, 13, tzinfo=zone)]
-    batches = []
-
-    def number(items: list[Any]) -> list[int]:
-        batches.append(items)
-        return list(range(len(items)))
-
+    calls = Calls(str)
+    texts = list(map(str, keys))
     with SQLiteStore(tmp_path / "s.db") as store:
-
-        def proxy() -> BatchingMapProxy[Any, int]:
-            return BatchingMapProxy(cache=Cache(store=store, namespace="n"))
-
-        assert proxy().map([*keys, *same], number) == [*range(7), *range(7)]
-        assert proxy().map(same, number) == list(range(7))
-        assert batches == [keys]
-        Cache(store=store, namespace="n").invalidate(same[5:])
-        assert proxy().map(keys, number) == [*range(5), 0, 1]
-        assert batches == [keys, keys[5:]]
+        first, second, third = (Cache[str](store=store, namespace="n") for _ in range(3))
+        assert BatchingMapProxy[Any, str](cache=first).map([*keys, *same], calls) == texts * 2
+        assert BatchingMapProxy[Any, str](cache=second).map(same, calls) == texts
+        assert calls.batches == [keys]
+        second.invalidate(same[5:])
+        assert BatchingMapProxy[Any, str](cache=third).map(keys, calls) == texts
+        assert calls.batches == [keys, keys[5:]]

@@ -82,12 +82,10 @@ TESTS = """
 
 def test_each_operator() -> None:
     """What each makes of a method, and what all leave alone."""
-    found = breakages("box.py", SAMPLE)
     order = [*OPERATORS]
-    found.sort(key=lambda each: order.index(each.operator))
-    assert [f"{each.operator} | {each.before} | {each.after}" for each in found] == [
-        *BROKEN.splitlines()
-    ]
+    found = sorted(breakages("box.py", SAMPLE), key=lambda each: order.index(each.operator))
+    lines = [f"{each.operator} | {each.before} | {each.after}" for each in found]
+    assert lines == BROKEN.splitlines()
     assert {each.function for each in found} == {"Box.take"}
     assert len({compile(each.text, "box.py", "exec") for each in found}) == len(found)
 

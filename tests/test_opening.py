@@ -1,19 +1,24 @@
-"""Making a store opens nothing; and what the stores of the library, and a cache, refuse at once."""
+"""Point 16 of the contract: making a store opens nothing; how one is named, and what is refused."""
 
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import re
 import sqlite3
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from memory_store import MemoryStore
 
-from batchproxy import BatchingMapProxy, Cache, StoreError
-from batchproxy.stores import RedisStore, SharedStore, SQLiteStore
+from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
+from batchproxy.codecs import PickleCodec, UnreadableValue, digests, loads
+from batchproxy.stores import Claimant, Claims, RedisStore, SharedStore, SQLiteStore, open_store
 
 KEY, OTHER, THIRD = (bytes([number]) * 20 for number in range(3))
 
@@ -101,12 +106,7 @@ def test_the_lease_of_a_store_of_ones_own(lease: Any) -> None:
     store.lease = lease
     with pytest.raises((TypeError, ValueError), match=r"the lease of .*MemoryStore.* must be"):
         Cache(store=store, namespace="n")
-
-
-def test_a_long_lease() -> None:
-    """The longest there can be is waited for without overflow."""
-    store = MemoryStore()
-    store.lease = 86_400
+    store.lease = 86_400  # the longest there can be is waited for without overflow
     proxy = BatchingMapProxy[int, int](cache=Cache(store=store, namespace="n"))
     assert proxy.map([1], list) == [1]
 
@@ -124,23 +124,17 @@ def test_a_store_is_not_copied(tmp_path: Path, how: Callable[[Any], object]) -> 
         how(RedisStore("redis://localhost"))
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    """An SQLite that was built to take rows of so many bytes."""
-    size = 20_000
+def test_values_as_large_as_sqlite_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the limit that the store names they are kept; beyond it the error says what it is."""
+    small = 20_000  # what an SQLite may have been built to take
     connect = sqlite3.connect
 
     def limited(*args: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = connect(*args, **options)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, small)
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", limited)
-    return size
-
-
-def test_values_as_large_as_sqlite_takes(tmp_path: Path, small: int) -> None:
-    """Up to the limit that the store names they are kept; beyond it the error says what it is."""
     with SQLiteStore(tmp_path / "results.db") as store:
         most = store.max_value_size
         assert small - 1_000 <= most < small
@@ -154,9 +148,7 @@ def test_values_as_large_as_sqlite_takes(tmp_path: Path, small: int) -> None:
 
 def test_more_claims_than_a_row_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call may claim any number of keys, and they are all held."""
-    from batchproxy.stores import Claimant, Claims, _sqlite
-
-    monkeypatch.setattr(_sqlite, "_CLAIM", 20 * 7 + 4)
+    monkeypatch.setattr("batchproxy.stores._sqlite._CLAIM", 20 * 7 + 4)
     keys = [number.to_bytes(20, "big") for number in range(50)]
     one, other = Claimant("a", 1), Claimant("b", 1)
     with SQLiteStore(tmp_path / "results.db") as store:
@@ -164,3 +156,113 @@ def test_more_claims_than_a_row_takes(tmp_path: Path, monkeypatch: pytest.Monkey
         assert store.claim_many("n", keys, other, 50) == Claims({}, [], keys)
         store.release_many("n", keys[5:], one)
         assert store.claim_many("n", keys, other, 50) == Claims({}, keys[5:], keys[:5])
+
+
+# --- Where a setting says which store it is ---
+
+needs_redis = pytest.mark.skipif(find_spec("redis") is None, reason="needs the extra redis")
+NAMES = ["results.db", "./redis:x", "./a:/b", "a:b", "C:results.db", "redis", "x y?z#@"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, Path("redis:")])
+def test_files(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not look like a URL is a file, which is made when it is first used."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:").mkdir()
+    with open_store(name) as store:
+        assert isinstance(store, SQLiteStore)
+        assert store.identity == SQLiteStore(name).identity
+        assert os.listdir() == ["a:"]
+        store.set_many("n", {b"k": b"v"}, None)
+        assert Path(name).exists()
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "rediss://localhost:1", "unix:///no/where.sock?db=1"]
+)
+def test_servers(url: str) -> None:
+    """The URLs of redis-py are servers; nothing is connected yet."""
+    with open_store(url) as store:
+        assert isinstance(store, RedisStore)
+        assert store.identity == RedisStore(url).identity
+
+
+SERVERS = "redis://, rediss://, unix://.*"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://somebody:s3cret@db/x", f"{SERVERS}got one of postgresql:// "),
+        ("HTTP://:s3cret@host", f"{SERVERS}got one of HTTP:// "),
+        ("REDIS://:s3cret@host", f"{SERVERS}got one of REDIS:// "),
+        ("redis:/:s3cret@host", f"{SERVERS}got what is neither"),
+        ("redis:s3cret@host", f"{SERVERS}got what is neither"),
+        (" redis://:s3cret@host", f"{SERVERS}got what is neither"),
+        ("s3cret://host", f"{SERVERS}got one of s3cret:// "),
+        pytest.param("redis://:s3c/ret@127.0.0.1:1/0", "RedisStore takes a URL", marks=needs_redis),
+    ],
+)
+def test_other_urls(url: str, said: str) -> None:
+    """They are refused, as are those that were meant to be one; what is known is named."""
+    with pytest.raises(ValueError, match=said) as caught:
+        open_store(url)
+    assert not re.search("s3cret@|s3c/ret|somebody", str(caught.value))
+
+
+def test_without_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files need nothing but Python; a server needs redis-py, and the error says so."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r"needs redis-py: pip install 'batchproxy\[redis\]'"):
+        open_store("redis://127.0.0.1:1/0")
+    with Cache[str](store=open_store(tmp_path / "r.db"), namespace="n") as cache:
+        assert BatchingMapProxy[int, str](cache=cache).map([1], lambda items: ["1"]) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("", ValueError),
+        (":memory:", ValueError),
+        (None, TypeError),
+        (3, TypeError),
+        (b"results.db", TypeError),
+    ],
+)
+def test_what_is_no_name(place: Any, error: type[Exception]) -> None:
+    """Text or a path is needed, and it must name a file."""
+    with pytest.raises(error, match=r"must name a file|expected str|must be text"):
+        open_store(place)
+
+
+# --- Looking into a store ---
+
+
+@pytest.mark.parametrize("codec", [None, PickleCodec()])
+def test_what_a_cache_has_written(codec: Any, tmp_path: Path) -> None:
+    """Keys are found by their digests, values are read by the codec that wrote them."""
+    keys = [1, "1", (1, None)]
+    with open_store(tmp_path / "r.db") as store:
+        cache = Cache[Any](store=store, namespace="n", codec=codec)
+        BatchingMapProxy[Any, Any](cache=cache).map(
+            keys, lambda items: [[item] for item in keys[:2]] + [None]
+        )
+        found = store.get_many("n", digests(keys))
+        assert [loads(found[digest], codec) for digest in digests(keys)] == [[1], ["1"], None]
+        if codec is not None:
+            with pytest.raises(UnreadableValue):
+                loads(next(iter(found.values())))
+
+
+def test_which_result_was_refused(tmp_path: Path) -> None:
+    """The error has its key; one that is about something else has none."""
+    with Cache[Any](store=open_store(tmp_path / "r.db"), namespace="n") as cache:
+        proxy: Any = BatchingMapProxy[int, Any](cache=cache)
+        with pytest.raises(AnswerTypeError) as caught:
+            proxy.map([1, 2], lambda items: [1, {2}])
+        assert caught.value.key == 2
+        with pytest.raises(AnswerTypeError) as caught:
+            proxy.map([3], lambda items: {3})
+        assert caught.value.key is None
+    assert StoreError("it is not there").key is None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import io
+import sys
 import threading
 from contextlib import redirect_stderr
 from typing import Any
@@ -12,24 +12,30 @@ from typing import Any
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import Outcomes, collect, naive, settle
+from tools import collect, modes, naive, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
 
-anyio_matrix = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 
-@anyio_matrix
+Async = AsyncBatchingMapProxy[int, Any]
+
+
 async def test_snapshots_count_up_to_the_total() -> None:
     """One per change: what was known at once, then call after call, hits and failures apart."""
-    proxy = AsyncBatchingMapProxy[int, Any](2, 1)
-    await proxy.map([1, 2], AsyncCalls())
+    proxy = Async(2, 1)
     seen: list[Progress] = []
+    await proxy.map([], AsyncCalls(), progress=seen.append)
+    await proxy.map([1, 2], AsyncCalls())
+    await proxy.map([1, 1], AsyncCalls(), progress=seen.append)
     error = ValueError("odd")
     calls = AsyncCalls(lambda item: error if item == 5 else item)
     await proxy.map([1, 2, 3, 4, 4, 5], calls, progress=seen.append, return_exceptions=True)
     assert seen == [
+        Progress(done=0, total=0, hits=0, shared=0, calls=0, failures=0),
+        Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0),
         Progress(done=2, total=5, hits=2, shared=0, calls=0, failures=0),
         Progress(done=4, total=5, hits=2, shared=0, calls=1, failures=0),
         Progress(done=5, total=5, hits=2, shared=0, calls=2, failures=1),
@@ -37,103 +43,75 @@ async def test_snapshots_count_up_to_the_total() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_a_call_that_raises_counts_its_keys_as_failed() -> None:
-    """Also when it ends the map()."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    """Also when it ends the map(); a bar is closed where it stood."""
     seen: list[Progress] = []
     calls = AsyncCalls()
     calls.fail(1, OSError("no"))
     with pytest.raises(OSError, match="no"):
-        await proxy.map(range(6), calls, progress=seen.append)
+        await Async(2, 1).map(range(6), calls, progress=seen.append)
     assert seen[-1] == Progress(done=4, total=6, hits=0, shared=0, calls=2, failures=2)
+    pytest.importorskip("tqdm")
+    calls.fail(3, OSError("no"))
+    with redirect_stderr(io.StringIO()) as drawn, pytest.raises(OSError, match="no"):
+        await Async(2, 1).map(range(6), calls, progress=True)
+    assert "4/6" in drawn.getvalue()
+    assert drawn.getvalue().endswith("\n")
 
 
-@anyio_matrix
 async def test_what_others_compute_is_shared() -> None:
     """It counts when it comes."""
-    proxy = AsyncBatchingMapProxy[int, str]()
+    proxy = Async()
     calls = AsyncCalls(gated=True)
     seen: list[Progress] = []
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], calls)
-        await settle()
-
-        async def other() -> None:
-            assert await proxy.map([2, 1, 3], AsyncCalls(), progress=seen.append) == ["2", "1", "3"]
-
-        group.start_soon(other)
-        await settle()
+    async with together() as callers:
+        await callers.begin("own", proxy.map, [1, 2], calls)
+        await callers.begin("other", proxy.map, [2, 1, 3], AsyncCalls(), progress=seen.append)
         calls.open()
+    assert callers.results["other"] == ["2", "1", "3"]
     assert [now.shared for now in seen] == [0, 0, 2]
     assert seen[-1] == Progress(done=3, total=3, hits=0, shared=2, calls=1, failures=0)
 
 
-@anyio_matrix
-async def test_everything_known_is_one_snapshot() -> None:
-    """Also of an empty list."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    seen: list[Progress] = []
-    await proxy.map([], AsyncCalls(), progress=seen.append)
-    await proxy.map([1], AsyncCalls())
-    await proxy.map([1, 1], AsyncCalls(), progress=seen.append)
-    assert seen == [Progress(0, 0, 0, 0, 0, 0), Progress(1, 1, 1, 0, 0, 0)]
-
-
-@anyio_matrix
 async def test_what_a_store_has_is_a_hit() -> None:
     """But what another process was computing when it was asked for is shared."""
     store = MemoryStore()
-    calls = AsyncCalls()
-
-    def proxy() -> AsyncBatchingMapProxy[int, str]:
-        return AsyncBatchingMapProxy(cache=Cache(store=store, namespace="n"))
-
-    await proxy().map([1, 2], calls)
+    calls, slow = AsyncCalls(), AsyncCalls(gated=True)
+    first, second, third, fourth = (Async(cache=Cache(store=store, namespace="n")) for _ in "1234")
+    await first.map([1, 2], calls)
     seen: list[Progress] = []
-    await proxy().map([1, 2, 3], calls, progress=seen.append)
+    await second.map([1, 2, 3], calls, progress=seen.append)
     assert seen[0] == Progress(done=2, total=3, hits=2, shared=0, calls=0, failures=0)
-    slow = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        Outcomes(group).start("slow", proxy().map, [4], slow)
+    async with together() as callers:
+        callers.start("slow", third.map, [4], slow)
         await slow.wait_begun()
-
-        async def other() -> None:
-            await proxy().map([4, 1], calls, progress=seen.append)
-
-        group.start_soon(other)
+        callers.start("other", fourth.map, [4, 1], calls, progress=seen.append)
         while store.uses["claim_many"] < 5:  # noqa: ASYNC110 - it was told who has it by then
             await anyio.sleep(0.001)
         slow.open()
     assert seen[-1] == Progress(done=2, total=2, hits=1, shared=1, calls=0, failures=0)
 
 
-@anyio_matrix
 async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
     """Also if nothing else comes after it."""
     store = MemoryStore()
-    proxy = AsyncBatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    proxy = Async(cache=Cache(store=store, namespace="n"))
     seen: list[Progress] = []
     gate = store.gate("claim_many")
-    async with anyio.create_task_group() as group:
-
-        async def own() -> None:
-            assert await proxy.map([1], AsyncCalls(), progress=seen.append) == ["there"]
-
-        group.start_soon(own)
+    async with together() as callers:
+        callers.start("own", proxy.map, [1], AsyncCalls(), progress=seen.append)
         await gate.wait_entered()
         store.values["n", names_in_store(1)[0]] = b"tthere"
         gate.open()
+    assert callers.results == {"own": ["there"]}
     assert seen[-1] == Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0)
 
 
-@anyio_matrix
 async def test_a_function_that_raises_is_reported_and_dropped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Once; the map() goes on."""
-    proxy = AsyncBatchingMapProxy[int, str](1)
+    proxy = Async(1)
     seen: list[Progress] = []
 
     def failing(now: Progress) -> None:
@@ -178,21 +156,7 @@ def test_a_bar_that_cannot_be_drawn(
     assert len(caplog.records) == failed
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_an_object_that_is_called_asynchronously(known: bool) -> None:
-    """It is no plain function: it would never be awaited."""
-
-    class Report:
-        async def __call__(self, now: Progress) -> None: ...
-
-    proxy = BatchingMapProxy[int, str]()
-    if known:
-        proxy.map([1], naive)
-    with pytest.raises(TypeError, match="not asynchronous"):
-        proxy.map([1], naive, progress=Report())
-
-
-@pytest.mark.parametrize("max_concurrency", [None, 2])
+@modes
 def test_a_synchronous_caller_is_told_in_its_own_thread(
     max_concurrency: int | None, sync_backend: Any
 ) -> None:
@@ -226,19 +190,6 @@ def test_a_bar() -> None:
     assert drawn.getvalue().endswith("\n")
 
 
-@anyio_matrix
-async def test_a_bar_of_a_map_that_fails_is_closed() -> None:
-    """It stays where it was."""
-    pytest.importorskip("tqdm")
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    calls = AsyncCalls()
-    calls.fail(1, OSError("no"))
-    with redirect_stderr(io.StringIO()) as drawn, pytest.raises(OSError, match="no"):
-        await proxy.map(range(6), calls, progress=True)
-    assert "4/6" in drawn.getvalue()
-    assert drawn.getvalue().endswith("\n")
-
-
 def test_no_bar_of_a_map_that_does_not_begin() -> None:
     """There is nothing to draw, and nothing to close."""
     pytest.importorskip("tqdm")
@@ -252,21 +203,31 @@ def test_no_bar_of_a_map_that_does_not_begin() -> None:
 
 def test_a_bar_needs_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is not installed, the error says how to get it, before anything is computed."""
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.startswith("tqdm"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for name in ("tqdm", "tqdm.auto", "tqdm.std"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"batchproxy\[progress\]"):
-        BatchingMapProxy[int, str]().map([1], naive, progress=True)
+        BatchingMapProxy[int, str]().map([1], never, progress=True)
 
 
-@pytest.mark.parametrize("progress", [3, "bar", AsyncCalls().__call__])
-def test_what_is_no_progress_function(progress: Any) -> None:
-    """It is named, before anything is computed."""
-    with pytest.raises(TypeError, match="progress must be True for a bar"):
-        BatchingMapProxy[int, str]().map([1], naive, progress=progress)
-    assert BatchingMapProxy[int, str]().map([1], naive, progress=False) == ["1"]
+class Report:
+    async def __call__(self, now: Progress) -> None: ...
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("progress", "why"),
+    [
+        (3, "progress must be True for a bar"),
+        ("bar", "progress must be True for a bar"),
+        (AsyncCalls().__call__, "progress must be True for a bar"),
+        (Report(), "not asynchronous"),  # it would never be awaited
+    ],
+)
+def test_what_is_no_progress_function(progress: Any, why: str, known: bool) -> None:
+    """It is named, before anything is computed, and if all is known, too."""
+    proxy = BatchingMapProxy[int, str]()
+    if known:
+        proxy.map([1], naive)
+    with pytest.raises(TypeError, match=why):
+        proxy.map([1], naive, progress=progress)
+    assert proxy.map([1], naive, progress=False) == ["1"]

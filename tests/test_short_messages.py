@@ -112,12 +112,3 @@ def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:
         "in __getitem__" in each.message for each in caplog.records if "reading" in each.message
     )
     assert len(caplog.text) < 5000
-
-
-def test_an_invalidation_of_what_is_no_key() -> None:
-    """The error says so, and nothing is forgotten."""
-    cache = Cache[int]()
-    cache.prime({1: 1})
-    with pytest.raises(TypeError, match=r"invalidate\(\) takes keys.*not hashable"):
-        cache.invalidate([1, [2]])
-    assert 1 in cache

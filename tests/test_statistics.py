@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from typing import Any
 
-import anyio
 import pytest
-from tools import Outcomes, settle
+from tools import modes, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
@@ -26,12 +26,9 @@ async def test_a_life() -> None:
     proxy = AsyncBatchingMapProxy[int, str](2, cache=cache)
     assert counted(proxy) == {}
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2, 1, 3], calls)
-        await settle()
-        callers.start("waiter", proxy.map, [2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1, 2, 1, 3], calls)
+        await callers.begin("waiter", proxy.map, [2], calls)
         assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 3, "waiting": 1}
         calls.open()
     done = {"maps": 2, "items": 5, "calls": 2, "completed": 2, "computed": 3, "shared": 1}
@@ -43,47 +40,28 @@ async def test_a_life() -> None:
 
 
 async def test_failed_and_cancelled_calls() -> None:
-    """A call that fails is told from one that is given up; their maps return no list."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    """A call that fails is told from one that is given up; nobody got a list, or shared one."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], calls)
-        await settle()
+    async with together() as callers:
+        for number in range(5):
+            await callers.begin(number, proxy.map, [1, 2, 3], calls)
+        assert counted(proxy) == {"calls": 2, "running": 2, "in_flight": 3, "waiting": 4}
         calls.fail(0, ValueError("boom"))
     assert counted(proxy) == {"calls": 2, "failed": 1, "cancelled": 1}
-
-
-async def test_a_failure_that_many_waited_for() -> None:
-    """It is one failed call; nobody got a list, so nothing was shared."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(5):
-            callers.start(number, proxy.map, [1, 2], calls)
-        await settle()
-        assert counted(proxy) == {"calls": 1, "running": 1, "in_flight": 2, "waiting": 4}
-        calls.fail(0, ValueError("boom"))
-    assert counted(proxy) == {"calls": 1, "failed": 1}
 
 
 async def test_a_call_taken_over() -> None:
     """The one given up and the one made anew are two calls, of which one computed the keys."""
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1, 2], calls)
         for name in ("leaves", "stays", "stays too"):
-            callers.start(name, proxy.map, [2], calls)
-        await settle()
-        callers.scopes["leaves"].cancel()
-        await settle()
+            await callers.begin(name, proxy.map, [2], calls)
+        await callers.cancel("leaves")
         assert counted(proxy) == {"calls": 1, "running": 1, "in_flight": 2, "waiting": 2}
-        callers.scopes["owner"].cancel()
-        await settle()
+        await callers.cancel("owner")
         under_way = {"running": 1, "in_flight": 1, "waiting": 1}
         assert counted(proxy) == {"calls": 2, "cancelled": 1} | under_way
         calls.open()
@@ -97,12 +75,9 @@ async def test_two_proxies_with_one_cache() -> None:
     one = AsyncBatchingMapProxy[int, str](cache=cache)
     two = AsyncBatchingMapProxy[int, str](cache=cache)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, [1, 2], calls)
-        await settle()
-        callers.start("two", two.map, [2, 1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("one", one.map, [1, 2], calls)
+        await callers.begin("two", two.map, [2, 1, 2], calls)
         both = {"in_flight": 2, "waiting": 1}
         assert counted(one) == {"calls": 1, "running": 1} | both
         assert counted(two) == both
@@ -112,9 +87,9 @@ async def test_two_proxies_with_one_cache() -> None:
     assert counted(two) == {"maps": 1, "items": 3, "cached": 2, "shared": 2}
 
 
-@pytest.mark.parametrize("max_concurrency", [None, 2])
+@modes
 def test_a_call_of_the_sync_face(max_concurrency: int | None) -> None:
-    """It is running while the function runs, wherever that is; then it is completed."""
+    """It is running while the function runs, wherever that is; then completed. Hits are no call."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency, cache=Cache(max_size=1))
     seen: list[dict[str, int]] = []
 
@@ -126,52 +101,31 @@ def test_a_call_of_the_sync_face(max_concurrency: int | None) -> None:
     assert seen == [{"calls": 1, "running": 1, "in_flight": 2}]
     done = {"calls": 1, "completed": 1, "computed": 2, "cached": 1}
     assert counted(proxy) == {"maps": 1, "items": 3} | done
-
-
-def test_hits_of_the_sync_face() -> None:
-    """They are maps and items like others, and no call."""
-    cache = Cache[str]()
-    cache.prime({1: "1"})
-    proxy = BatchingMapProxy[int, str](cache=cache)
     for _ in range(2):
-        assert proxy.map([1, 1, 1], lambda items: []) == ["1", "1", "1"]
-    assert counted(proxy) == {"maps": 2, "items": 6, "cached": 1}
+        assert proxy.map([2, 2, 2], never) == ["2", "2", "2"]
+    assert counted(proxy) == {"maps": 3, "items": 9} | done
 
 
-@pytest.mark.parametrize("max_concurrency", [None, 2])
-def test_calls_that_fail_in_a_map_that_goes_on(max_concurrency: int | None) -> None:
-    """With return_exceptions the map() is counted; a call with an unusable answer has failed."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency)
+@modes
+def test_what_fails_in_a_map_that_goes_on(max_concurrency: int | None) -> None:
+    """A call with an unusable answer has failed; one of which only items fail is completed."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency)
 
-    def fetch(items: list[int]) -> list[str]:
-        if items == [1]:
+    def fetch(items: list[int]) -> Any:
+        if 1 in items:
             raise ValueError("boom")
-        return [] if items == [2] else ["3"]
+        return [] if 3 in items else ["5", KeyError(6)]
 
-    proxy.map([1, 2, 3], fetch, return_exceptions=True)
+    answers = proxy.map(range(1, 7), fetch, return_exceptions=True)
+    assert isinstance(answers[5], KeyError)
     calls = {"calls": 3, "failed": 2, "completed": 1}
-    assert counted(proxy) == {"maps": 1, "items": 3, "computed": 1, "cached": 1} | calls
-
-
-def test_items_that_fail_alone() -> None:
-    """Their call is completed, and they are not computed."""
-    proxy = BatchingMapProxy[int, str]()
-    answers = proxy.map([1, 2], lambda items: ["1", KeyError(2)], return_exceptions=True)
-    assert isinstance(answers[1], KeyError)
-    assert counted(proxy) == {
-        "maps": 1,
-        "items": 2,
-        "calls": 1,
-        "completed": 1,
-        "computed": 1,
-        "cached": 1,
-    }
+    assert counted(proxy) == {"maps": 1, "items": 6, "computed": 1, "cached": 1} | calls
 
 
 def test_a_snapshot_cannot_be_changed() -> None:
-    """Statistics are a frozen dataclass, equal by what they say."""
+    """Statistics are a frozen dataclass, equal by what they say; they can be sent elsewhere."""
     proxy = BatchingMapProxy[int, str]()
     before = proxy.statistics()
     with pytest.raises(dataclasses.FrozenInstanceError):
         before.calls = 1  # type: ignore[misc] # frozen
-    assert proxy.statistics() == before
+    assert proxy.statistics() == before == pickle.loads(pickle.dumps(before))
