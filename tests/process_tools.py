@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -100,6 +101,45 @@ def run(
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
+
+
+class Process:
+    """A script in a process of its own, which says when it waits, and is then let go on.
+
+    That is a line that it prints, and one that it reads. It is killed if it is left behind.
+    """
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.send_signal = self._process.send_signal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it says that."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{line}\n"
+
+    def go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def printed(self) -> str:
+        """What else it prints until it ends, which must be well."""
+        output, _ = self._process.communicate(timeout=50)
+        assert self._process.returncode == 0
+        return output
 
 
 IMPORTS = """

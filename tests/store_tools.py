@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
@@ -9,7 +10,7 @@ import pytest
 from memory_store import MemoryStore, PlainStore
 
 from batchproxy import AsyncBatchingMapProxy, Cache
-from batchproxy.stores import Claimant, Store
+from batchproxy.stores import Claimant, RedisStore, SQLiteStore, Store
 from batchproxy.testing import assert_idle, wait_released
 
 OTHER = Claimant("other", 1)
@@ -42,3 +43,22 @@ def nothing_left(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -
     assert_idle(*proxies)
     if isinstance(store, MemoryStore):
         assert not {claim for claim in store.claims.values() if claim != OTHER}
+
+
+def every_method(store: SQLiteStore | RedisStore) -> list[Callable[[], object]]:
+    """A call of each, of which none does harm to another."""
+    key = bytes(20)
+    return [
+        lambda: store.get_many("n", [key]),
+        lambda: store.set_many("n", {key: b"1"}, None),
+        lambda: store.set_many("n", {key: b"1"}, 60),
+        lambda: store.delete_many("n", [key]),
+        lambda: store.delete_many("n", None),
+        lambda: store.claim_many("n", [key], OTHER, 1),
+        lambda: store.publish_many("n", {key: b"1"}, OTHER, None),
+        lambda: store.discard_many("n", {key: b"1"}),
+        lambda: store.release_many("n", [key], OTHER),
+        lambda: store.heartbeat("n", OTHER.process),
+        lambda: store.usage(),
+        lambda: list(store.scan("n")),
+    ]

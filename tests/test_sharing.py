@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import weakref
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from process_tools import run
+from process_tools import Process, needs_fork, run
 from store_tools import OTHER, nothing_left, proxy_of, released
 from tools import Outcomes, collect, naive, settle
 
@@ -468,48 +467,21 @@ print(json.dumps(calls), flush=True)
 """
 
 
-class Worker:
+class Worker(Process):
     """A process that maps the same list as the others."""
 
     def __init__(self, place: tuple[str, str], lease: float, *work: float) -> None:
-        arguments = json.dumps([*place, lease, *work])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        self.wait_for("ready")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        super().__init__(WORKER, json.dumps([*place, lease, *work]))
 
     def start(self) -> None:
         """Let it begin; its first call waits until it is let go on."""
+        self.wait_for("ready")
         self.go_on()
         self.wait_for("calling")
 
-    def go_on(self) -> None:
-        """Let it go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def wait_for(self, line: str) -> None:
-        """Wait until it says that."""
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{line}\n"
-
     def calls(self) -> list[list[int]]:
         """The batches that it computed, when it has ended."""
-        output, _ = self.process.communicate(timeout=50)
-        assert self.process.returncode == 0
-        calls: list[list[int]] = json.loads(output)
-        return calls
+        return json.loads(self.printed())  # type: ignore[no-any-return] # it prints such
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -521,13 +493,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
 
 def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
     """Four map the same one at the same time: each key is computed once among them."""
-    with (
-        Worker(place, 10, 400, 10, 0.01) as one,
-        Worker(place, 10, 400, 10, 0.01) as two,
-        Worker(place, 10, 400, 10, 0.01) as three,
-        Worker(place, 10, 400, 10, 0.01) as four,
-    ):
-        workers = [one, two, three, four]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(place, 10, 400, 10, 0.01)) for _ in range(4)]
         for worker in workers:
             worker.start()  # and it holds a batch, until all do
         for worker in workers:
@@ -543,20 +510,18 @@ def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], how: str) -> None:
     """Killed, or stopped beyond its lease: nothing but what it had open is computed twice."""
-    with (
-        Worker(place, 1, 120, 10, 0.02) as one,
-        Worker(place, 1, 120, 10, 0.02) as two,
-        Worker(place, 1, 120, 10, 0.02) as lost,
-    ):
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(place, 1, 120, 10, 0.02)) for _ in range(3)]
+        *others, lost = workers
         lost.start()  # it holds ten keys now, which the others will wait for
-        lost.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-        one.start()
-        two.start()
-        one.go_on()
-        two.go_on()
-        shares = [one.calls(), two.calls()]
+        lost.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        for worker in others:
+            worker.start()
+        for worker in others:
+            worker.go_on()
+        shares = [worker.calls() for worker in others]
         if how == "stopped":
-            lost.process.send_signal(signal.SIGCONT)
+            lost.send_signal(signal.SIGCONT)
             lost.go_on()
             shares.append(lost.calls())
     computed = Counter(key for share in shares for batch in share for key in batch)
@@ -565,7 +530,7 @@ def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], h
     assert max(computed.values()) <= 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 def test_after_a_fork_the_child_claims_for_itself() -> None:
     """It is another process in the store, with a heartbeat of its own."""
     script = """
