@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -140,6 +142,57 @@ class Process:
         output, _ = self._process.communicate(timeout=50)
         assert self._process.returncode == 0
         return output
+
+
+WORKER = """
+import json, sys, time
+from batchproxy import BatchingMapProxy, Cache
+from batchproxy.stores import RedisStore, SQLiteStore
+
+url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
+kind = RedisStore if "://" in url else SQLiteStore
+calls = []
+
+def compute(items):
+    if not calls:
+        print("calling", flush=True)
+        sys.stdin.readline()
+        then()
+    calls.append(items)
+    time.sleep(seconds)
+    return [item * item for item in items]
+
+with Cache(store=kind(url, lease=lease), namespace=namespace) as cache:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    out = BatchingMapProxy(batch, cache=cache).map(range(rows), compute)
+if out != [item * item for item in range(rows)]:  # also under -O
+    raise AssertionError(out)
+print(json.dumps(calls), flush=True)
+"""
+
+
+class Worker(Process):
+    """A process that maps the same list as others, and does `then` after its first wait."""
+
+    def __init__(
+        self, place: tuple[str, str], lease: float, *work: float, then: str = "then = bool"
+    ) -> None:
+        super().__init__(then + WORKER, json.dumps([*place, lease, *work]))
+
+    def start(self) -> None:
+        """Let it begin; its first call waits until it is let go on."""
+        self.wait_for("ready")
+        self.go_on()
+        self.wait_for("calling")
+
+    def calls(self) -> list[list[int]]:
+        """The batches that it computed, when it has ended."""
+        return json.loads(self.printed())  # type: ignore[no-any-return] # it prints such
+
+    def computed(self) -> list[int]:
+        """The keys of those batches."""
+        return list(chain.from_iterable(self.calls()))
 
 
 IMPORTS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -21,6 +22,13 @@ OTHER = Claimant("other", 1)
 def store(request: pytest.FixtureRequest) -> Any:
     """A store of either kind."""
     return request.param()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Where real processes share their work: a store, and a namespace of its own."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
+    return str(url), str(tmp_path)
 
 
 def cache_on(store: Store, **options: Any) -> Cache[Any]:

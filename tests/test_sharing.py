@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import threading
 import weakref
 from collections import Counter
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from process_tools import Process, needs_fork, run
+from process_tools import Worker, needs_fork, run
 from store_tools import OTHER, nothing_left, proxy_of, released
 from tools import Outcomes, collect, naive, settle
 
@@ -441,55 +441,6 @@ def test_a_closed_loop_leaves_no_claims() -> None:
 
 # Real processes from here on.
 
-WORKER = """
-import json, sys, time
-from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore
-
-url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
-kind = RedisStore if "://" in url else SQLiteStore
-calls = []
-
-def compute(items):
-    if not calls:
-        print("calling", flush=True)
-        sys.stdin.readline()
-    calls.append(items)
-    time.sleep(seconds)
-    return [item * item for item in items]
-
-with Cache(store=kind(url, lease=lease), namespace=namespace) as cache:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    out = BatchingMapProxy(batch, cache=cache).map(range(rows), compute)
-assert out == [item * item for item in range(rows)]
-print(json.dumps(calls), flush=True)
-"""
-
-
-class Worker(Process):
-    """A process that maps the same list as the others."""
-
-    def __init__(self, place: tuple[str, str], lease: float, *work: float) -> None:
-        super().__init__(WORKER, json.dumps([*place, lease, *work]))
-
-    def start(self) -> None:
-        """Let it begin; its first call waits until it is let go on."""
-        self.wait_for("ready")
-        self.go_on()
-        self.wait_for("calling")
-
-    def calls(self) -> list[list[int]]:
-        """The batches that it computed, when it has ended."""
-        return json.loads(self.printed())  # type: ignore[no-any-return] # it prints such
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """Where real processes share their work: a store, and a namespace of its own."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
-    return str(url), str(tmp_path)
-
 
 def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
     """Four map the same one at the same time: each key is computed once among them."""
@@ -519,12 +470,11 @@ def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], h
             worker.start()
         for worker in others:
             worker.go_on()
-        shares = [worker.calls() for worker in others]
+        computed = Counter(chain.from_iterable(worker.computed() for worker in others))
         if how == "stopped":
             lost.send_signal(signal.SIGCONT)
             lost.go_on()
-            shares.append(lost.calls())
-    computed = Counter(key for share in shares for batch in share for key in batch)
+            computed.update(lost.computed())
     assert computed.keys() == set(range(120))
     assert sum(computed.values()) <= 130
     assert max(computed.values()) <= 2

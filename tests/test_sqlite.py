@@ -1,6 +1,7 @@
 """`SQLiteStore`: the file, its failures, and processes that share, fork and die.
 
-What every store must do is in `batchproxy.testing`; here is what only this one can do wrong.
+What every store must do is in `batchproxy.testing`; here is what only this one can do wrong. Disks
+that are full, damaged files and `kill -9` are in `test_store_failures` and `test_crashes`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import gc
 import inspect
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,16 +107,9 @@ def test_a_database_in_memory(name: str) -> None:
 
 
 def test_bad_arguments(path: Path) -> None:
-    """They are named with what would be right, and no file is made."""
+    """A path is none in bytes; no file is made. (Wrong seconds are in `test_stores`.)"""
     with pytest.raises(TypeError, match=r"path must be text or a pathlib.Path, got b'"):
         SQLiteStore(os.fsencode(path))  # type: ignore[arg-type] # as here
-    for name, least in (("timeout", "0 seconds or more"), ("lease", "more than 0 seconds")):
-        for wrong in (-1, float("nan"), float("inf"), 86_401, *([0] if name == "lease" else [])):
-            with pytest.raises(ValueError, match=rf"{name} must be {least}, and a day \(86,4"):
-                SQLiteStore(path, **{name: wrong})  # type: ignore[arg-type] # as above
-        for kind in ("1", None, True):
-            with pytest.raises(TypeError, match=f"{name} must be a number of seconds, got"):
-                SQLiteStore(path, **{name: kind})  # type: ignore[arg-type] # as above
     assert not path.exists()
 
 
@@ -139,15 +131,6 @@ def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         drop_idle(store)
         store.set_many("n", batch(1), None)
         assert os.listdir() == []
-
-
-def test_no_database(path: Path) -> None:
-    """A file that is something else is left as it is."""
-    path.write_bytes(b"name,value\n" * 100)
-    with pytest.raises(StoreError, match=r"is no SQLite database; name another file") as caught:
-        opened(path)
-    assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
-    assert path.read_bytes() == b"name,value\n" * 100
 
 
 @pytest.mark.parametrize(
@@ -532,22 +515,6 @@ def test_a_lease_runs_out(store: SQLiteStore, raw: sqlite3.Connection, clock: Cl
     assert (rows(raw, "claims"), rows(raw, "leases")) == (1, 1)
 
 
-def test_a_file_that_is_locked_for_longer_than_a_lease(
-    store: SQLiteStore, raw: sqlite3.Connection, clock: Clock
-) -> None:
-    """The owner, who could not renew its lease, can when the file is free, whoever comes first."""
-    store.claim_many("n", keys(1), A, 1)
-    raw.execute("BEGIN IMMEDIATE")
-    clock.now += 1000
-    raw.execute("ROLLBACK")
-    assert store.claim_many("n", keys(2), B, 2) == Claims({}, keys(1, 1), keys(1))
-    clock.now += 4
-    assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
-    store.heartbeat("n", "a")
-    clock.now += 4
-    assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
-
-
 def test_nobody_waits_for_the_lease_of_what_is_not_claimed(
     store: SQLiteStore, raw: sqlite3.Connection, clock: Clock
 ) -> None:
@@ -785,19 +752,6 @@ def test_a_file_that_is_deleted(path: Path, then: str) -> None:
         assert files(path) == before
 
 
-def test_a_damaged_page(path: Path) -> None:
-    """The error says how to look into it, and how to begin anew."""
-    with SQLiteStore(path) as store:
-        store.set_many("n", batch(1000), None)
-    with open(path, "r+b") as file:
-        file.seek(3 * 8192)
-        file.write(b"\xa5" * (path.stat().st_size - 3 * 8192))
-    with SQLiteStore(path) as store:
-        for _ in range(2):
-            with pytest.raises(StoreError, match=r"is damaged; `PRAGMA integrity_check`.*-wal, -s"):
-                store.get_many("n", keys(1000))
-
-
 def test_a_header_that_is_overwritten(store: SQLiteStore, path: Path) -> None:
     """It is noticed by the next connection, which is closed again."""
     drop_idle(store)
@@ -806,25 +760,6 @@ def test_a_header_that_is_overwritten(store: SQLiteStore, path: Path) -> None:
     with pytest.raises(StoreError, match=r"is no SQLite database"):
         store.get_many("n", keys(1))
     gc.collect()  # an open connection would be a warning
-
-
-@needs_posix
-def test_a_limit_on_the_size_of_files(path: Path) -> None:
-    """The batch that does not fit is an error; those before it are kept."""
-    script = """
-import resource
-store = SQLiteStore(path)
-store.set_many("n", batch(10), None)
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
-print(error_of(store.set_many, "n", batch(10_000, 10), None))
-assert store.get_many("n", keys(10_010)) == batch(10)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.set_many("n", batch(10_000, 10), None)
-"""
-    said = run(PRELUDE + script, path)
-    assert "could not be read or written; perhaps a disk fails, or a quota" in said
-    with SQLiteStore(path) as store:
-        assert store.usage() == {"n": Usage(10_010, 10_010 * 200)}
 
 
 @pytest.fixture
@@ -840,29 +775,6 @@ def run_mounted(tmp_path: Path) -> Callable[..., str]:
     if mount.returncode:
         pytest.skip(f"nothing can be mounted here: {mount.stderr.strip()}")
     return partial(run, before=before)
-
-
-def test_a_full_disk(run_mounted: Callable[..., str], tmp_path: Path) -> None:
-    """The batch that does not fit is an error; all before it are there, and room is used again."""
-    script = """
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", path], check=True)
-filler = path / "filler"
-filler.write_bytes(bytes(1_000_000))
-store, done = SQLiteStore(path / "results.db"), 0
-try:
-    while True:
-        store.set_many("n", batch(100, done), None)
-        done += 100
-except StoreError as error:
-    print(error)
-assert done and store.get_many("n", keys(done + 100)) == batch(done)
-filler.unlink()
-store.set_many("n", batch(100, done), None)
-with store._pool.connection() as connection:
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-"""
-    said = run_mounted(PRELUDE + script, tmp_path)
-    assert "results.db' cannot grow: the disk is full (SQLITE_FULL:" in said
 
 
 def test_what_is_read_only(run_mounted: Callable[..., str], tmp_path: Path) -> None:
@@ -886,32 +798,3 @@ for name in ("results.db", "new.db"):
     assert "or its directory is read-only, and SQLite has to write there" in file
     assert "mounted read-only" in disk
     assert "new.db' or a file beside it (-wal, -shm) cannot be opened for writing" in new
-
-
-@needs_posix
-def test_kill_in_the_middle_of_writing(path: Path) -> None:
-    """All that was acknowledged is there, every batch whole or not at all, the file in order."""
-    script = PRELUDE + (
-        "store = SQLiteStore(path)\n"
-        "for start in range(int(sys.argv[2]), 10**9, 100):\n"
-        "    store.set_many('n', batch(100, start), None)\n"
-        "    print(start, flush=True)"
-    )
-    acknowledged = -100
-    for round_ in range(5):
-        begin = acknowledged + 200
-        command = [sys.executable, "-c", script, str(path), str(begin)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if int(line) >= begin + 700 * (round_ + 1):
-                    os.kill(process.pid, signal.SIGKILL)
-                    break
-            acknowledged = max([int(line), *map(int, process.stdout)])
-        with SQLiteStore(path) as store:
-            for start in range(begin, acknowledged + 1, 100):
-                assert store.get_many("n", keys(100, start)) == batch(100, start)
-            last = store.get_many("n", keys(200, acknowledged + 100))
-            assert last in ({}, batch(100, acknowledged + 100))
-            with store._pool.connection() as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -6,6 +6,7 @@ import math
 import time
 import unittest
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -377,3 +378,35 @@ def test_how_a_store_is_made_must_be_said(contract: Callable[[], StoreContract])
     """Without `make_store` the suite says what is missing."""
     with pytest.raises(NotImplementedError, match="must override make_store"):
         contract().make_store()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "least"),
+    [
+        (MemoryStore, "lease", "more than 0"),
+        (SQLiteStore, "lease", "more than 0"),
+        (RedisStore, "lease", "more than 0"),
+        (RedisStore, "timeout", "more than 0"),
+        (SQLiteStore, "timeout", "0 seconds or more"),
+    ],
+)
+def test_wrong_seconds(kind: Any, name: str, least: str, tmp_path: Path) -> None:
+    """A lease and a timeout are numbers of seconds, above 0 or not below it, and of a day at most.
+
+    Nothing is opened with others.
+    """
+    place = {MemoryStore: None, SQLiteStore: tmp_path / "results.db", RedisStore: "redis://host"}
+    make = partial(kind, place[kind])
+    if kind is RedisStore:
+        pytest.importorskip("redis")
+    said = rf"{name} must be {least}( seconds)?, and a day \(86,4"
+    for number in (-1, math.inf, math.nan, 86_401):
+        with pytest.raises(ValueError, match=said):
+            make(**{name: number})
+    for wrong in ("1", None, True):
+        with pytest.raises(TypeError, match=f"{name} must be a number of seconds, got"):
+            make(**{name: wrong})
+    if least == "more than 0":
+        with pytest.raises(ValueError, match=said):
+            make(**{name: 0})
+    assert list(tmp_path.iterdir()) == []
