@@ -38,12 +38,26 @@ def cache_on(store: Store, **options: Any) -> Cache[Any]:
 
 def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
     """A proxy with such a cache."""
-    return AsyncBatchingMapProxy(*sizes, cache=cache_on(store, **options))
+    return cache_and_proxy(store, *sizes, **options)[1]
+
+
+def cache_and_proxy(
+    store: Store, *sizes: Any, **options: Any
+) -> tuple[Cache[Any], AsyncBatchingMapProxy[Any, Any]]:
+    """The same, and the cache."""
+    cache = cache_on(store, **options)
+    return cache, AsyncBatchingMapProxy(*sizes, cache=cache)
 
 
 async def released() -> None:
     """Wait until claims that were given up are released."""
     await anyio.to_thread.run_sync(wait_released)
+
+
+async def all_released(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """`nothing_left`, when claims that were given up are released."""
+    await released()
+    nothing_left(store, *proxies)
 
 
 def nothing_left(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -> None:

@@ -14,6 +14,7 @@ from tools import Clock
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore, Store
+from batchproxy.testing import assert_idle
 
 
 def proxy_of(store: Store) -> BatchingMapProxy[int, int]:
@@ -30,9 +31,17 @@ def test_one_failure_then_it_is_left_alone(
     clock: Clock, store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ten batches ask a broken store once, and not for each batch again; it is said once."""
-    proxy = proxy_of(store)
+    proxy, batches = proxy_of(store), list[list[int]]()
     break_down(store)
-    assert proxy.map(range(10), list) == list(range(10))
+
+    def compute(items: list[int]) -> list[int]:
+        batches.append(items)
+        return items
+
+    for size in (10, 11):
+        assert proxy.map(range(size), compute) == list(range(size))
+    assert batches == [[item] for item in range(11)]
+    assert_idle(proxy)
     assert [method for method, _ in store.asked] == ["get_many"]
     assert caplog.text.count("goes on without its store") == 1
     assert "OSError: unplugged" in caplog.text

@@ -19,8 +19,8 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from process_tools import Worker, needs_fork, run
-from store_tools import OTHER, nothing_left, proxy_of, released
-from tools import Outcomes, collect, naive, settle
+from store_tools import OTHER, all_released, nothing_left, proxy_of
+from tools import collect, naive, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
@@ -56,8 +56,7 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
         return await proxy.map(items, AsyncCalls())
 
     async def main() -> None:
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together() as callers:
             callers.start("waits", AsyncBatchingMapProxy[int, str]().map, [1], nested)
             while store.uses["claim_many"] < 3 and not callers.results:  # noqa: ASYNC110 - two were in vain
                 await anyio.sleep(0.001)
@@ -81,8 +80,7 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     proxy = proxy_of(store, 3, 1)
     calls = AsyncCalls()
     store.asked.clear()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(45), calls)
         await calls.wait_begun(3)
         assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
@@ -106,8 +104,7 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     published_by_another(store, dict.fromkeys(range(12, 20), "there"))
     proxy = proxy_of(store, 4, 3)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(38), calls)
         await calls.wait_begun(5)
         published_by_another(store, dict.fromkeys(range(5, 25), "late"))
@@ -132,8 +129,7 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
     held_by_another(store, 1, 2)
     proxy = proxy_of(store)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
         assert calls.batches == [[3]]
@@ -153,11 +149,9 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
     held_by_another(store, 1)
     proxy = proxy_of(store, None, 1)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("waiting", proxy.map, [1], calls)
-        callers.start("too", proxy.map, [1], calls)
-        await settle()
+        await callers.begin("too", proxy.map, [1], calls)
         assert await proxy.map([2], calls) == ["2"]
         assert callers.results == {}
         published_by_another(store, {1: "other"})
@@ -173,8 +167,7 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     held_by_another(store, 1)
     proxy = proxy_of(store)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2], calls)
         await calls.wait_begun()
         while not store.uses["claim_many"] > 2:  # noqa: ASYNC110 - it is asking again by now
@@ -184,8 +177,7 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     assert calls.batches == [[2]]
     while proxy.statistics().in_flight:  # noqa: ASYNC110 - a worker thread may still be asking
         await anyio.sleep(0.001)
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @anyio_matrix
@@ -194,12 +186,10 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     store = MemoryStore()
     proxy = proxy_of(store)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
-        callers.start("waiting", proxy.map, [2], calls)
-        await settle()
+        await callers.begin("waiting", proxy.map, [2], calls)
         store.now += store.lease + 1
         held_by_another(store, 2)
         published_by_another(store, {2: "first"})
@@ -216,8 +206,7 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     store = MemoryStore()
     proxy = proxy_of(store)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
         store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
@@ -235,14 +224,12 @@ async def test_two_caches_of_one_process_share_too() -> None:
     store = MemoryStore()
     one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("one", one.map, range(10), calls)
         callers.start("other", other.map, range(10), calls)
     assert callers.results == {"one": naive(range(10)), "other": naive(range(10))}
     assert sorted(calls.keys) == list(range(10))
-    await released()
-    nothing_left(store, one, other)
+    await all_released(store, one, other)
 
 
 @anyio_matrix

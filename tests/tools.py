@@ -10,8 +10,9 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import anyio
@@ -100,19 +101,40 @@ class Outcomes:
         self.results: dict[Any, Any] = {}
         self.scopes: dict[Any, anyio.CancelScope] = {}
 
-    def start(self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def start(
+        self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> None:
         """Start a caller in a cancel scope of its own."""
 
         async def caller() -> None:
             with anyio.CancelScope() as self.scopes[name]:
                 try:
-                    self.results[name] = await function(*args)
+                    self.results[name] = await function(*args, **options)
                 except Exception as error:
                     self.results[name] = error
             if self.scopes[name].cancelled_caught:
                 self.results[name] = "cancelled"
 
         self._group.start_soon(caller)
+
+    async def begin(
+        self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> None:
+        """Start a caller, and let it run until it waits for something."""
+        self.start(name, function, *args, **options)
+        await settle()
+
+    async def cancel(self, name: Any) -> None:
+        """Cancel a caller, and let it leave."""
+        self.scopes[name].cancel()
+        await settle()
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[Outcomes]:
+    """Callers at once, all of which have ended at the end of the block."""
+    async with anyio.create_task_group() as group:
+        yield Outcomes(group)
 
 
 class Thread(threading.Thread):

@@ -10,8 +10,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
-from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
-from tools import Interrupt, Outcomes, happens
+from store_tools import (
+    OTHER,
+    all_released,
+    cache_and_proxy,
+    cache_on,
+    proxy_of,
+)
+from tools import Interrupt, happens, together
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
 from batchproxy._backing.elsewhere import _pause
@@ -61,9 +67,7 @@ async def test_an_interrupt_while_results_are_handed_over(
     store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are written by the next who asks, or by the thread that has them; no key stays taken."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
+    cache, proxy = cache_and_proxy(store)
     submit = Workers.submit
 
     def interrupted(workers: Workers, job: Any) -> None:
@@ -78,7 +82,7 @@ async def test_an_interrupt_while_results_are_handed_over(
         monkeypatch.setattr(Workers, "submit", interrupted)
         return items
 
-    gate = store.gate(method) if when == "while it writes" else Gate()
+    gate = store.gate(store.writes) if when == "while it writes" else Gate()
 
     with pytest.raises(Interrupt):
         await proxy.map([1, 2], compute)
@@ -111,12 +115,10 @@ async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch)
     calls, proxy = AsyncCalls(), proxy_of(store)
     with pytest.raises(StoreError, match="no thread can be started"):
         await proxy.map([1, 2], calls)
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
     careless = proxy_of(store, on_store_error="continue")
     assert await careless.map([1, 2], calls) == ["1", "2"]
-    await released()
-    nothing_left(store, careless)
+    await all_released(store, careless)
 
 
 @pytest.mark.parametrize("on_store_error", ["raise", "continue"])
@@ -125,8 +127,7 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
     store = MemoryStore()
     store.claim_many("n", names_in_store(2), OTHER, 1)
     proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("waiter", proxy.map, [2], calls)
         await happens(lambda: proxy.statistics().waiting)
         store.fail["claim_many"] = OSError("unplugged")
@@ -136,8 +137,7 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
     else:
         assert callers.results["waiter"] == ["2"]
     store.fail.clear()
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_who_leaves_while_asking_waits_for_nobody() -> None:
@@ -152,8 +152,7 @@ async def test_who_leaves_while_asking_waits_for_nobody() -> None:
     assert proxy.statistics().in_flight == 2
     gate.open()
     await happens(lambda: not proxy.statistics().in_flight)
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_what_is_forgotten_while_it_is_postponed(
@@ -204,5 +203,4 @@ async def test_a_store_that_says_nothing() -> None:
     store.fail["get_many"] = OSError("unplugged")
     store.fail["claim_many"] = OSError("unplugged")
     assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
