@@ -57,6 +57,14 @@ def interrupt_when(condition):
     signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
     start(wait_and_interrupt)
 
+def interrupted(function, *args):
+    # The KeyboardInterrupt that ends the call.
+    try:
+        function(*args)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError("not interrupted")
+
 def never(items):
     raise AssertionError(f"called with {items}")
 
@@ -71,12 +79,16 @@ class Calls:
             self.gate.wait()
         return [str(item) for item in items]
 
-def forked(child):
+def forked(child, end=sys.exit):
     # Run `child` in a forked process that then exits as processes do; it must end well.
     pid = os.fork()
     if pid == 0:
-        child()
-        sys.exit(0)
+        try:
+            child()
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+        end(0)
     _, status = os.waitpid(pid, 0)
     assert status == 0, status
 """

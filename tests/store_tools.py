@@ -49,6 +49,12 @@ def cache_and_proxy(
     return cache, AsyncBatchingMapProxy(*sizes, cache=cache)
 
 
+async def used(store: PlainStore, method: str, times: int = 1) -> None:
+    """Wait until `method` was used so often. (Two threads may have to do it, or a pause end.)"""
+    while store.uses[method] < times:  # noqa: ASYNC110 - nobody says it
+        await anyio.sleep(0.001)
+
+
 async def released() -> None:
     """Wait until claims that were given up are released."""
     await anyio.to_thread.run_sync(wait_released)

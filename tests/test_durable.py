@@ -21,6 +21,7 @@ from store_tools import (
     nothing_left,
     proxy_of,
     released,
+    used,
 )
 from tools import happens, naive, settle, together, until
 
@@ -358,9 +359,7 @@ async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
         callers.start("first", proxy.map, [1], calls)
         await calls.wait_begun()
         callers.start("second", proxy.map, [1, 2], calls)
-        asked = store.uses["claim_many"]
-        while store.uses["claim_many"] < asked + 3:  # noqa: ASYNC110 - worker threads do it
-            await anyio.sleep(0.001)
+        await used(store, "claim_many", store.uses["claim_many"] + 3)
         store.fail["claim_many"] = OSError("unplugged")
         calls.fail(0, error)
     # Unless it was asking just then, it does not ask any more.
@@ -387,8 +386,7 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
         if how == "left":
             await callers.cancel("own")
         gate.open()
-    while store.uses["release_many"] < 1:  # noqa: ASYNC110 - two threads have to do it
-        await anyio.sleep(0.001)
+    await used(store, "release_many")
     await released()
     assert store.claims == {}
     nothing_left(store, proxy)

@@ -19,8 +19,8 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from process_tools import Worker, needs_fork, run
-from store_tools import OTHER, all_released, nothing_left, proxy_of
-from tools import collect, naive, together
+from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, used
+from tools import collect, naive, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
@@ -40,11 +40,33 @@ def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     store.publish_many("n", encoded, OTHER, None)
 
 
+def beside_another(*keys: Any) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
+    """A store in which that process is computing `keys`, and a proxy of this one."""
+    store = MemoryStore()
+    held_by_another(store, *keys)
+    return store, proxy_of(store)
+
+
+def short_lease() -> tuple[MemoryStore, BatchingMapProxy[int, str]]:
+    """A store with which leases are short, and a synchronous proxy."""
+    store = MemoryStore()
+    store.lease = 0.04
+    return store, BatchingMapProxy(cache=cache_on(store))
+
+
+def beats(store: MemoryStore, times: int) -> None:
+    """Wait until a lease was to be renewed so many times more."""
+    end = store.uses["heartbeat"] + times
+    until(lambda: store.uses["heartbeat"] >= end)
+
+
+def failing(items: list[int]) -> list[str]:
+    raise ValueError("no")
+
+
 def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
     """Other threads may make caches, on any store, between any two lines of it."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1)
     made: list[Cache[str]] = []
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -125,9 +147,7 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
 @pytest.mark.parametrize("how", ["released", "died"])
 async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> None:
     """As soon as it released them, or its lease has run out."""
-    store = MemoryStore()
-    held_by_another(store, 1, 2)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1, 2)
     calls = AsyncCalls()
     async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
@@ -163,15 +183,12 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
 @anyio_matrix
 async def test_who_waits_for_another_process_can_leave() -> None:
     """At once, and nothing is left behind."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1)
     calls = AsyncCalls()
     async with together() as callers:
         callers.start("own", proxy.map, [1, 2], calls)
         await calls.wait_begun()
-        while not store.uses["claim_many"] > 2:  # noqa: ASYNC110 - it is asking again by now
-            await anyio.sleep(0.001)
+        await used(store, "claim_many", 3)  # it is asking again by now
         callers.scopes["own"].cancel()
     assert callers.results == {"own": "cancelled"}
     assert calls.batches == [[2]]
@@ -219,20 +236,6 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
 
 
 @anyio_matrix
-async def test_two_caches_of_one_process_share_too() -> None:
-    """In the store they are like two processes."""
-    store = MemoryStore()
-    one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
-    calls = AsyncCalls()
-    async with together() as callers:
-        callers.start("one", one.map, range(10), calls)
-        callers.start("other", other.map, range(10), calls)
-    assert callers.results == {"one": naive(range(10)), "other": naive(range(10))}
-    assert sorted(calls.keys) == list(range(10))
-    await all_released(store, one, other)
-
-
-@anyio_matrix
 async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None:
     """A store that neither grants a key nor says who has it is asked again, later."""
     store = MemoryStore()
@@ -251,21 +254,11 @@ async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None
 
 def test_the_lease_is_renewed_while_a_function_blocks() -> None:
     """By a thread of its own: however long the call takes, nobody takes its keys."""
-    store = MemoryStore()
-    store.lease = 0.04
-    beats = threading.Semaphore(0)
-    heartbeat = store.heartbeat
-
-    def counted(namespace: str, process: str) -> None:
-        heartbeat(namespace, process)
-        beats.release()
-
-    store.heartbeat = counted  # type: ignore[method-assign] # to know when
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    store, proxy = short_lease()
 
     def blocking(items: list[int]) -> list[str]:
-        for _ in range(3):
-            assert beats.acquire(timeout=10)
+        store.now += 1
+        beats(store, 3)
         [claimant] = store.claims.values()
         assert store.leases[claimant.process] == store.now + store.lease
         return naive(items)
@@ -276,15 +269,11 @@ def test_the_lease_is_renewed_while_a_function_blocks() -> None:
 
 def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """And the next one is tried."""
-    store = MemoryStore()
-    store.lease = 0.04
-    logged = threading.Event()
+    store, proxy = short_lease()
     store.fail["heartbeat"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
 
     def blocking(items: list[int]) -> list[str]:
-        while store.uses["heartbeat"] < 3:
-            logged.wait(0.001)
+        beats(store, 3)
         return naive(items)
 
     assert proxy.map([1], blocking) == ["1"]
@@ -293,39 +282,28 @@ def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_store_that_stalls_costs_no_other_its_lease() -> None:
     """Each has a thread of its own that renews."""
-    stalled, healthy = MemoryStore(), MemoryStore()
-    stalled.lease = healthy.lease = 0.04
+    (stalled, outer), (healthy, inner) = short_lease(), short_lease()
     gate = stalled.gate("heartbeat")
 
-    def inner(items: list[int]) -> list[str]:
-        beats = healthy.uses["heartbeat"]
-        while healthy.uses["heartbeat"] < beats + 3:
-            threading.Event().wait(0.001)
+    def blocking(items: list[int]) -> list[str]:
+        beats(healthy, 3)
         return naive(items)
 
-    def outer(items: list[int]) -> list[str]:
+    def nested(items: list[int]) -> list[str]:
         assert gate.entered.wait(10)
-        proxy = BatchingMapProxy[int, str](cache=Cache(store=healthy, namespace="n"))
-        return proxy.map(items, inner)
+        return inner.map(items, blocking)
 
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=stalled, namespace="n"))
-    assert proxy.map([1], outer) == ["1"]
+    assert outer.map([1], nested) == ["1"]
     gate.open()
 
 
 def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
     """What waited for as long as a lease ends with the lease: nobody renews it any more."""
-    store = MemoryStore()
-    store.lease = 0.04
+    store, proxy = short_lease()
     gate = store.gate("release_many")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
 
     def fail(key: int) -> str:
         """Claims it; the name that it was claimed by."""
-
-        def failing(items: list[int]) -> list[str]:
-            raise ValueError("no")
-
         with pytest.raises(ValueError, match="no"):
             proxy.map([key], failing)
         return store.claims["n", names_in_store(key)[0]].process
@@ -360,9 +338,7 @@ def test_the_lease_thread_keeps_no_store_alive() -> None:
 def test_the_lease_thread_ends_when_nothing_is_to_be_done() -> None:
     """There are no more threads than stores in use."""
     others = lease_threads()
-    store = MemoryStore()
-    store.lease = 0.04
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    _, proxy = short_lease()
     for key in range(3):
         assert proxy.map([key], naive) == [str(key)]
         for thread in lease_threads() - others:
@@ -370,40 +346,23 @@ def test_the_lease_thread_ends_when_nothing_is_to_be_done() -> None:
         assert lease_threads() <= others
 
 
-def test_a_release_is_tried_again() -> None:
-    """A moment later, so that others need not wait for the end of a lease that goes on."""
-    store = MemoryStore()
-    store.lease = 1.0
+@pytest.mark.parametrize("then", ["it is tried again", "the key is claimed again"])
+def test_a_release_that_fails_does_no_harm(then: str) -> None:
+    """It is tried again a moment later, so that others need not wait for the end of a lease that
+    goes on; what is one's own can be claimed again meanwhile."""
+    store, proxy = short_lease()
+    store.lease = 1 if then == "it is tried again" else 10
     store.fail["release_many"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
-
-    def failing(items: list[int]) -> list[str]:
-        raise ValueError("no")
-
     with pytest.raises(ValueError, match="no"):
         proxy.map([1], failing)
     wait_released()
-    del store.fail["release_many"]
-    while store.claims:
-        threading.Event().wait(0.001)
-
-
-def test_a_release_that_fails_does_no_harm() -> None:
-    """The lease runs out; the thread that releases goes on."""
-    store = MemoryStore()
-    store.fail["release_many"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
-
-    def failing(items: list[int]) -> list[str]:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        proxy.map([1], failing)
-    wait_released()
-    assert store.uses["release_many"] == 1
-    assert len(store.claims) == 1
-    assert proxy.map([1], naive) == ["1"]  # what is one's own can be claimed again
-    assert store.claims == {}
+    if then == "it is tried again":
+        store.fail.clear()
+    else:
+        assert store.uses["release_many"] == 1
+        assert len(store.claims) == 1
+        assert proxy.map([1], naive) == ["1"]
+    until(lambda: not store.claims)
 
 
 def lease_threads() -> set[threading.Thread]:

@@ -37,31 +37,6 @@ def test_pauses_grow_and_are_random() -> None:
     assert _pause(10_000) <= 0.75
 
 
-async def test_no_thread_when_results_come(
-    store: PlainStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are kept, and written for the next who asks."""
-    proxy = AsyncBatchingMapProxy[Any, Any](1, 2, cache=cache_on(store))
-
-    def refuse(workers: Workers, job: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def compute(items: list[Any]) -> list[Any]:
-        context.setattr(Workers, "submit", refuse)
-        return items
-
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(StoreError, match="no thread can be started"),
-    ):
-        await proxy.map([1], compute)
-    assert store.values == {}
-    again = AsyncCalls()
-    assert await proxy.map([1], again) == [1]
-    assert again.batches == []
-    assert len(store.values) == 1
-
-
 @pytest.mark.parametrize("when", ["before", "after", "while it writes"])
 async def test_an_interrupt_while_results_are_handed_over(
     store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +71,8 @@ async def test_an_interrupt_while_results_are_handed_over(
     assert proxy.statistics().in_flight == 0
 
 
-def refuse_lookouts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as if the store had failed: an error, or the map() goes on without it."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -105,20 +81,14 @@ def refuse_lookouts(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-
-
-async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is as if the store had failed: an error, or the map() goes on without it."""
-    refuse_lookouts(monkeypatch)
     store = MemoryStore()
     store.claim_many("n", names_in_store(2), OTHER, 1)
     calls, proxy = AsyncCalls(), proxy_of(store)
     with pytest.raises(StoreError, match="no thread can be started"):
         await proxy.map([1, 2], calls)
-    await all_released(store, proxy)
     careless = proxy_of(store, on_store_error="continue")
     assert await careless.map([1, 2], calls) == ["1", "2"]
-    await all_released(store, careless)
+    await all_released(store, proxy, careless)
 
 
 @pytest.mark.parametrize("on_store_error", ["raise", "continue"])
@@ -158,7 +128,8 @@ async def test_who_leaves_while_asking_waits_for_nobody() -> None:
 async def test_what_is_forgotten_while_it_is_postponed(
     store: PlainStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no thread is to be had: it is not written later."""
+    """Where no thread is to be had when results come, they are kept, and written for the next who
+    asks, but for those."""
 
     class Forgetting(PickleCodec):
         def encode(self, value: Any) -> bytes:
@@ -181,9 +152,11 @@ async def test_what_is_forgotten_while_it_is_postponed(
         await proxy.map([1, 2], compute)
     monkeypatch.undo()
     refused.clear()
+    assert store.values == {}
     again = AsyncCalls()
     assert await proxy.map([1, 2], again) == ["1", "old"]
     assert again.batches == [[1]]
+    assert len(store.values) == 2
 
 
 async def test_a_store_that_says_nothing() -> None:
