@@ -33,7 +33,6 @@ from batchproxy import (
     Cache,
     StoreError,
 )
-from batchproxy.codecs import PickleCodec
 from batchproxy.testing import AsyncCalls, look, names_in_store
 
 pytestmark = pytest.mark.anyio
@@ -192,9 +191,7 @@ async def test_a_failing_call_ends_its_claims() -> None:
     calls.fail(0, OSError("no"))
     with pytest.raises(OSError, match="no"):
         await proxy.map([1, 2], calls)
-    await released()
-    assert store.claims == {}
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
     assert await proxy.map([1, 2], calls) == ["1", "2"]
 
 
@@ -234,9 +231,7 @@ async def test_a_cancelled_call_gives_its_claims_back() -> None:
         await callers.begin("heir", proxy.map, [2], quick)
         callers.scopes["gone"].cancel()
     assert callers.results == {"gone": "cancelled", "heir": ["2"]}
-    await released()
-    assert store.claims == {}
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_an_unreadable_value_is_a_miss(
@@ -274,18 +269,6 @@ async def test_unreadable_values_beside_a_full_batch() -> None:
     assert callers.results == {"own": ["2", "1", "3", "4"]}
     assert sorted(calls.batches) == [[1], [2], [3], [4]]
     nothing_left(store, proxy)
-
-
-async def test_a_pickle_is_not_read_unless_that_was_asked_for(
-    store: PlainStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A codec that is not named reads nothing; named, it reads what it wrote."""
-    calls = AsyncCalls(lambda item: {item})
-    assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
-    assert await proxy_of(store, codec=PickleCodec()).map([1], calls) == [{1}]
-    assert calls.batches == [[1]]
-    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
-    assert "count as misses" in caplog.text
 
 
 async def test_a_value_that_would_not_come_back_equal_is_refused(store: PlainStore) -> None:
@@ -387,9 +370,7 @@ async def test_claims_that_fail_are_given_back(how: str) -> None:
             await callers.cancel("own")
         gate.open()
     await used(store, "release_many")
-    await released()
-    assert store.claims == {}
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,14 @@ def test_pauses_grow_to_thirty_seconds(clock: Clock, store: PlainStore) -> None:
 def test_a_store_that_stalls_costs_a_fifth_of_the_time(clock: Clock, store: PlainStore) -> None:
     """The pause is four times as long as the call that failed took."""
     proxy = proxy_of(store)
-    get_many = store.get_many
 
     def stalls(*arguments: Any) -> Any:
         clock.now += 5
         raise TimeoutError
 
-    store.get_many = stalls  # type: ignore[method-assign, assignment] # as a server's may
-    proxy.map([0], list)
-    store.get_many = get_many  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(store, "get_many", stalls)
+        proxy.map([0], list)
     clock.now += 19
     proxy.map([1], list)
     assert store.asked == []
@@ -122,7 +121,6 @@ def test_one_call_tries_while_others_go_on(clock: Clock, store: PlainStore) -> N
 def test_calls_that_fail_together_count_once(clock: Clock, store: PlainStore) -> None:
     """Each of them was under way when the first one failed."""
     proxy = proxy_of(store)
-    get_many = store.get_many
 
     def fails(*arguments: Any) -> Any:
         if depth := len(depths):
@@ -131,9 +129,9 @@ def test_calls_that_fail_together_count_once(clock: Clock, store: PlainStore) ->
         raise OSError("unplugged")
 
     depths = [0] * 5
-    store.get_many = fails  # type: ignore[method-assign, assignment]
-    proxy.map([0], list)
-    store.get_many = get_many  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(store, "get_many", fails)
+        proxy.map([0], list)
     clock.now += 1
     proxy.map([10], list)
     assert len(store.values) == 1

@@ -322,19 +322,9 @@ print(interrupted > 0)
 
 @both
 @modes
-def test_exit_with_an_unclosed_proxy(backend: str, max_concurrency: int | None) -> None:
-    """A proxy that is never closed neither keeps the process alive nor makes it complain."""
-    script = """
-proxy = BatchingMapProxy(2, eval(sys.argv[2]), backend=sys.argv[1])
-print(proxy.map([1, 2, 3], Calls()))
-"""
-    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3']\n"
-
-
-@both
-@modes
 def test_exit_with_work_under_way(backend: str, max_concurrency: int | None) -> None:
-    """Neither do calls that hang, those who wait for them, and threads left by a Ctrl-C."""
+    """Neither proxies that are never closed, nor calls that hang, those who wait for them, or
+    threads left by a Ctrl-C keep the process alive, or make it complain."""
     script = """
 proxy = BatchingMapProxy(1, eval(sys.argv[2]), backend=sys.argv[1])
 calls = Calls(1, 2)

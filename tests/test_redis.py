@@ -9,13 +9,12 @@ import time
 import traceback
 from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from process_tools import needs_fork, run
+from process_tools import needs_fork, run_prepared
 from redis_server import RedisServer, free_ports, needs_redis
 from store_tools import every_method
 from tools import Thread
@@ -90,16 +89,6 @@ def test_a_server_that_does_not_answer(server: RedisServer) -> None:
                 store.publish_many("n", {A: b"1"}, P, None)
         assert store.publish_many("n", {A: b"1"}, P, None) in ({}, {A: b"1"})
         assert store.get_many("n", [A]) == {A: b"1"}
-
-
-def test_nobody_there_at_first(tmp_path: Path) -> None:
-    """A store can be made where no server is; its first use says where it looked."""
-    with RedisStore(f"unix://{tmp_path}/redis.sock") as store:
-        with pytest.raises(StoreError, match=r"redis\.sock") as caught:
-            store.get_many("n", [A])
-        assert isinstance(caught.value.__cause__, redis.ConnectionError)
-        with RedisServer(tmp_path):
-            assert store.get_many("n", [A]) == {}
 
 
 def test_a_server_that_wants_a_password(server: RedisServer) -> None:
@@ -512,8 +501,10 @@ def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 # Processes and threads
 
 
-_FORK = """
-import os, signal, sys, threading
+@needs_fork
+def test_forked_children(redis_url: str, prefix: str) -> None:
+    """Children forked while threads read get answers of their own, and so do the threads."""
+    script = """
 from batchproxy.stores import Claimant, RedisStore
 
 store = RedisStore(sys.argv[1], prefix=sys.argv[2])
@@ -526,29 +517,20 @@ def read():
     while not stop.is_set():
         assert store.get_many("n", keys) == values
 
-readers = [threading.Thread(target=read) for _ in range(4)]
-for reader in readers:
-    reader.start()
-children = []
+def child():
+    signal.alarm(20)
+    if number < 9:  # the last one uses nothing, and closes nothing that is the parent's
+        assert store.get_many("n", keys) == values
+        store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
+        store.heartbeat("c", f"child-{number}")
+    if number % 2:
+        store.close()
+    else:
+        del globals()["store"]
+
+readers = [start(read) for _ in range(4)]
 for number in range(10):
-    if (child := os.fork()) == 0:
-        signal.alarm(20)
-        try:
-            if number == 9:  # uses nothing, and closes nothing that is the parent's
-                store.close()
-                os._exit(0)
-            assert store.get_many("n", keys) == values
-            store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
-            store.heartbeat("c", f"child-{number}")
-            if number % 2:
-                store.close()
-            else:
-                del store
-            os._exit(0)
-        finally:
-            os._exit(1)
-    children.append(child)
-assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    forked(child, os._exit)
 stop.set()
 for reader in readers:
     reader.join()
@@ -557,12 +539,7 @@ claims = store.claim_many("c", keys, Claimant("parent", 1), 100)
 assert len(claims.held) == 9, claims
 store.close()
 """
-
-
-@needs_fork
-def test_forked_children(redis_url: str, prefix: str) -> None:
-    """Children forked while threads read get answers of their own, and so do the threads."""
-    assert run(_FORK, redis_url, prefix) == ""
+    assert run_prepared(script, redis_url, prefix) == ""
 
 
 def test_closing_under_way(redis_url: str, prefix: str) -> None:

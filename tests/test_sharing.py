@@ -25,7 +25,7 @@ from tools import collect, naive, together, until
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
 
-anyio_matrix = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
@@ -94,7 +94,6 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
     assert made
 
 
-@anyio_matrix
 async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     """They are passed over, in bulk, and waited for at the end."""
     store = MemoryStore()
@@ -118,7 +117,6 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     """However many of its calls run at a time, and whatever others hold between."""
     store = MemoryStore()
@@ -143,7 +141,6 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 @pytest.mark.parametrize("how", ["released", "died"])
 async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> None:
     """As soon as it released them, or its lease has run out."""
@@ -162,7 +159,6 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_waiting_for_another_process_takes_no_slot() -> None:
     """Others of this process can use it meanwhile, and may wait for the same keys."""
     store = MemoryStore()
@@ -180,7 +176,6 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_who_waits_for_another_process_can_leave() -> None:
     """At once, and nothing is left behind."""
     store, proxy = beside_another(1)
@@ -197,7 +192,6 @@ async def test_who_waits_for_another_process_can_leave() -> None:
     await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_a_late_writer_takes_what_was_published_first() -> None:
     """After a stall beyond its lease, say: everybody has the same answer."""
     store = MemoryStore()
@@ -217,7 +211,6 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
     """The own result takes its place."""
     store = MemoryStore()
@@ -235,7 +228,6 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None:
     """A store that neither grants a key nor says who has it is asked again, later."""
     store = MemoryStore()

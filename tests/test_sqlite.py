@@ -156,13 +156,6 @@ def test_a_newer_database(store: SQLiteStore, raw: sqlite3.Connection, path: Pat
         opened(path)
 
 
-def test_an_empty_file(path: Path) -> None:
-    """It becomes a store."""
-    path.touch()
-    with SQLiteStore(path) as store:
-        store.set_many("n", batch(1), None)
-
-
 def test_the_layout(store: SQLiteStore, raw: sqlite3.Connection) -> None:
     """The file is recognised by its number, and has a write-ahead log."""
     assert raw.execute("PRAGMA application_id").fetchone() == (0x62707879,)

@@ -39,35 +39,16 @@ class TestRedisStore(SharedStoreContract):
         return RedisStore(self.url, lease=lease)
 
 
-class _NotShared(Store):
-    """A store of one's own, as small as can be."""
-
-    def __init__(self, values: MemoryStore) -> None:
-        self.values = values
-
-    def get_many(self, *arguments: Any) -> dict[bytes, bytes]:
-        return self.values.get_many(*arguments)
-
-    def set_many(self, *arguments: Any) -> None:
-        self.values.set_many(*arguments)
-
-    def delete_many(self, *arguments: Any) -> None:
-        self.values.delete_many(*arguments)
-
-    def close(self) -> None:
-        pass
-
-
-class TestNotShared(StoreContract):
-    """A store that is not shared passes."""
+class TestStoreContract(StoreContract):
+    """The suite of stores that are not shared can be run alone."""
 
     test_a_forked_child_can_go_on = None  # type: ignore[assignment] # switched off
 
     def setup_method(self) -> None:
         self.first = MemoryStore()
 
-    def make_store(self) -> _NotShared:
-        return _NotShared(self.first)
+    def make_store(self) -> Store:
+        return MemoryStore(self.first)
 
 
 class _MemoryStoreContract(SharedStoreContract):

@@ -483,13 +483,10 @@ both = pytest.mark.parametrize(
 
 @both
 def test_typed_values(kind: str) -> None:
-    """Values of the type come back as such: dataclasses, tuples, sets, dates, and containers."""
+    """Values of the type come back as such. (Of which types, and which not, is in
+    `test_same_values`.)"""
     for type_, value in (
-        (Place, Place("x", (1.0, -0.0), 3.5)),
-        (list[Place], [Place("x", (1.0, 2.0)), Place("y", (1.5, 2.0))]),
-        (tuple[int, str], (1, "a")),
-        (set[str], {"a", "b", "c"}),
-        (dict[str, datetime.date], {"a": datetime.date(2024, 2, 29)}),
+        (list[Place], [Place("x", (1.0, -0.0)), Place("y", (1.5, 2.0), 3.5)]),
         (Size, Size.SMALL),
         (int | None, None),
     ):
@@ -501,27 +498,18 @@ def test_typed_values(kind: str) -> None:
 @both
 def test_typed_values_that_would_not_come_back(kind: str) -> None:
     """Another value, another type, or another type of something inside: refused when written."""
-    for type_, value in (
-        (float, 1),
-        (list[float], [1.0, 2]),
-        (dict[str, float], {"a": 1}),
-        (tuple[float, ...], (1,)),
-        (Place, Place("x", (1, 2.0))),
-        (Place, Place("x", (1.0, 2.0), 3)),
-        (list[Any], [(1, 2)]),
-        (dict[str, Any], {"a": {"b": (1, 2)}}),
-        (float, math.nan),
-        (dict[str, Any], Place("x", (1.0, 2.0))),
-        (list[int], [1, "x"]),
-        (Place, {"name": "x"}),
+    for type_, value, said in (
+        (float, 1, r"Codec\(float\) would give 1 of type 'int' back as 1"),
+        (float, math.nan, ""),
+        (Place, Place("x", (1.0, 2.0), 3), ""),
+        (Place, {"name": "x"}, ""),
+        (dict[str, Any], Place("x", (1.0, 2.0)), ""),
+        (list[int], [1, "x"], ""),
+        (object, (part for part in [iter]), rf"{kind.title()}Codec\(object\) cannot write .*gener"),
     ):
-        said = "exact type of the function's results, and"
+        said += ".*exact type of the function's results, and"
         with pytest.raises((TypeError, ValueError), match=said):
             typed(kind, type_).encode(value)
-    with pytest.raises(TypeError, match=rf"{kind.title()}Codec\(object\) cannot write .*generator"):
-        typed(kind, object).encode(part for part in [iter])
-    with pytest.raises(ValueError, match=r"Codec\(float\) would give 1 of type 'int' back as 1"):
-        typed(kind, float).encode(1)
 
 
 @both
