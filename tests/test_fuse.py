@@ -151,25 +151,6 @@ def test_it_is_said_again_after_a_minute(
     assert caplog.text.count("goes on without its store") == 2
 
 
-@pytest.mark.parametrize("what", ["no directory", "a damaged file"])
-def test_a_store_that_cannot_be_opened(clock: Clock, tmp_path: Path, what: str) -> None:
-    """The policy covers it, too; and when it can be opened it is used."""
-    path = tmp_path / "directory" / "results.db"
-    if what == "a damaged file":
-        path.parent.mkdir()
-        path.write_bytes(b"no database at all" * 300)
-    store = SQLiteStore(path)
-    proxy = proxy_of(store)
-    assert proxy.map([1, 2], list) == [1, 2]
-    if what == "a damaged file":
-        path.unlink()
-    else:
-        path.parent.mkdir()
-    clock.now += 1
-    assert proxy.map([3], list) == [3]
-    assert store.usage()["n"].values == 1
-
-
 def test_policies_are_those_of_a_cache(clock: Clock, tmp_path: Path) -> None:
     """A cache that minds asks the store that another one leaves alone."""
     path = tmp_path / "results.db"

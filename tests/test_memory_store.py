@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import threading
 
 import pytest
-from process_tools import IGNORED, needs_fork
+from process_tools import needs_fork, run_prepared
 from tools import Thread, naive, never
 
 from batchproxy import BatchingMapProxy, Cache
@@ -61,31 +60,30 @@ def test_it_says_what_it_is() -> None:
 
 
 @needs_fork
-@pytest.mark.filterwarnings(IGNORED)
 def test_a_forked_child_has_a_copy() -> None:
     """Also where another thread was using the store; neither sees what the other does."""
-    store = MemoryStore()
-    store.set_many("n", {b"a": b"1"}, None)
-    inside, done = threading.Event(), threading.Event()
+    script = """
+from batchproxy.stores import Claimant, MemoryStore
 
-    class Slow(dict[bytes, bytes]):
-        def __getitem__(self, key: bytes) -> bytes:
-            inside.set()
-            assert done.wait(30)
-            return b"3"
+store = MemoryStore()
+store.set_many("n", {b"a": b"1"}, None)
+inside, done = threading.Event(), threading.Event()
 
-    holder = Thread(store.publish_many, "n", Slow({b"c": b""}), Claimant("p", 1), None)
-    assert inside.wait(30)
-    if (child := os.fork()) == 0:
-        status = 1
-        try:
-            if store.get_many("n", [b"a"]) == {b"a": b"1"}:
-                store.set_many("n", {b"b": b"2"}, None)
-                status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    done.set()
-    assert holder.outcome() == {}
-    assert status == 0
-    assert store.get_many("n", [b"a", b"b", b"c"]) == {b"a": b"1", b"c": b"3"}
+class Slow(dict):
+    def __getitem__(self, key):
+        inside.set()
+        done.wait()
+        return b"3"
+
+def child():
+    assert store.get_many("n", [b"a"]) == {b"a": b"1"}
+    store.set_many("n", {b"b": b"2"}, None)
+
+holder = start(store.publish_many, "n", Slow({b"c": b""}), Claimant("p", 1), None)
+inside.wait()
+forked(child)
+done.set()
+holder.join()
+print(store.get_many("n", [b"a", b"b", b"c"]))
+"""
+    assert run_prepared(script) == "{b'a': b'1', b'c': b'3'}\n"

@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from process_tools import Worker, needs_fork, run
+from process_tools import Worker, needs_fork, run_prepared
 from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, used
 from tools import collect, naive, together, until
 
@@ -128,13 +128,8 @@ async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
         callers.start("own", proxy.map, range(38), calls)
         await calls.wait_begun(5)
         published_by_another(store, dict.fromkeys(range(5, 25), "late"))
-    assert sorted(calls.batches) == [
-        [0, 1, 2, 3],
-        [4, 25, 26, 27],
-        [28, 29, 30, 31],
-        [32, 33, 34, 35],
-        [36, 37],
-    ]
+    free = [*range(5), *range(25, 38)]
+    assert sorted(calls.batches) == [free[start : start + 4] for start in range(0, 18, 4)]
     expected = naive(range(38))
     expected[5:25] = ["late"] * 7 + ["there"] * 8 + ["late"] * 5
     assert callers.results == {"own": expected}
@@ -228,22 +223,6 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     nothing_left(store, proxy)
 
 
-async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None:
-    """A store that neither grants a key nor says who has it is asked again, later."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
-    calls = AsyncCalls()
-    claim_many, answers = store.claim_many, iter([False, False, True])
-
-    def claim(namespace: str, keys: Any, *rest: Any) -> Any:
-        return claim_many(namespace, keys if next(answers) else [], *rest)
-
-    store.claim_many = claim  # type: ignore[assignment] # it is broken on purpose
-    assert await proxy.map([1, 2], calls) == ["1", "2"]
-    assert calls.batches == [[1, 2]]
-    nothing_left(store, proxy)
-
-
 def test_the_lease_is_renewed_while_a_function_blocks() -> None:
     """By a thread of its own: however long the call takes, nobody takes its keys."""
     store, proxy = short_lease()
@@ -314,9 +293,8 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
 def test_the_lease_thread_keeps_no_store_alive() -> None:
     """A store that is forgotten is collected at once, and its thread ends."""
     others = lease_threads()
-    store = MemoryStore()
+    store, proxy = short_lease()
     store.lease = 86_400
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
     assert proxy.map([1], naive) == ["1"]
     gone = weakref.ref(store)
     (thread,) = lease_threads() - others
@@ -422,9 +400,7 @@ def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], h
 def test_after_a_fork_the_child_claims_for_itself() -> None:
     """It is another process in the store, with a heartbeat of its own."""
     script = """
-import os, sys, threading
 from memory_store import MemoryStore
-from batchproxy import BatchingMapProxy, Cache
 
 store = MemoryStore()
 proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n"))
@@ -441,12 +417,11 @@ def compute(items):
 
 proxy.map([1], compute)
 assert not store.claims
-child = os.fork()
-if child == 0:
+def child():
     proxy.map([2], compute)
-    names = {thread.name for thread in threading.enumerate()}
-    os._exit(0 if seen[0].isdisjoint(seen[1]) and "batchproxy leases" in names else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert seen[0].isdisjoint(seen[1])
+    assert "batchproxy leases" in {thread.name for thread in threading.enumerate()}
+forked(child, os._exit)
 print("done")
 """
-    assert run(script).endswith("done\n")
+    assert run_prepared(script).endswith("done\n")

@@ -395,9 +395,8 @@ def test_threads_share_the_connections(store: SQLiteStore) -> None:
     def work(number: int) -> None:
         barrier.wait(30)
         for start in range(number * 100, number * 100 + 100, 10):
-            claimant = Claimant(f"p{number}", start)
-            assert store.claim_many("n", keys(10, start), claimant, 10).claimed == keys(10, start)
-            assert store.publish_many("n", batch(10, start), claimant, None) == {}
+            store.claim_many("n", keys(10, start), A, 10)
+            store.publish_many("n", batch(10, start), A, None)
             assert store.get_many("n", keys(10, start)) == batch(10, start)
 
     for _ in range(3):
@@ -713,14 +712,6 @@ def test_keys_that_are_none(store: SQLiteStore) -> None:
     with pytest.raises(sqlite3.ProgrammingError, match=r"type 'object'"):
         store.get_many("n", [object()])  # type: ignore[list-item] # as here
     assert store.get_many("n", keys(1)) == batch(1)
-
-
-def test_any_other_failure(store: SQLiteStore, raw: sqlite3.Connection) -> None:
-    """What SQLite says is passed on with the name of the file."""
-    store.set_many("n", batch(1), None)
-    raw.execute("DROP TABLE results")
-    with pytest.raises(StoreError, match=r"results.db' failed \(SQLITE_ERROR: no such table"):
-        store.get_many("n", keys(1))
 
 
 @needs_posix

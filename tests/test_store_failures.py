@@ -256,21 +256,6 @@ def test_a_file_that_is_deleted_under_way(
         assert not path.exists()
 
 
-@needs_posix
-@hows
-def test_going_on_without_a_file(
-    path: Path, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Who does not mind gets all answers, each computed once; it is said once."""
-    mapper = Mapper(how, open_cache(path, on_store_error="continue"))
-    mapper.during[2] = path.unlink
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.computed() == list(range(50))
-    assert caplog.text.count("goes on without its store") == 1
-    assert "deleted or replaced" in caplog.text
-
-
 @hows
 @policies
 def test_a_damaged_page(path: Path, how: str, policy: str, open_cache: Open) -> None:
@@ -402,18 +387,25 @@ def test_a_server_that_is_gone_under_way(
     assert again.batches == []
 
 
-@needs_redis
 @hows
-def test_going_on_without_a_server(
-    server: RedisServer, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("file", marks=needs_posix), pytest.param("server", marks=needs_redis)],
+)
+def test_going_on_without_a_store(
+    request: pytest.FixtureRequest, path: Path, kind: str, how: str, open_cache: Open, caplog: Any
 ) -> None:
-    """All answers are right, computed once; it is said once. Later the server is used again."""
-    mapper = Mapper(how, open_cache(server.url, on_store_error="continue"))
-    mapper.during[3] = server.kill
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.map(range(50)) == naive(range(50))
+    """All answers are right, computed once; it is said once. Later a server is used again."""
+    server = request.getfixturevalue("server") if kind == "server" else None
+    mapper = Mapper(how, open_cache(server.url if server else path, on_store_error="continue"))
+    mapper.during[2] = server.kill if server else path.unlink
+    for _ in range(2):
+        assert mapper.map(range(50)) == naive(range(50))
     assert mapper.computed() == list(range(50))
     assert caplog.text.count("goes on without its store") == 1
+    assert ("Connection" if server else "deleted or replaced") in caplog.text
+    if server is None:
+        return
     server.start()
     again = Mapper(how, open_cache(server.url))
     first = 100

@@ -6,7 +6,6 @@ import math
 import time
 import unittest
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -361,33 +360,29 @@ def test_how_a_store_is_made_must_be_said(contract: Callable[[], StoreContract])
         contract().make_store()
 
 
+NO_SECONDS = [-1, math.inf, math.nan, 86_401]
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "least"),
+    ("kind", "name", "numbers"),
     [
-        (MemoryStore, "lease", "more than 0"),
-        (SQLiteStore, "lease", "more than 0"),
-        (RedisStore, "lease", "more than 0"),
-        (RedisStore, "timeout", "more than 0"),
-        (SQLiteStore, "timeout", "0 seconds or more"),
+        (MemoryStore, "lease", [0, *NO_SECONDS]),
+        (SQLiteStore, "lease", [0, *NO_SECONDS]),
+        (SQLiteStore, "timeout", NO_SECONDS),
+        (RedisStore, "lease", [0, *NO_SECONDS]),
+        (RedisStore, "timeout", [0, *NO_SECONDS]),
     ],
 )
-def test_wrong_seconds(kind: Any, name: str, least: str, tmp_path: Path) -> None:
-    """A lease and a timeout are numbers of seconds, above 0 or not below it, and of a day at most.
-
-    Nothing is opened with others.
-    """
-    place = {MemoryStore: None, SQLiteStore: tmp_path / "results.db", RedisStore: "redis://host"}
-    make = partial(kind, place[kind])
+def test_wrong_seconds(kind: Any, name: str, numbers: list[float], tmp_path: Path) -> None:
+    """They are refused, and nothing is opened; only a timeout of SQLite may be 0."""
     if kind is RedisStore:
         pytest.importorskip("redis")
-    said = rf"{name} must be {least}( seconds)?, and a day \(86,4"
-    for number in (-1, math.inf, math.nan, 86_401):
-        with pytest.raises(ValueError, match=said):
-            make(**{name: number})
+    place = {MemoryStore: None, SQLiteStore: tmp_path / "db", RedisStore: "redis://host"}[kind]
+    least = "more than 0 seconds" if 0 in numbers else "0 seconds or more"
+    for number in numbers:
+        with pytest.raises(ValueError, match=rf"{name} must be {least}, and a day \(86,4"):
+            kind(place, **{name: number})
     for wrong in ("1", None, True):
         with pytest.raises(TypeError, match=f"{name} must be a number of seconds, got"):
-            make(**{name: wrong})
-    if least == "more than 0":
-        with pytest.raises(ValueError, match=said):
-            make(**{name: 0})
+            kind(place, **{name: wrong})
     assert list(tmp_path.iterdir()) == []

@@ -110,21 +110,6 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
     await all_released(store, proxy)
 
 
-async def test_who_leaves_while_asking_waits_for_nobody() -> None:
-    """What others were found to compute is not in flight here, when the answer comes too late."""
-    store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
-    proxy, gate = proxy_of(store), store.gate("claim_many")
-    async with anyio.create_task_group() as group:
-        group.start_soon(proxy.map, [1, 2], AsyncCalls())
-        await gate.wait_entered()
-        group.cancel_scope.cancel()
-    assert proxy.statistics().in_flight == 2
-    gate.open()
-    await happens(lambda: not proxy.statistics().in_flight)
-    await all_released(store, proxy)
-
-
 async def test_what_is_forgotten_while_it_is_postponed(
     store: PlainStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +145,7 @@ async def test_what_is_forgotten_while_it_is_postponed(
 
 
 async def test_a_store_that_says_nothing() -> None:
-    """Of keys that it has neither a value, a claim, nor a holder for: it is asked again."""
+    """Of keys that it has neither a value, a claim, nor a holder for: it is asked again, later."""
 
     class Silent(MemoryStore):
         def claim_many(self, *arguments: Any) -> Claims:
@@ -169,10 +154,11 @@ async def test_a_store_that_says_nothing() -> None:
                 return Claims({}, [], [])
             return super().claim_many(*arguments)
 
-    silent, store = [None, None], Silent()
+    silent, store, calls = [None, None], Silent(), AsyncCalls()
     proxy, nan = proxy_of(store, 2), math.nan
-    assert await proxy.map(["a", "b", nan], AsyncCalls()) == ["a", "b", "nan"]
+    assert await proxy.map(["a", "b", nan], calls) == ["a", "b", "nan"]
     assert silent == []
+    assert calls.batches == [[nan], ["a", "b"]]
     store.fail["get_many"] = OSError("unplugged")
     store.fail["claim_many"] = OSError("unplugged")
     assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all

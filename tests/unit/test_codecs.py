@@ -487,6 +487,7 @@ def test_typed_values(kind: str) -> None:
     `test_same_values`.)"""
     for type_, value in (
         (list[Place], [Place("x", (1.0, -0.0)), Place("y", (1.5, 2.0), 3.5)]),
+        (set[str], {"a", "b", "c"}),
         (Size, Size.SMALL),
         (int | None, None),
     ):
