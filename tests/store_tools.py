@@ -49,6 +49,12 @@ def cache_and_proxy(
     return cache, AsyncBatchingMapProxy(*sizes, cache=cache)
 
 
+def shared(*sizes: Any, **options: Any) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
+    """A store that processes share, and a proxy on it."""
+    store = MemoryStore()
+    return store, proxy_of(store, *sizes, **options)
+
+
 async def used(store: PlainStore, method: str, times: int = 1) -> None:
     """Wait until `method` was used so often. (Two threads may have to do it, or a pause end.)"""
     while store.uses[method] < times:  # noqa: ASYNC110 - nobody says it

@@ -20,6 +20,7 @@ from store_tools import (
     nothing_left,
     proxy_of,
     released,
+    shared,
     used,
 )
 from tools import Thread, happens, naive, settle, together, until
@@ -133,8 +134,7 @@ async def test_who_meets_a_map_that_asks_the_store_shares_its_call(
     reached: str, error: Exception | None
 ) -> None:
     """Whether it was reading, claiming, or calling already: one call, and its failure, too."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=reached == "call")
     if error:
         calls.fail(0, error)
@@ -184,8 +184,7 @@ async def test_failed_items_are_not_written(store: PlainStore) -> None:
 
 async def test_a_failing_call_ends_its_claims() -> None:
     """Another process can have the keys at once."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls()
     calls.fail(0, OSError("no"))
     with pytest.raises(OSError, match="no"):
@@ -223,8 +222,7 @@ async def test_leaving_while_the_store_is_asked(store: PlainStore, then: str) ->
 
 async def test_a_cancelled_call_gives_its_claims_back() -> None:
     """Those who wait for it take over, here and in other processes."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     slow, quick = AsyncCalls(gated=True), AsyncCalls()
     async with together() as callers:
         callers.start("gone", proxy.map, [1, 2], slow)
@@ -315,8 +313,7 @@ async def test_time_to_live(store: PlainStore) -> None:
 
 async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
     """Of a call that this map() waits for: it learns of it before its own."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls, own = AsyncCalls(gated=True), AsyncCalls()
     error = OSError("no")
     async with together() as callers:
@@ -355,8 +352,7 @@ async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
 @pytest.mark.parametrize("how", ["answer lost", "left"])
 async def test_claims_that_fail_are_given_back(how: str) -> None:
     """Also if the store had granted them, and whoever asked has left."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     gate = store.gate("claim_many")
     claim_many = store.claim_many
 

@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from process_tools import Worker, needs_fork, run_prepared
-from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, used
+from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, shared, used
 from tools import collect, naive, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
@@ -40,11 +40,13 @@ def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     store.publish_many("n", encoded, OTHER, None)
 
 
-def beside_another(*keys: Any) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
+def beside_another(
+    *keys: Any, sizes: tuple[Any, ...] = ()
+) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
     """A store in which that process is computing `keys`, and a proxy of this one."""
-    store = MemoryStore()
+    store, proxy = shared(*sizes)
     held_by_another(store, *keys)
-    return store, proxy_of(store)
+    return store, proxy
 
 
 def short_lease() -> tuple[MemoryStore, BatchingMapProxy[int, str]]:
@@ -96,9 +98,7 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
 
 async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     """They are passed over, in bulk, and waited for at the end."""
-    store = MemoryStore()
-    held_by_another(store, *range(2, 40))
-    proxy = proxy_of(store, 3, 1)
+    store, proxy = beside_another(*range(2, 40), sizes=(3, 1))
     calls = AsyncCalls()
     store.asked.clear()
     async with together() as callers:
@@ -119,10 +119,8 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
 
 async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     """However many of its calls run at a time, and whatever others hold between."""
-    store = MemoryStore()
-    held_by_another(store, *range(5, 25))
+    store, proxy = beside_another(*range(5, 25), sizes=(4, 3))
     published_by_another(store, dict.fromkeys(range(12, 20), "there"))
-    proxy = proxy_of(store, 4, 3)
     calls = AsyncCalls()
     async with together() as callers:
         callers.start("own", proxy.map, range(38), calls)
@@ -156,9 +154,7 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
 
 async def test_waiting_for_another_process_takes_no_slot() -> None:
     """Others of this process can use it meanwhile, and may wait for the same keys."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store, None, 1)
+    store, proxy = beside_another(1, sizes=(None, 1))
     calls = AsyncCalls()
     async with together() as callers:
         callers.start("waiting", proxy.map, [1], calls)
@@ -189,8 +185,7 @@ async def test_who_waits_for_another_process_can_leave() -> None:
 
 async def test_a_late_writer_takes_what_was_published_first() -> None:
     """After a stall beyond its lease, say: everybody has the same answer."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=True)
     async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
@@ -208,8 +203,7 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
 
 async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
     """The own result takes its place."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=True)
     async with together() as callers:
         callers.start("own", proxy.map, [1], calls)
@@ -328,11 +322,12 @@ def test_a_release_that_fails_does_no_harm(then: str) -> None:
     wait_released()
     if then == "it is tried again":
         store.fail.clear()
+        until(lambda: not store.claims)
     else:
         assert store.uses["release_many"] == 1
         assert len(store.claims) == 1
         assert proxy.map([1], naive) == ["1"]
-    until(lambda: not store.claims)
+        assert store.claims == {}
 
 
 def lease_threads() -> set[threading.Thread]:
@@ -341,8 +336,7 @@ def lease_threads() -> set[threading.Thread]:
 
 def test_a_closed_loop_leaves_no_claims() -> None:
     """Whoever meets the keys of a call that can never go on gives its claims back, too."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     slow = AsyncCalls(gated=True)
     loop = asyncio.new_event_loop()
     task = loop.create_task(proxy.map([1], slow))
