@@ -714,6 +714,14 @@ def test_keys_that_are_none(store: SQLiteStore) -> None:
     assert store.get_many("n", keys(1)) == batch(1)
 
 
+def test_any_other_failure(store: SQLiteStore, raw: sqlite3.Connection) -> None:
+    """What SQLite says is passed on with the name of the file."""
+    store.set_many("n", batch(1), None)
+    raw.execute("DROP TABLE results")
+    with pytest.raises(StoreError, match=r"results.db' failed \(SQLITE_ERROR: no such table"):
+        store.get_many("n", keys(1))
+
+
 @needs_posix
 @pytest.mark.parametrize("then", ["nothing", "a new store", "a new file"])
 def test_a_file_that_is_deleted(path: Path, then: str) -> None:
