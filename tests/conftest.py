@@ -23,6 +23,8 @@ pytest.register_assert_rewrite(
     "tools", "command_tools", "memory_store", "redis_server", "store_tools", "process_tools"
 )
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
+from redis_server import server as server  # noqa: E402 - after that
+from store_tools import place as place  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
 from tools import VirtualTimeLoop, eager_loop  # noqa: E402 - after that
 from tools import clock as clock  # noqa: E402 - after that

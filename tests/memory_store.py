@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -32,12 +32,16 @@ class Gate:
 class PlainStore(Store):
     """A store that processes cannot share."""
 
+    # The methods that are used when a map() begins, and before and after a call.
+    reads, asks, writes = "get_many", "get_many", "set_many"
+
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.values: dict[tuple[str, bytes], bytes] = {}
         self.ttls: dict[tuple[str, bytes], float | None] = {}
         self.asked: list[tuple[str, int]] = []  # methods, and with how many keys
         self.fail: dict[str, Exception] = {}  # what a method raises from now on
+        self.refuses: Callable[[bytes], bool] = lambda value: False  # which values are not taken
         self.closed = False
         self._gates: dict[str, list[Gate]] = {}
 
@@ -46,6 +50,10 @@ class PlainStore(Store):
         gate = Gate()
         self._gates.setdefault(method, []).append(gate)
         return gate
+
+    def refuse_writes(self) -> None:
+        """From now on; reading works."""
+        self.fail["set_many"] = self.fail["publish_many"] = OSError("full")
 
     @property
     def uses(self) -> Counter[str]:
@@ -68,16 +76,19 @@ class PlainStore(Store):
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self._method("get_many", len(keys)):
-            return {key: self.values[namespace, key] for key in keys if self._has(namespace, key)}
+            return self._found(namespace, keys)
 
-    def _has(self, namespace: str, key: bytes) -> bool:
-        return (namespace, key) in self.values
+    def _found(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        there = [key for key in keys if (namespace, key) in self.values]
+        return {key: self.values[namespace, key] for key in there}
 
     def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
         with self._method("set_many", len(values)):
             self._set(namespace, values, ttl)
 
     def _set(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
+        if any(map(self.refuses, values.values())):
+            raise OSError("full")
         self.values.update({(namespace, key): value for key, value in values.items()})
         self.ttls.update({(namespace, key): ttl for key in values})
 
@@ -94,6 +105,8 @@ class PlainStore(Store):
 class MemoryStore(PlainStore, SharedStore):
     """A store that processes can share; `now` is its clock, which stands still."""
 
+    asks, writes = "claim_many", "publish_many"
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
@@ -105,12 +118,10 @@ class MemoryStore(PlainStore, SharedStore):
     ) -> Claims:
         with self._method("claim_many", len(keys)):
             self._renew(claimant.process)
-            claims = Claims({}, [], [])
-            for key in keys:
+            claims = Claims(self._found(namespace, keys), [], [])
+            for key in [key for key in keys if key not in claims.values]:
                 other = self.claims.get((namespace, key), claimant).process
-                if self._has(namespace, key):
-                    claims.values[key] = self.values[namespace, key]
-                elif other != claimant.process and self.leases.get(other, 0) > self.now:
+                if other != claimant.process and self.leases.get(other, 0) > self.now:
                     claims.held.append(key)
                 elif len(claims.claimed) < limit:
                     claims.claimed.append(key)
@@ -118,16 +129,10 @@ class MemoryStore(PlainStore, SharedStore):
             return claims
 
     def publish_many(
-        self,
-        namespace: str,
-        values: Mapping[bytes, bytes],
-        claimant: Claimant,
-        ttl: float | None,
+        self, namespace: str, values: Mapping[bytes, bytes], claimant: Claimant, ttl: float | None
     ) -> dict[bytes, bytes]:
         with self._method("publish_many", len(values)):
-            there = {
-                key: self.values[namespace, key] for key in values if self._has(namespace, key)
-            }
+            there = self._found(namespace, list(values))
             self._set(namespace, {key: values[key] for key in values.keys() - there.keys()}, ttl)
             self._release(namespace, list(values), claimant)
             return there

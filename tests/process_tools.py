@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -54,6 +57,14 @@ def interrupt_when(condition):
     signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
     start(wait_and_interrupt)
 
+def interrupted(function, *args):
+    # The KeyboardInterrupt that ends the call.
+    try:
+        function(*args)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError("not interrupted")
+
 def never(items):
     raise AssertionError(f"called with {items}")
 
@@ -68,12 +79,16 @@ class Calls:
             self.gate.wait()
         return [str(item) for item in items]
 
-def forked(child):
+def forked(child, end=sys.exit):
     # Run `child` in a forked process that then exits as processes do; it must end well.
     pid = os.fork()
     if pid == 0:
-        child()
-        sys.exit(0)
+        try:
+            child()
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+        end(0)
     _, status = os.waitpid(pid, 0)
     assert status == 0, status
 """
@@ -100,6 +115,96 @@ def run(
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
+
+
+class Process:
+    """A script in a process of its own, which says when it waits, and is then let go on.
+
+    That is a line that it prints, and one that it reads. It is killed if it is left behind.
+    """
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.send_signal = self._process.send_signal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it says that."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{line}\n"
+
+    def go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def printed(self) -> str:
+        """What else it prints until it ends, which must be well."""
+        output, _ = self._process.communicate(timeout=50)
+        assert self._process.returncode == 0
+        return output
+
+
+WORKER = """
+import json, sys, time
+from batchproxy import BatchingMapProxy, Cache
+from batchproxy.stores import RedisStore, SQLiteStore
+
+url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
+kind = RedisStore if "://" in url else SQLiteStore
+calls = []
+
+def compute(items):
+    if not calls:
+        print("calling", flush=True)
+        sys.stdin.readline()
+        then()
+    calls.append(items)
+    time.sleep(seconds)
+    return [item * item for item in items]
+
+with Cache(store=kind(url, lease=lease), namespace=namespace) as cache:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    out = BatchingMapProxy(batch, cache=cache).map(range(rows), compute)
+if out != [item * item for item in range(rows)]:  # also under -O
+    raise AssertionError(out)
+print(json.dumps(calls), flush=True)
+"""
+
+
+class Worker(Process):
+    """A process that maps the same list as others, and does `then` after its first wait."""
+
+    def __init__(
+        self, place: tuple[str, str], lease: float, *work: float, then: str = "then = bool"
+    ) -> None:
+        super().__init__(then + WORKER, json.dumps([*place, lease, *work]))
+
+    def start(self) -> None:
+        """Let it begin; its first call waits until it is let go on."""
+        self.wait_for("ready")
+        self.go_on()
+        self.wait_for("calling")
+
+    def calls(self) -> list[list[int]]:
+        """The batches that it computed, when it has ended."""
+        return json.loads(self.printed())  # type: ignore[no-any-return] # it prints such
+
+    def computed(self) -> list[int]:
+        """The keys of those batches."""
+        return list(chain.from_iterable(self.calls()))
 
 
 IMPORTS = """

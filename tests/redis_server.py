@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-_REASON = next(
-    (
-        f"{what} is not installed"
-        for what, there in (
-            ("redis-server", shutil.which("redis-server")),
-            ("the redis package", importlib.util.find_spec("redis")),
-        )
-        if not there
-    ),
-    "",
-)
+_REASON = ""
+if importlib.util.find_spec("redis") is None:
+    _REASON = "the redis package is not installed"
+if shutil.which("redis-server") is None:
+    _REASON = "redis-server is not installed"
 
 needs_redis = pytest.mark.skipif(bool(_REASON), reason=_REASON)
 
@@ -72,6 +68,18 @@ class RedisServer:
         """Kill it (SIGKILL), and wait until it is gone."""
         self._guard.communicate(b"\n")
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It answers nobody meanwhile."""
+        import redis
+
+        with redis.Redis.from_url(self.url) as client:
+            process = client.info("server")["process_id"]
+            os.kill(process, signal.SIGSTOP)
+            yield
+            os.kill(process, signal.SIGCONT)
+            client.ping()
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -80,27 +88,24 @@ class RedisServer:
         self.kill()
 
 
-@contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """A server; gives its URL."""
-    with RedisServer(directory) as server:
-        yield server.url
-
-
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that all tests share. Where there is none, the test is skipped."""
     if _REASON:
         pytest.skip(_REASON)
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of one's own, which keeps its data when it is killed."""
+    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
 
 
 def free_ports(number: int) -> list[int]:
     """Ports of the loopback interface on which nobody listened a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    with ExitStack() as stack:
+        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+        return [stack.enter_context(each).getsockname()[1] for each in servers]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -9,7 +11,7 @@ import pytest
 from memory_store import MemoryStore, PlainStore
 
 from batchproxy import AsyncBatchingMapProxy, Cache
-from batchproxy.stores import Claimant, Store
+from batchproxy.stores import Claimant, RedisStore, SQLiteStore, Store
 from batchproxy.testing import assert_idle, wait_released
 
 OTHER = Claimant("other", 1)
@@ -22,6 +24,13 @@ def store(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Where real processes share their work: a store, and a namespace of its own."""
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
+    return str(url), str(tmp_path)
+
+
 def cache_on(store: Store, **options: Any) -> Cache[Any]:
     """A cache with a memory of its own, as another process would have it."""
     return Cache(store=store, namespace="n", **options)
@@ -29,7 +38,27 @@ def cache_on(store: Store, **options: Any) -> Cache[Any]:
 
 def proxy_of(store: Store, *sizes: Any, **options: Any) -> AsyncBatchingMapProxy[Any, Any]:
     """A proxy with such a cache."""
-    return AsyncBatchingMapProxy(*sizes, cache=cache_on(store, **options))
+    return cache_and_proxy(store, *sizes, **options)[1]
+
+
+def cache_and_proxy(
+    store: Store, *sizes: Any, **options: Any
+) -> tuple[Cache[Any], AsyncBatchingMapProxy[Any, Any]]:
+    """The same, and the cache."""
+    cache = cache_on(store, **options)
+    return cache, AsyncBatchingMapProxy(*sizes, cache=cache)
+
+
+def shared(*sizes: Any, **options: Any) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
+    """A store that processes share, and a proxy on it."""
+    store = MemoryStore()
+    return store, proxy_of(store, *sizes, **options)
+
+
+async def used(store: PlainStore, method: str, times: int = 1) -> None:
+    """Wait until `method` was used so often. (Two threads may have to do it, or a pause end.)"""
+    while store.uses[method] < times:  # noqa: ASYNC110 - nobody says it
+        await anyio.sleep(0.001)
 
 
 async def released() -> None:
@@ -37,8 +66,33 @@ async def released() -> None:
     await anyio.to_thread.run_sync(wait_released)
 
 
+async def all_released(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
+    """`nothing_left`, when claims that were given up are released."""
+    await released()
+    nothing_left(store, *proxies)
+
+
 def nothing_left(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -> None:
     """`assert_idle`; and no claim is left in `store`."""
     assert_idle(*proxies)
     if isinstance(store, MemoryStore):
         assert not {claim for claim in store.claims.values() if claim != OTHER}
+
+
+def every_method(store: SQLiteStore | RedisStore) -> list[Callable[[], object]]:
+    """A call of each, of which none does harm to another."""
+    key = bytes(20)
+    return [
+        lambda: store.get_many("n", [key]),
+        lambda: store.set_many("n", {key: b"1"}, None),
+        lambda: store.set_many("n", {key: b"1"}, 60),
+        lambda: store.delete_many("n", [key]),
+        lambda: store.delete_many("n", None),
+        lambda: store.claim_many("n", [key], OTHER, 1),
+        lambda: store.publish_many("n", {key: b"1"}, OTHER, None),
+        lambda: store.discard_many("n", {key: b"1"}),
+        lambda: store.release_many("n", [key], OTHER),
+        lambda: store.heartbeat("n", OTHER.process),
+        lambda: store.usage(),
+        lambda: list(store.scan("n")),
+    ]

@@ -14,6 +14,7 @@ from tools import Clock
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore, Store
+from batchproxy.testing import assert_idle
 
 
 def proxy_of(store: Store) -> BatchingMapProxy[int, int]:
@@ -30,9 +31,17 @@ def test_one_failure_then_it_is_left_alone(
     clock: Clock, store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ten batches ask a broken store once, and not for each batch again; it is said once."""
-    proxy = proxy_of(store)
+    proxy, batches = proxy_of(store), list[list[int]]()
     break_down(store)
-    assert proxy.map(range(10), list) == list(range(10))
+
+    def compute(items: list[int]) -> list[int]:
+        batches.append(items)
+        return items
+
+    for size in (10, 11):
+        assert proxy.map(range(size), compute) == list(range(size))
+    assert batches == [[item] for item in range(11)]
+    assert_idle(proxy)
     assert [method for method, _ in store.asked] == ["get_many"]
     assert caplog.text.count("goes on without its store") == 1
     assert "OSError: unplugged" in caplog.text
@@ -71,15 +80,14 @@ def test_pauses_grow_to_thirty_seconds(clock: Clock, store: PlainStore) -> None:
 def test_a_store_that_stalls_costs_a_fifth_of_the_time(clock: Clock, store: PlainStore) -> None:
     """The pause is four times as long as the call that failed took."""
     proxy = proxy_of(store)
-    get_many = store.get_many
 
     def stalls(*arguments: Any) -> Any:
         clock.now += 5
         raise TimeoutError
 
-    store.get_many = stalls  # type: ignore[method-assign, assignment] # as a server's may
-    proxy.map([0], list)
-    store.get_many = get_many  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(store, "get_many", stalls)
+        proxy.map([0], list)
     clock.now += 19
     proxy.map([1], list)
     assert store.asked == []
@@ -113,7 +121,6 @@ def test_one_call_tries_while_others_go_on(clock: Clock, store: PlainStore) -> N
 def test_calls_that_fail_together_count_once(clock: Clock, store: PlainStore) -> None:
     """Each of them was under way when the first one failed."""
     proxy = proxy_of(store)
-    get_many = store.get_many
 
     def fails(*arguments: Any) -> Any:
         if depth := len(depths):
@@ -122,9 +129,9 @@ def test_calls_that_fail_together_count_once(clock: Clock, store: PlainStore) ->
         raise OSError("unplugged")
 
     depths = [0] * 5
-    store.get_many = fails  # type: ignore[method-assign, assignment]
-    proxy.map([0], list)
-    store.get_many = get_many  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(store, "get_many", fails)
+        proxy.map([0], list)
     clock.now += 1
     proxy.map([10], list)
     assert len(store.values) == 1
@@ -142,25 +149,6 @@ def test_it_is_said_again_after_a_minute(
         clock.now += 59
         proxy.map([item + 10], list)
     assert caplog.text.count("goes on without its store") == 2
-
-
-@pytest.mark.parametrize("what", ["no directory", "a damaged file"])
-def test_a_store_that_cannot_be_opened(clock: Clock, tmp_path: Path, what: str) -> None:
-    """The policy covers it, too; and when it can be opened it is used."""
-    path = tmp_path / "directory" / "results.db"
-    if what == "a damaged file":
-        path.parent.mkdir()
-        path.write_bytes(b"no database at all" * 300)
-    store = SQLiteStore(path)
-    proxy = proxy_of(store)
-    assert proxy.map([1, 2], list) == [1, 2]
-    if what == "a damaged file":
-        path.unlink()
-    else:
-        path.parent.mkdir()
-    clock.now += 1
-    assert proxy.map([3], list) == [3]
-    assert store.usage()["n"].values == 1
 
 
 def test_policies_are_those_of_a_cache(clock: Clock, tmp_path: Path) -> None:

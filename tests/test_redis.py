@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from process_tools import run
+from process_tools import needs_fork, run_prepared
 from redis_server import RedisServer, free_ports, needs_redis
+from store_tools import every_method
+from tools import Thread
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy.stores import Claimant, Claims, RedisStore, Usage, _redis
@@ -49,13 +48,6 @@ def client(redis_url: str) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of one's own, which keeps its data when it is killed."""
-    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
-        yield server
-
-
 # The server fails
 
 
@@ -76,18 +68,7 @@ def test_a_server_that_is_gone(server: RedisServer) -> None:
     with RedisStore(server.url, timeout=30) as store:
         store.claim_many("n", [A], P, 1)
         server.kill()
-        calls: list[Callable[[], object]] = [
-            lambda: store.get_many("n", [A]),
-            lambda: store.set_many("n", {B: b"1"}, 60),
-            lambda: store.delete_many("n", [A]),
-            lambda: store.delete_many("n", None),
-            lambda: store.claim_many("n", [A], P, 1),
-            lambda: store.publish_many("n", {A: b"1"}, P, None),
-            lambda: store.release_many("n", [A], P),
-            lambda: store.heartbeat("n", "p"),
-            lambda: store.usage(),
-            lambda: list(store.scan("n")),
-        ]
+        calls = every_method(store)
         for call in calls:
             with pytest.raises(StoreError, match=r"RedisStore: .*ConnectionError") as caught:
                 call()
@@ -99,28 +80,15 @@ def test_a_server_that_is_gone(server: RedisServer) -> None:
 
 def test_a_server_that_does_not_answer(server: RedisServer) -> None:
     """A call ends after the timeout; once the server answers again, so does the store."""
-    with redis.Redis.from_url(server.url) as client, RedisStore(server.url, timeout=0.3) as store:
+    with RedisStore(server.url, timeout=0.3) as store:
         store.claim_many("n", [A], P, 1)
-        process = client.info("server")["process_id"]
-        os.kill(process, signal.SIGSTOP)
-        with pytest.raises(StoreError, match="TimeoutError"):
-            store.get_many("n", [A])
-        with pytest.raises(StoreError, match="TimeoutError"):
-            store.publish_many("n", {A: b"1"}, P, None)
-        os.kill(process, signal.SIGCONT)
-        client.ping()
+        with server.standing_still():
+            with pytest.raises(StoreError, match="TimeoutError"):
+                store.get_many("n", [A])
+            with pytest.raises(StoreError, match="TimeoutError"):
+                store.publish_many("n", {A: b"1"}, P, None)
         assert store.publish_many("n", {A: b"1"}, P, None) in ({}, {A: b"1"})
         assert store.get_many("n", [A]) == {A: b"1"}
-
-
-def test_nobody_there_at_first(tmp_path: Path) -> None:
-    """A store can be made where no server is; its first use says where it looked."""
-    with RedisStore(f"unix://{tmp_path}/redis.sock") as store:
-        with pytest.raises(StoreError, match=r"redis\.sock") as caught:
-            store.get_many("n", [A])
-        assert isinstance(caught.value.__cause__, redis.ConnectionError)
-        with RedisServer(tmp_path):
-            assert store.get_many("n", [A]) == {}
 
 
 def test_a_server_that_wants_a_password(server: RedisServer) -> None:
@@ -160,17 +128,12 @@ def test_evicted_leases(store: RedisStore, client: Any, prefix: str) -> None:
 def test_forgotten_scripts(store: RedisStore, client: Any) -> None:
     """Scripts that the server has forgotten are sent again."""
     for _ in range(2):
-        client.script_flush()
-        store.claim_many("n", [A], P, 1)
-        client.script_flush()
-        store.release_many("n", [A], P)
-        client.script_flush()
+        for call in every_method(store):
+            client.script_flush()
+            call()
         store.set_many("n", {A: b"1"}, None)
         client.script_flush()
         assert store.publish_many("n", {A: b"2"}, P, None) == {A: b"1"}
-        client.script_flush()
-        store.heartbeat("n", "p")
-        store.delete_many("n", None)
 
 
 # What it leaves on the server
@@ -208,12 +171,10 @@ def test_claims_do_not_stay_for_ever(store: RedisStore, client: Any, prefix: str
 
 def test_a_server_that_stood_still(server: RedisServer) -> None:
     """For longer than a lease, which nobody could renew: its owner can, whoever comes first."""
-    with redis.Redis.from_url(server.url) as client, RedisStore(server.url, lease=0.2) as store:
+    with RedisStore(server.url, lease=0.2) as store:
         store.claim_many("n", [A], P, 1)
-        process = client.info("server")["process_id"]
-        os.kill(process, signal.SIGSTOP)
-        time.sleep(0.5)
-        os.kill(process, signal.SIGCONT)
+        with server.standing_still():
+            time.sleep(0.5)
         assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [B], [A])
         store.heartbeat("n", "p")
         assert store.claim_many("n", [A], Q, 1) == Claims({}, [], [A])
@@ -245,10 +206,8 @@ def test_a_late_claimant_keeps_its_own(store: RedisStore, client: Any, prefix: s
 
 def test_batches_in_several_steps(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches above the sizes of one step are cut; the result is the same."""
-    monkeypatch.setattr(_redis, "_PAGE", 3)
-    monkeypatch.setattr(_redis, "_CLAIMS", 3)
-    monkeypatch.setattr(_redis, "_STEP_KEYS", 3)
-    monkeypatch.setattr(_redis, "_STEP_BYTES", 10)
+    for limit, size in {"_PAGE": 3, "_CLAIMS": 3, "_STEP_KEYS": 3, "_STEP_BYTES": 10}.items():
+        monkeypatch.setattr(_redis, limit, size)
     keys = [bytes([number]) * 20 for number in range(10)]
     assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
     assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
@@ -263,9 +222,6 @@ def test_batches_in_several_steps(store: RedisStore, monkeypatch: pytest.MonkeyP
     assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
     store.discard_many("n", {**expected, keys[4]: b"another"})
     assert store.usage() == {"n": Usage(1, len(expected[keys[4]]))}
-    store.set_many("n", values, None)
-    store.delete_many("n", keys[1:])
-    assert dict(store.scan("n")) == {keys[0]: values[keys[0]]}
     store.set_many("n", values, None)
     store.delete_many("n", None)
     assert store.usage() == {}
@@ -301,11 +257,9 @@ def test_what_others_have_put_there(store: RedisStore, client: Any, prefix: str)
     store.set_many("n", {A: b"1"}, None)
     start = f"{prefix}:{{n}}:v:".encode()
     client.rpush(start + B, b"a list")
-    client.set(f"{prefix}:no brace", b"1")
     client.set(prefix.encode() + b":{\xff}:v:x", b"1")
-    client.set(f"{prefix}:{{a b}}:v:x", b"1")
-    client.set(f"{prefix}:{{%zz}}:v:x", b"1")
-    client.set(f"{prefix}:{{n}}x:v:x}}:v:", b"1")
+    for name in ("no brace", "{a b}:v:x", "{%zz}:v:x", "{n}x:v:x}:v:"):
+        client.set(f"{prefix}:{name}", b"1")
     assert store.usage() == {"n": Usage(1, 1)}
     assert list(store.scan("n")) == [(A, b"1")]
     assert store.get_many("n", [A, B]) == {A: b"1"}
@@ -396,18 +350,9 @@ def test_closed(redis_url: str) -> None:
         assert [each for each in client.client_list() if each["name"] == "closed"]
         store.close()
         store.close()
-        for call in (
-            lambda: store.get_many("n", [A]),
-            lambda: store.set_many("n", {A: b"1"}, None),
-            lambda: store.delete_many("n", None),
-            lambda: store.delete_many("n", []),
-            lambda: store.claim_many("n", [A], P, 1),
-            lambda: store.publish_many("n", {A: b"1"}, P, None),
-            lambda: store.release_many("n", [A], P),
-            lambda: store.heartbeat("n", "p"),
-            lambda: store.usage(),
-            lambda: list(store.scan("n")),
-        ):
+        calls = every_method(store)
+        calls.append(lambda: store.delete_many("n", []))
+        for call in calls:
             with pytest.raises(StoreError, match="is closed; make another one"):
                 call()
         # The server notices in its own time, but before it answers whoever connects afterwards.
@@ -468,51 +413,36 @@ def test_what_is_the_same_place(redis_url: str, prefix: str) -> None:
         assert one.identity != RedisStore(f"{redis_url}?db=1", prefix=prefix).identity
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "localhost:6379",
-        "valkey://localhost",
-        "redis://:secret@localhost:port",
-        "redis://:secret@[localhost",
-        "redis://:secret@localhost/first",
-        "redis://:secret@localhost?socket_timeout=soon",
-        "redis://:secret@localhost?tiemout=5",
-        "redis://:secret@localhost?protocol=5",
-        "redis://:secret@localhost?protocol=two",
-        "redis://:secret@localhost?max_connections=-1",
-        "redis://:secret@localhost?parser_class=1",
-        "redis://:sec/ret@localhost",
-        "redis://:sec?ret@localhost",
-        "redis://:sec#ret@localhost",
-        "redis://:1/secret@localhost",
-        "redis://:1?secret@localhost",
-        "redis://:1?secret=ret@localhost",
-        "redis://:1?x=1&sec@ret=localhost",
-        "redis://:1#secret@localhost",
-        "",
-    ],
-)
+WRONG_OPTIONS = [
+    *("socket_timeout=soon", "tiemout=5", "max_connections=-1", "parser_class=1"),
+    *("protocol=5", "protocol=two"),
+]
+UNQUOTED = ["sec/ret", "sec?ret", "sec#ret", "1/secret", "1?secret", "1?secret=ret", "1#secret"]
+WRONG_URLS = [
+    *("", "localhost:6379", "valkey://localhost", "redis://:secret@localhost:port"),
+    *("redis://:secret@[localhost", "redis://:secret@localhost/first"),
+    "redis://:1?x=1&sec@ret=localhost",
+    *(f"redis://:secret@localhost?{option}" for option in WRONG_OPTIONS),
+    *(f"redis://:{password}@localhost" for password in UNQUOTED),
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
 def test_wrong_urls(url: str) -> None:
     """They are refused with an example of a right one; a password is not repeated."""
     with pytest.raises(ValueError, match="such as 'redis://localhost:6379/0'") as caught:
         RedisStore(url)
-    text = "".join(traceback.format_exception(caught.value))
     assert caught.value.__context__ is None
     for part in ("secret", "'sec", "ret@", "'ret"):
         assert part not in str(caught.value)
-    assert "secret" not in text
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
     "option",
     [
-        "decode_responses=True",
-        "decode_responses=False",
-        "decode_responses=yes",
-        "decode%5Fresponses=1",
-        "encoding=utf-16",
-        "encoding=none",
+        *("decode_responses=True", "decode_responses=False", "decode_responses=yes"),
+        *("decode%5Fresponses=1", "encoding=utf-16", "encoding=none"),
     ],
 )
 def test_urls_of_clients_that_decode(redis_url: str, option: str) -> None:
@@ -542,14 +472,10 @@ def test_few_connections(redis_url: str, prefix: str, most: int) -> None:
             assert names.count(f"few-{prefix}") <= most
 
 
-def test_no_server_at_all() -> None:
-    """What is neither a URL nor a client of the right kind is refused."""
+def test_no_server_at_all(redis_url: str) -> None:
+    """What is neither a URL nor a client, or one that makes text of values, is refused."""
     with pytest.raises(TypeError, match=r"or a redis\.RedisCluster, got redis\.asyncio\.client\.R"):
         RedisStore(redis.asyncio.Redis())
-
-
-def test_a_client_that_decodes(redis_url: str) -> None:
-    """Values are bytes, so a client that makes text of them is refused."""
     client = redis.Redis.from_url(redis_url, decode_responses=True)
     with client, pytest.raises(ValueError, match="decode_responses=True and encoding="):
         RedisStore(client)
@@ -562,17 +488,6 @@ def test_wrong_prefixes(redis_url: str, prefix: str) -> None:
         RedisStore(redis_url, prefix=prefix)
 
 
-@pytest.mark.parametrize("name", ["lease", "timeout"])
-def test_wrong_seconds(redis_url: str, name: str) -> None:
-    """A lease and a timeout are numbers of seconds, above 0, and of a day at most."""
-    for wrong in ("1", None, True):
-        with pytest.raises(TypeError, match=f"{name} must be a number of seconds"):
-            RedisStore(redis_url, **{name: wrong})  # type: ignore[arg-type] # that is what is wrong
-    for number in (0, -1, float("inf"), float("nan"), 86_401):
-        with pytest.raises(ValueError, match=f"{name} must be more than 0 seconds"):
-            RedisStore(redis_url, **{name: number})  # type: ignore[arg-type] # as above
-
-
 def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "redis", None)
@@ -580,17 +495,13 @@ def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         RedisStore("redis://localhost")
 
 
-def test_redis_is_not_loaded() -> None:
-    """Nobody pays for redis-py but who makes a `RedisStore`."""
-    program = "import sys, batchproxy.stores; sys.exit('redis' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 # Processes and threads
 
 
-_FORK = """
-import os, signal, sys, threading
+@needs_fork
+def test_forked_children(redis_url: str, prefix: str) -> None:
+    """Children forked while threads read get answers of their own, and so do the threads."""
+    script = """
 from batchproxy.stores import Claimant, RedisStore
 
 store = RedisStore(sys.argv[1], prefix=sys.argv[2])
@@ -603,29 +514,20 @@ def read():
     while not stop.is_set():
         assert store.get_many("n", keys) == values
 
-readers = [threading.Thread(target=read) for _ in range(4)]
-for reader in readers:
-    reader.start()
-children = []
+def child():
+    signal.alarm(20)
+    if number < 9:  # the last one uses nothing, and closes nothing that is the parent's
+        assert store.get_many("n", keys) == values
+        store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
+        store.heartbeat("c", f"child-{number}")
+    if number % 2:
+        store.close()
+    else:
+        del globals()["store"]
+
+readers = [start(read) for _ in range(4)]
 for number in range(10):
-    if (child := os.fork()) == 0:
-        signal.alarm(20)
-        try:
-            if number == 9:  # uses nothing, and closes nothing that is the parent's
-                store.close()
-                os._exit(0)
-            assert store.get_many("n", keys) == values
-            store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
-            store.heartbeat("c", f"child-{number}")
-            if number % 2:
-                store.close()
-            else:
-                del store
-            os._exit(0)
-        finally:
-            os._exit(1)
-    children.append(child)
-assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    forked(child, os._exit)
 stop.set()
 for reader in readers:
     reader.join()
@@ -634,36 +536,24 @@ claims = store.claim_many("c", keys, Claimant("parent", 1), 100)
 assert len(claims.held) == 9, claims
 store.close()
 """
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_forked_children(redis_url: str, prefix: str) -> None:
-    """Children forked while threads read get answers of their own, and so do the threads."""
-    assert run(_FORK, redis_url, prefix) == ""
+    assert run_prepared(script, redis_url, prefix) == ""
 
 
 def test_closing_under_way(redis_url: str, prefix: str) -> None:
     """A store that is closed while threads use it ends their calls with an error, not for ever."""
     store = RedisStore(redis_url, prefix=prefix)
     started = threading.Barrier(5)
-    ended: list[type[Exception]] = []
 
     def use() -> None:
         started.wait()
-        try:
-            while True:
-                store.set_many("n", {A: bytes(1000)}, None)
-        except Exception as error:
-            ended.append(type(error))
+        while True:
+            store.set_many("n", {A: bytes(1000)}, None)
 
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    threads = [Thread(use) for _ in range(4)]
     started.wait()
     store.close()
     for thread in threads:
-        thread.join()
-    assert len(ended) == 4
+        assert isinstance(thread.outcome(), Exception)
 
 
 # A cluster

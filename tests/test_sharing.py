@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import weakref
 from collections import Counter
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from process_tools import run
-from store_tools import OTHER, nothing_left, proxy_of, released
-from tools import Outcomes, collect, naive, settle
+from process_tools import Worker, needs_fork, run_prepared
+from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, shared, used
+from tools import collect, naive, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
 
-anyio_matrix = pytest.mark.anyio
+pytestmark = pytest.mark.anyio
 
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
@@ -41,11 +40,35 @@ def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     store.publish_many("n", encoded, OTHER, None)
 
 
+def beside_another(
+    *keys: Any, sizes: tuple[Any, ...] = ()
+) -> tuple[MemoryStore, AsyncBatchingMapProxy[Any, Any]]:
+    """A store in which that process is computing `keys`, and a proxy of this one."""
+    store, proxy = shared(*sizes)
+    held_by_another(store, *keys)
+    return store, proxy
+
+
+def short_lease() -> tuple[MemoryStore, BatchingMapProxy[int, str]]:
+    """A store with which leases are short, and a synchronous proxy."""
+    store = MemoryStore()
+    store.lease = 0.04
+    return store, BatchingMapProxy(cache=cache_on(store))
+
+
+def beats(store: MemoryStore, times: int) -> None:
+    """Wait until a lease was to be renewed so many times more."""
+    end = store.uses["heartbeat"] + times
+    until(lambda: store.uses["heartbeat"] >= end)
+
+
+def failing(items: list[int]) -> list[str]:
+    raise ValueError("no")
+
+
 def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
     """Other threads may make caches, on any store, between any two lines of it."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1)
     made: list[Cache[str]] = []
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
@@ -57,8 +80,7 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
         return await proxy.map(items, AsyncCalls())
 
     async def main() -> None:
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together() as callers:
             callers.start("waits", AsyncBatchingMapProxy[int, str]().map, [1], nested)
             while store.uses["claim_many"] < 3 and not callers.results:  # noqa: ASYNC110 - two were in vain
                 await anyio.sleep(0.001)
@@ -74,16 +96,12 @@ def test_caches_are_made_while_one_asks_who_computes_a_key() -> None:
     assert made
 
 
-@anyio_matrix
 async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     """They are passed over, in bulk, and waited for at the end."""
-    store = MemoryStore()
-    held_by_another(store, *range(2, 40))
-    proxy = proxy_of(store, 3, 1)
+    store, proxy = beside_another(*range(2, 40), sizes=(3, 1))
     calls = AsyncCalls()
     store.asked.clear()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(45), calls)
         await calls.wait_begun(3)
         assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
@@ -99,42 +117,29 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_tasks_of_one_map_get_full_batches_in_order() -> None:
     """However many of its calls run at a time, and whatever others hold between."""
-    store = MemoryStore()
-    held_by_another(store, *range(5, 25))
+    store, proxy = beside_another(*range(5, 25), sizes=(4, 3))
     published_by_another(store, dict.fromkeys(range(12, 20), "there"))
-    proxy = proxy_of(store, 4, 3)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(38), calls)
         await calls.wait_begun(5)
         published_by_another(store, dict.fromkeys(range(5, 25), "late"))
-    assert sorted(calls.batches) == [
-        [0, 1, 2, 3],
-        [4, 25, 26, 27],
-        [28, 29, 30, 31],
-        [32, 33, 34, 35],
-        [36, 37],
-    ]
+    free = [*range(5), *range(25, 38)]
+    assert sorted(calls.batches) == [free[start : start + 4] for start in range(0, 18, 4)]
     expected = naive(range(38))
     expected[5:25] = ["late"] * 7 + ["there"] * 8 + ["late"] * 5
     assert callers.results == {"own": expected}
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 @pytest.mark.parametrize("how", ["released", "died"])
 async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> None:
     """As soon as it released them, or its lease has run out."""
-    store = MemoryStore()
-    held_by_another(store, 1, 2)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1, 2)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
         assert calls.batches == [[3]]
@@ -147,18 +152,13 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_waiting_for_another_process_takes_no_slot() -> None:
     """Others of this process can use it meanwhile, and may wait for the same keys."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store, None, 1)
+    store, proxy = beside_another(1, sizes=(None, 1))
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("waiting", proxy.map, [1], calls)
-        callers.start("too", proxy.map, [1], calls)
-        await settle()
+        await callers.begin("too", proxy.map, [1], calls)
         assert await proxy.map([2], calls) == ["2"]
         assert callers.results == {}
         published_by_another(store, {1: "other"})
@@ -167,40 +167,30 @@ async def test_waiting_for_another_process_takes_no_slot() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_who_waits_for_another_process_can_leave() -> None:
     """At once, and nothing is left behind."""
-    store = MemoryStore()
-    held_by_another(store, 1)
-    proxy = proxy_of(store)
+    store, proxy = beside_another(1)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2], calls)
         await calls.wait_begun()
-        while not store.uses["claim_many"] > 2:  # noqa: ASYNC110 - it is asking again by now
-            await anyio.sleep(0.001)
+        await used(store, "claim_many", 3)  # it is asking again by now
         callers.scopes["own"].cancel()
     assert callers.results == {"own": "cancelled"}
     assert calls.batches == [[2]]
     while proxy.statistics().in_flight:  # noqa: ASYNC110 - a worker thread may still be asking
         await anyio.sleep(0.001)
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_a_late_writer_takes_what_was_published_first() -> None:
     """After a stall beyond its lease, say: everybody has the same answer."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2, 3], calls)
         await calls.wait_begun()
-        callers.start("waiting", proxy.map, [2], calls)
-        await settle()
+        await callers.begin("waiting", proxy.map, [2], calls)
         store.now += store.lease + 1
         held_by_another(store, 2)
         published_by_another(store, {2: "first"})
@@ -211,14 +201,11 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
     """The own result takes its place."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
         store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
@@ -230,56 +217,13 @@ async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixtu
     nothing_left(store, proxy)
 
 
-@anyio_matrix
-async def test_two_caches_of_one_process_share_too() -> None:
-    """In the store they are like two processes."""
-    store = MemoryStore()
-    one, other = proxy_of(store, 2, 1), proxy_of(store, 2, 1)
-    calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, range(10), calls)
-        callers.start("other", other.map, range(10), calls)
-    assert callers.results == {"one": naive(range(10)), "other": naive(range(10))}
-    assert sorted(calls.keys) == list(range(10))
-    await released()
-    nothing_left(store, one, other)
-
-
-@anyio_matrix
-async def test_a_store_that_answers_nothing_is_not_asked_without_pause() -> None:
-    """A store that neither grants a key nor says who has it is asked again, later."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
-    calls = AsyncCalls()
-    claim_many, answers = store.claim_many, iter([False, False, True])
-
-    def claim(namespace: str, keys: Any, *rest: Any) -> Any:
-        return claim_many(namespace, keys if next(answers) else [], *rest)
-
-    store.claim_many = claim  # type: ignore[assignment] # it is broken on purpose
-    assert await proxy.map([1, 2], calls) == ["1", "2"]
-    assert calls.batches == [[1, 2]]
-    nothing_left(store, proxy)
-
-
 def test_the_lease_is_renewed_while_a_function_blocks() -> None:
     """By a thread of its own: however long the call takes, nobody takes its keys."""
-    store = MemoryStore()
-    store.lease = 0.04
-    beats = threading.Semaphore(0)
-    heartbeat = store.heartbeat
-
-    def counted(namespace: str, process: str) -> None:
-        heartbeat(namespace, process)
-        beats.release()
-
-    store.heartbeat = counted  # type: ignore[method-assign] # to know when
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    store, proxy = short_lease()
 
     def blocking(items: list[int]) -> list[str]:
-        for _ in range(3):
-            assert beats.acquire(timeout=10)
+        store.now += 1
+        beats(store, 3)
         [claimant] = store.claims.values()
         assert store.leases[claimant.process] == store.now + store.lease
         return naive(items)
@@ -290,15 +234,11 @@ def test_the_lease_is_renewed_while_a_function_blocks() -> None:
 
 def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """And the next one is tried."""
-    store = MemoryStore()
-    store.lease = 0.04
-    logged = threading.Event()
+    store, proxy = short_lease()
     store.fail["heartbeat"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
 
     def blocking(items: list[int]) -> list[str]:
-        while store.uses["heartbeat"] < 3:
-            logged.wait(0.001)
+        beats(store, 3)
         return naive(items)
 
     assert proxy.map([1], blocking) == ["1"]
@@ -307,39 +247,28 @@ def test_a_heartbeat_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_store_that_stalls_costs_no_other_its_lease() -> None:
     """Each has a thread of its own that renews."""
-    stalled, healthy = MemoryStore(), MemoryStore()
-    stalled.lease = healthy.lease = 0.04
+    (stalled, outer), (healthy, inner) = short_lease(), short_lease()
     gate = stalled.gate("heartbeat")
 
-    def inner(items: list[int]) -> list[str]:
-        beats = healthy.uses["heartbeat"]
-        while healthy.uses["heartbeat"] < beats + 3:
-            threading.Event().wait(0.001)
+    def blocking(items: list[int]) -> list[str]:
+        beats(healthy, 3)
         return naive(items)
 
-    def outer(items: list[int]) -> list[str]:
+    def nested(items: list[int]) -> list[str]:
         assert gate.entered.wait(10)
-        proxy = BatchingMapProxy[int, str](cache=Cache(store=healthy, namespace="n"))
-        return proxy.map(items, inner)
+        return inner.map(items, blocking)
 
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=stalled, namespace="n"))
-    assert proxy.map([1], outer) == ["1"]
+    assert outer.map([1], nested) == ["1"]
     gate.open()
 
 
 def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
     """What waited for as long as a lease ends with the lease: nobody renews it any more."""
-    store = MemoryStore()
-    store.lease = 0.04
+    store, proxy = short_lease()
     gate = store.gate("release_many")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
 
     def fail(key: int) -> str:
         """Claims it; the name that it was claimed by."""
-
-        def failing(items: list[int]) -> list[str]:
-            raise ValueError("no")
-
         with pytest.raises(ValueError, match="no"):
             proxy.map([key], failing)
         return store.claims["n", names_in_store(key)[0]].process
@@ -358,9 +287,8 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
 def test_the_lease_thread_keeps_no_store_alive() -> None:
     """A store that is forgotten is collected at once, and its thread ends."""
     others = lease_threads()
-    store = MemoryStore()
+    store, proxy = short_lease()
     store.lease = 86_400
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
     assert proxy.map([1], naive) == ["1"]
     gone = weakref.ref(store)
     (thread,) = lease_threads() - others
@@ -374,9 +302,7 @@ def test_the_lease_thread_keeps_no_store_alive() -> None:
 def test_the_lease_thread_ends_when_nothing_is_to_be_done() -> None:
     """There are no more threads than stores in use."""
     others = lease_threads()
-    store = MemoryStore()
-    store.lease = 0.04
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
+    _, proxy = short_lease()
     for key in range(3):
         assert proxy.map([key], naive) == [str(key)]
         for thread in lease_threads() - others:
@@ -384,40 +310,24 @@ def test_the_lease_thread_ends_when_nothing_is_to_be_done() -> None:
         assert lease_threads() <= others
 
 
-def test_a_release_is_tried_again() -> None:
-    """A moment later, so that others need not wait for the end of a lease that goes on."""
-    store = MemoryStore()
-    store.lease = 1.0
+@pytest.mark.parametrize("then", ["it is tried again", "the key is claimed again"])
+def test_a_release_that_fails_does_no_harm(then: str) -> None:
+    """It is tried again a moment later, so that others need not wait for the end of a lease that
+    goes on; what is one's own can be claimed again meanwhile."""
+    store, proxy = short_lease()
+    store.lease = 1 if then == "it is tried again" else 10
     store.fail["release_many"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
-
-    def failing(items: list[int]) -> list[str]:
-        raise ValueError("no")
-
     with pytest.raises(ValueError, match="no"):
         proxy.map([1], failing)
     wait_released()
-    del store.fail["release_many"]
-    while store.claims:
-        threading.Event().wait(0.001)
-
-
-def test_a_release_that_fails_does_no_harm() -> None:
-    """The lease runs out; the thread that releases goes on."""
-    store = MemoryStore()
-    store.fail["release_many"] = OSError("unplugged")
-    proxy = BatchingMapProxy[int, str](cache=Cache(store=store, namespace="n"))
-
-    def failing(items: list[int]) -> list[str]:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        proxy.map([1], failing)
-    wait_released()
-    assert store.uses["release_many"] == 1
-    assert len(store.claims) == 1
-    assert proxy.map([1], naive) == ["1"]  # what is one's own can be claimed again
-    assert store.claims == {}
+    if then == "it is tried again":
+        store.fail.clear()
+        until(lambda: not store.claims)
+    else:
+        assert store.uses["release_many"] == 1
+        assert len(store.claims) == 1
+        assert proxy.map([1], naive) == ["1"]
+        assert store.claims == {}
 
 
 def lease_threads() -> set[threading.Thread]:
@@ -426,8 +336,7 @@ def lease_threads() -> set[threading.Thread]:
 
 def test_a_closed_loop_leaves_no_claims() -> None:
     """Whoever meets the keys of a call that can never go on gives its claims back, too."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     slow = AsyncCalls(gated=True)
     loop = asyncio.new_event_loop()
     task = loop.create_task(proxy.map([1], slow))
@@ -442,92 +351,11 @@ def test_a_closed_loop_leaves_no_claims() -> None:
 
 # Real processes from here on.
 
-WORKER = """
-import json, sys, time
-from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore
-
-url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
-kind = RedisStore if "://" in url else SQLiteStore
-calls = []
-
-def compute(items):
-    if not calls:
-        print("calling", flush=True)
-        sys.stdin.readline()
-    calls.append(items)
-    time.sleep(seconds)
-    return [item * item for item in items]
-
-with Cache(store=kind(url, lease=lease), namespace=namespace) as cache:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    out = BatchingMapProxy(batch, cache=cache).map(range(rows), compute)
-assert out == [item * item for item in range(rows)]
-print(json.dumps(calls), flush=True)
-"""
-
-
-class Worker:
-    """A process that maps the same list as the others."""
-
-    def __init__(self, place: tuple[str, str], lease: float, *work: float) -> None:
-        arguments = json.dumps([*place, lease, *work])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        self.wait_for("ready")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def start(self) -> None:
-        """Let it begin; its first call waits until it is let go on."""
-        self.go_on()
-        self.wait_for("calling")
-
-    def go_on(self) -> None:
-        """Let it go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def wait_for(self, line: str) -> None:
-        """Wait until it says that."""
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{line}\n"
-
-    def calls(self) -> list[list[int]]:
-        """The batches that it computed, when it has ended."""
-        output, _ = self.process.communicate(timeout=50)
-        assert self.process.returncode == 0
-        calls: list[list[int]] = json.loads(output)
-        return calls
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
-    """Where real processes share their work: a store, and a namespace of its own."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
-    return str(url), str(tmp_path)
-
 
 def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
     """Four map the same one at the same time: each key is computed once among them."""
-    with (
-        Worker(place, 10, 400, 10, 0.01) as one,
-        Worker(place, 10, 400, 10, 0.01) as two,
-        Worker(place, 10, 400, 10, 0.01) as three,
-        Worker(place, 10, 400, 10, 0.01) as four,
-    ):
-        workers = [one, two, three, four]
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(place, 10, 400, 10, 0.01)) for _ in range(4)]
         for worker in workers:
             worker.start()  # and it holds a batch, until all do
         for worker in workers:
@@ -543,35 +371,30 @@ def test_processes_split_a_list_between_them(place: tuple[str, str]) -> None:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_the_batch_of_a_lost_process_is_computed_again(place: tuple[str, str], how: str) -> None:
     """Killed, or stopped beyond its lease: nothing but what it had open is computed twice."""
-    with (
-        Worker(place, 1, 120, 10, 0.02) as one,
-        Worker(place, 1, 120, 10, 0.02) as two,
-        Worker(place, 1, 120, 10, 0.02) as lost,
-    ):
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(place, 1, 120, 10, 0.02)) for _ in range(3)]
+        *others, lost = workers
         lost.start()  # it holds ten keys now, which the others will wait for
-        lost.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-        one.start()
-        two.start()
-        one.go_on()
-        two.go_on()
-        shares = [one.calls(), two.calls()]
+        lost.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        for worker in others:
+            worker.start()
+        for worker in others:
+            worker.go_on()
+        computed = Counter(chain.from_iterable(worker.computed() for worker in others))
         if how == "stopped":
-            lost.process.send_signal(signal.SIGCONT)
+            lost.send_signal(signal.SIGCONT)
             lost.go_on()
-            shares.append(lost.calls())
-    computed = Counter(key for share in shares for batch in share for key in batch)
+            computed.update(lost.computed())
     assert computed.keys() == set(range(120))
     assert sum(computed.values()) <= 130
     assert max(computed.values()) <= 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@needs_fork
 def test_after_a_fork_the_child_claims_for_itself() -> None:
     """It is another process in the store, with a heartbeat of its own."""
     script = """
-import os, sys, threading
 from memory_store import MemoryStore
-from batchproxy import BatchingMapProxy, Cache
 
 store = MemoryStore()
 proxy = BatchingMapProxy(cache=Cache(store=store, namespace="n"))
@@ -588,12 +411,11 @@ def compute(items):
 
 proxy.map([1], compute)
 assert not store.claims
-child = os.fork()
-if child == 0:
+def child():
     proxy.map([2], compute)
-    names = {thread.name for thread in threading.enumerate()}
-    os._exit(0 if seen[0].isdisjoint(seen[1]) and "batchproxy leases" in names else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert seen[0].isdisjoint(seen[1])
+    assert "batchproxy leases" in {thread.name for thread in threading.enumerate()}
+forked(child, os._exit)
 print("done")
 """
-    assert run(script).endswith("done\n")
+    assert run_prepared(script).endswith("done\n")

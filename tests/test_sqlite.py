@@ -1,33 +1,33 @@
 """`SQLiteStore`: the file, its failures, and processes that share, fork and die.
 
-What every store must do is in `batchproxy.testing`; here is what only this one can do wrong.
+What every store must do is in `batchproxy.testing`; here is what only this one can do wrong. Disks
+that are full, damaged files and `kill -9` are in `test_store_failures` and `test_crashes`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from process_tools import run
+from process_tools import Process, needs_fork, needs_posix, run
+from store_tools import every_method
+from tools import Clock
 
 from batchproxy import StoreError
 from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage, _sqlite
 from batchproxy.stores._sqlite_file import File, network_file_system
-
-posix = pytest.mark.skipif(os.name != "posix", reason="files and signals as POSIX has them")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 FILES = "/proc/self/fd"
 
@@ -67,45 +67,24 @@ def raw(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-class Clock:
-    """Both clocks of the store; they stand still."""
-
-    def __init__(self) -> None:
-        self.steady = 1000.0
-        self.wall = 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return self.steady
-
-    def time(self) -> float:
-        return self.wall
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("batchproxy.stores._sqlite.time", clock)
-    return clock
+def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What ``time.time()`` tells."""
+    wall = Clock()
+    monkeypatch.setattr("time.time", wall)
+    return wall
 
 
-PRELUDE = """
+PRELUDE = f"""
 import os, signal, sqlite3, subprocess, sys, threading
 from pathlib import Path
+from typing import Any
 from batchproxy import StoreError
 from batchproxy.stores import SQLiteStore
 
 path = Path(sys.argv[1])
 
-def keys(count, start=0):
-    return [number.to_bytes(20, "big") for number in range(start, start + count)]
-
-def batch(count, start=0):
-    return {key: key * 10 for key in keys(count, start)}
-
-def opened(path):
-    store = SQLiteStore(path)
-    store.usage()
-    return store
+{"".join(inspect.getsource(function) for function in (keys, batch, opened))}
 
 def error_of(function, *args):
     try:
@@ -128,23 +107,9 @@ def test_a_database_in_memory(name: str) -> None:
 
 
 def test_bad_arguments(path: Path) -> None:
-    """They are named with what would be right, and no file is made."""
+    """A path is none in bytes; no file is made. (Wrong seconds are in `test_stores`.)"""
     with pytest.raises(TypeError, match=r"path must be text or a pathlib.Path, got b'"):
         SQLiteStore(os.fsencode(path))  # type: ignore[arg-type] # as here
-    for timeout in (-1, float("nan"), float("inf"), 86_401):
-        with pytest.raises(
-            ValueError, match=r"timeout must be 0 seconds or more, and a day \(86,4"
-        ):
-            SQLiteStore(path, timeout=timeout)
-    for lease in (0, -1, float("nan"), float("inf"), 86_401):
-        with pytest.raises(
-            ValueError, match=r"lease must be more than 0 seconds, and a day \(86,4"
-        ):
-            SQLiteStore(path, lease=lease)
-    for name in ("timeout", "lease"):
-        for wrong in ("1", None, True):
-            with pytest.raises(TypeError, match=f"{name} must be a number of seconds, got"):
-                SQLiteStore(path, **{name: wrong})  # type: ignore[arg-type] # as above
     assert not path.exists()
 
 
@@ -168,34 +133,20 @@ def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert os.listdir() == []
 
 
-def test_no_database(path: Path) -> None:
-    """A file that is something else is left as it is."""
-    path.write_bytes(b"name,value\n" * 100)
-    with pytest.raises(StoreError, match=r"is no SQLite database; name another file") as caught:
-        opened(path)
-    assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
-    assert path.read_bytes() == b"name,value\n" * 100
-
-
 @pytest.mark.parametrize(
     "statement",
-    [
-        "CREATE TABLE people (name)",
-        "PRAGMA application_id = 7",
-        "PRAGMA user_version = 1",
-    ],
+    ["CREATE TABLE people (name)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"],
 )
 def test_a_foreign_database(path: Path, statement: str) -> None:
     """A database of another program is left as it is, also one without tables."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(statement)
     content = path.read_bytes()
-    with pytest.raises(
-        StoreError, match=r"another program \(application_id 0x[07]\); name another"
-    ):
+    said = r"another program \(application_id 0x[07]\); name another"
+    with pytest.raises(StoreError, match=said):
         opened(path)
     assert path.read_bytes() == content
-    assert os.listdir(path.parent) == [path.name]
+    assert files(path) == [path.name]
 
 
 def test_a_newer_database(store: SQLiteStore, raw: sqlite3.Connection, path: Path) -> None:
@@ -203,13 +154,6 @@ def test_a_newer_database(store: SQLiteStore, raw: sqlite3.Connection, path: Pat
     raw.execute("PRAGMA user_version = 2")
     with pytest.raises(StoreError, match=r"schema version 2, this one knows 1\); upgrade batchpr"):
         opened(path)
-
-
-def test_an_empty_file(path: Path) -> None:
-    """It becomes a store."""
-    path.touch()
-    with SQLiteStore(path) as store:
-        store.set_many("n", batch(1), None)
 
 
 def test_the_layout(store: SQLiteStore, raw: sqlite3.Connection) -> None:
@@ -231,25 +175,19 @@ def test_durable(path: Path) -> None:
 
 def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
     """All of them succeed, however they meet."""
-    script = (
-        PRELUDE + "print(flush=True); sys.stdin.readline()\n"
-        "for number in range(30):\n"
-        "    SQLiteStore(path / f'{number}.db').set_many('n', {b'%d' % os.getpid(): b'v'}, None)"
-    )
-    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
+    script = """
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(30):
+    SQLiteStore(path / f"{number}.db").set_many("n", {b"%d" % os.getpid(): b"v"}, None)
+"""
     with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            )
-            for _ in range(4)
-        ]
+        processes = [stack.enter_context(Process(PRELUDE + script, tmp_path)) for _ in range(4)]
         for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()
+            process.wait_for("ready")
         for process in processes:
-            process.communicate(b"\n")
-        assert [process.returncode for process in processes] == [0] * 4
+            process.go_on()
+        assert [process.printed() for process in processes] == [""] * 4
     for number in range(30):
         with SQLiteStore(tmp_path / f"{number}.db") as store:
             assert store.usage() == {"n": Usage(4, 4)}
@@ -263,8 +201,7 @@ def test_one_makes_the_tables(
 
     def look(file: File, connection: sqlite3.Connection) -> bool:
         try:
-            raw.execute("BEGIN IMMEDIATE")
-            raw.execute("ROLLBACK")
+            raw.executescript("BEGIN IMMEDIATE; ROLLBACK")
             locked.append(False)
         except sqlite3.OperationalError:
             locked.append(True)
@@ -364,17 +301,7 @@ def test_closing(path: Path) -> None:
     store.close()
     store.close()
     assert files(path) == [path.name]
-    for use in (
-        lambda: store.get_many("n", keys(1)),
-        lambda: store.set_many("n", batch(1), None),
-        lambda: store.delete_many("n", None),
-        lambda: store.claim_many("n", keys(1), A, 1),
-        lambda: store.publish_many("n", batch(1), A, None),
-        lambda: store.release_many("n", keys(1), A),
-        lambda: store.heartbeat("n", "a"),
-        lambda: store.usage(),
-        lambda: next(store.scan("n")),
-    ):
+    for use in every_method(store):
         with pytest.raises(StoreError, match=r"was closed; make a new SQLiteStore"):
             use()
     with SQLiteStore(path) as store:
@@ -468,9 +395,8 @@ def test_threads_share_the_connections(store: SQLiteStore) -> None:
     def work(number: int) -> None:
         barrier.wait(30)
         for start in range(number * 100, number * 100 + 100, 10):
-            claimant = Claimant(f"p{number}", start)
-            assert store.claim_many("n", keys(10, start), claimant, 10).claimed == keys(10, start)
-            assert store.publish_many("n", batch(10, start), claimant, None) == {}
+            store.claim_many("n", keys(10, start), A, 10)
+            store.publish_many("n", batch(10, start), A, None)
             assert store.get_many("n", keys(10, start)) == batch(10, start)
 
     for _ in range(3):
@@ -539,14 +465,7 @@ assert seen == [(0, [])]
 assert store.get_many("n", keys(7)) == batch(6)
 """
     early = "import os\nos.register_at_fork(before=lambda: look())\n"
-    ignored = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", early + ignored + PRELUDE + script, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    run(early + PRELUDE + script, path)
 
 
 @needs_fork
@@ -577,31 +496,15 @@ def rows(raw: sqlite3.Connection, table: str) -> int:
 def test_a_lease_runs_out(store: SQLiteStore, raw: sqlite3.Connection, clock: Clock) -> None:
     """Until that moment claims are held, then free; whoever takes over removes all that is dead."""
     store.claim_many("n", keys(3), A, 3)
-    clock.steady += 2
+    clock.now += 2
     store.heartbeat("n", "a")
-    clock.steady += 5  # who waits doubts it as soon as that may be
+    clock.now += 5  # who waits doubts it as soon as that may be
     assert store.claim_many("n", keys(3), B, 9) == Claims({}, [], keys(3))
-    clock.steady += 4.999
+    clock.now += 4.75
     assert store.claim_many("n", keys(3), B, 9) == Claims({}, [], keys(3))
-    clock.steady += 0.001
+    clock.now += 0.25
     assert store.claim_many("n", keys(1), B, 9) == Claims({}, keys(1), [])
     assert (rows(raw, "claims"), rows(raw, "leases")) == (1, 1)
-
-
-def test_a_file_that_is_locked_for_longer_than_a_lease(
-    store: SQLiteStore, raw: sqlite3.Connection, clock: Clock
-) -> None:
-    """The owner, who could not renew its lease, can when the file is free, whoever comes first."""
-    store.claim_many("n", keys(1), A, 1)
-    raw.execute("BEGIN IMMEDIATE")
-    clock.steady += 1000
-    raw.execute("ROLLBACK")
-    assert store.claim_many("n", keys(2), B, 2) == Claims({}, keys(1, 1), keys(1))
-    clock.steady += 4
-    assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
-    store.heartbeat("n", "a")
-    clock.steady += 4
-    assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
 
 
 def test_nobody_waits_for_the_lease_of_what_is_not_claimed(
@@ -610,21 +513,21 @@ def test_nobody_waits_for_the_lease_of_what_is_not_claimed(
     """A lease without claims goes as soon as it is not renewed."""
     store.claim_many("n", keys(1), A, 1)
     store.publish_many("n", batch(1), A, None)
-    clock.steady += 5
+    clock.now += 5
     store.claim_many("n", keys(1, 1), B, 1)
     assert rows(raw, "leases") == 1
 
 
-def test_setting_the_clock(store: SQLiteStore, clock: Clock) -> None:
+def test_setting_the_clock(store: SQLiteStore, clock: Clock, wall: Clock) -> None:
     """It has no effect on claims, in either direction."""
     store.claim_many("n", keys(1), A, 1)
     for step in (-1e6, +3e6):
-        clock.wall += step
+        wall.now += step
         assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
-    clock.wall = 0
+    wall.now = 0
     for _ in range(2):
         store.claim_many("n", keys(1), B, 0)
-        clock.steady += 5
+        clock.now += 5
     assert store.claim_many("n", keys(1), B, 1) == Claims({}, keys(1), [])
 
 
@@ -643,9 +546,9 @@ def test_a_boot_without_a_name(path: Path, clock: Clock, monkeypatch: pytest.Mon
     monkeypatch.setattr("batchproxy.stores._sqlite._BOOT_ID", str(path.with_name("missing")))
     with SQLiteStore(path) as store:
         store.claim_many("n", keys(1), A, 1)
-        clock.steady -= 10  # this clock was read before the other one
+        clock.now -= 10  # this clock was read before the other one
         assert store.claim_many("n", keys(1), B, 1) == Claims({}, [], keys(1))
-        clock.steady -= 0.001
+        clock.now -= 0.001
         assert store.claim_many("n", keys(1), B, 1) == Claims({}, keys(1), [])
 
 
@@ -659,8 +562,15 @@ def test_a_look_writes_nothing(store: SQLiteStore, raw: sqlite3.Connection) -> N
     assert dict(store.scan("n")) == batch(1)
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param(1, Claims(batch(1), keys(1, 2), keys(1, 1)), id="some"),
+        pytest.param(3, Claims(batch(3), [], []), id="all"),
+    ],
+)
 def test_another_process_is_faster(
-    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, raw: sqlite3.Connection, monkeypatch: Any, values: int, expected: Claims
 ) -> None:
     """Between a look and a claim keys may get a value or an owner; that is seen."""
     transaction = _sqlite._transaction
@@ -668,29 +578,14 @@ def test_another_process_is_faster(
     def late(connection: sqlite3.Connection) -> Any:
         monkeypatch.undo()
         with SQLiteStore(path) as other:
-            other.set_many("n", batch(1), None)
+            other.set_many("n", batch(values), None)
             other.claim_many("n", keys(1, 1), B, 1)
         return transaction(connection)
 
     monkeypatch.setattr(_sqlite, "_transaction", late)
-    assert store.claim_many("n", keys(3), A, 3) == Claims(batch(1), keys(1, 2), keys(1, 1))
-
-
-def test_another_process_takes_all(
-    store: SQLiteStore, path: Path, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Then nothing is claimed, and no row says so."""
-    transaction = _sqlite._transaction
-
-    def late(connection: sqlite3.Connection) -> Any:
-        monkeypatch.undo()
-        with SQLiteStore(path) as other:
-            other.set_many("n", batch(2), None)
-        return transaction(connection)
-
-    monkeypatch.setattr(_sqlite, "_transaction", late)
-    assert store.claim_many("n", keys(2), A, 2) == Claims(batch(2), [], [])
-    assert rows(raw, "claims") == 0
+    with SQLiteStore(path) as store:
+        assert store.claim_many("n", keys(3), A, 3) == expected
+    assert rows(raw, "claims") == len(expected.claimed) + len(expected.held)
 
 
 def test_a_call_gives_back_some_of_its_keys(store: SQLiteStore, raw: sqlite3.Connection) -> None:
@@ -720,11 +615,11 @@ def test_deleting_leaves_claims(store: SQLiteStore) -> None:
 
 
 def test_expired_values_are_removed(
-    store: SQLiteStore, raw: sqlite3.Connection, clock: Clock
+    store: SQLiteStore, raw: sqlite3.Connection, wall: Clock
 ) -> None:
     """Not found and not counted at once; removed by later writes, two for each value written."""
     store.set_many("n", batch(10), 5)
-    clock.wall += 5
+    wall.now += 5
     assert store.get_many("n", keys(10)) == {}
     assert (store.usage(), list(store.scan("n"))) == ({}, [])
     assert rows(raw, "results") == 10
@@ -827,7 +722,7 @@ def test_any_other_failure(store: SQLiteStore, raw: sqlite3.Connection) -> None:
         store.get_many("n", keys(1))
 
 
-@posix
+@needs_posix
 @pytest.mark.parametrize("then", ["nothing", "a new store", "a new file"])
 def test_a_file_that_is_deleted(path: Path, then: str) -> None:
     """Results are never written to where nobody finds them; the error stays, and says so."""
@@ -849,19 +744,6 @@ def test_a_file_that_is_deleted(path: Path, then: str) -> None:
         assert files(path) == before
 
 
-def test_a_damaged_page(path: Path) -> None:
-    """The error says how to look into it, and how to begin anew."""
-    with SQLiteStore(path) as store:
-        store.set_many("n", batch(1000), None)
-    with open(path, "r+b") as file:
-        file.seek(3 * 8192)
-        file.write(b"\xa5" * (path.stat().st_size - 3 * 8192))
-    with SQLiteStore(path) as store:
-        for _ in range(2):
-            with pytest.raises(StoreError, match=r"is damaged; `PRAGMA integrity_check`.*-wal, -s"):
-                store.get_many("n", keys(1000))
-
-
 def test_a_header_that_is_overwritten(store: SQLiteStore, path: Path) -> None:
     """It is noticed by the next connection, which is closed again."""
     drop_idle(store)
@@ -872,29 +754,9 @@ def test_a_header_that_is_overwritten(store: SQLiteStore, path: Path) -> None:
     gc.collect()  # an open connection would be a warning
 
 
-@posix
-def test_a_limit_on_the_size_of_files(path: Path) -> None:
-    """The batch that does not fit is an error; those before it are kept."""
-    script = """
-import resource
-store = SQLiteStore(path)
-store.set_many("n", batch(10), None)
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
-print(error_of(store.set_many, "n", batch(10_000, 10), None))
-assert store.get_many("n", keys(10_010)) == batch(10)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.set_many("n", batch(10_000, 10), None)
-"""
-    assert "could not be read or written; perhaps a disk fails, or a quota" in run(
-        PRELUDE + script, path
-    )
-    with SQLiteStore(path) as store:
-        assert store.usage() == {"n": Usage(10_010, 10_010 * 200)}
-
-
 @pytest.fixture
-def mountable(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
-    """A directory to mount on, and the command that gives a script mounts of its own."""
+def run_mounted(tmp_path: Path) -> Callable[..., str]:
+    """`run`, with mounts of the script's own, in `tmp_path`."""
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("there is no unshare")
@@ -904,89 +766,27 @@ def mountable(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
     )
     if mount.returncode:
         pytest.skip(f"nothing can be mounted here: {mount.stderr.strip()}")
-    return tmp_path, before
+    return partial(run, before=before)
 
 
-def test_a_full_disk(mountable: tuple[Path, tuple[str, ...]]) -> None:
-    """The batch that does not fit is an error; all before it are there, and room is used again."""
-    directory, before = mountable
+def test_what_is_read_only(run_mounted: Callable[..., str], tmp_path: Path) -> None:
+    """Neither a store nor a new file can be opened, though the first can be read; each error says
+    what SQLite needs."""
     script = """
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", path], check=True)
-filler = path / "filler"
-filler.write_bytes(bytes(1_000_000))
-store, done = SQLiteStore(path / "results.db"), 0
-try:
-    while True:
-        store.set_many("n", batch(100, done), None)
-        done += 100
-except StoreError as error:
-    print(error)
-assert done and store.get_many("n", keys(done + 100)) == batch(done)
-filler.unlink()
-store.set_many("n", batch(100, done), None)
-with store._pool.connection() as connection:
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-"""
-    assert "results.db' cannot grow: the disk is full (SQLITE_FULL:" in run(
-        PRELUDE + script, directory, before=before
-    )
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
 
-
-def test_a_read_only_disk(mountable: tuple[Path, tuple[str, ...]]) -> None:
-    """Neither a store nor a new file can be opened; the error says what SQLite needs."""
-    directory, before = mountable
-    script = """
-subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
-with SQLiteStore(path / "results.db") as store:
-    store.set_many("n", batch(1), None)
-subprocess.run(["mount", "-o", "remount,ro", path], check=True)
+mount("-t", "tmpfs", "none", path)
+opened(path / "results.db").close()
+mount("--bind", path / "results.db", path / "results.db")
+mount("-o", "remount,bind,ro", path / "results.db")
+print(error_of(opened, path / "results.db"))
+subprocess.run(["umount", path / "results.db"], check=True)
+mount("-o", "remount,ro", path)
 for name in ("results.db", "new.db"):
     print(error_of(opened, path / name))
 """
-    old, new = run(PRELUDE + script, directory, before=before).splitlines()
-    assert "mounted read-only" in old
+    file, disk, new = run_mounted(PRELUDE + script, tmp_path).splitlines()
+    assert "or its directory is read-only, and SQLite has to write there" in file
+    assert "mounted read-only" in disk
     assert "new.db' or a file beside it (-wal, -shm) cannot be opened for writing" in new
-
-
-def test_a_read_only_file(mountable: tuple[Path, tuple[str, ...]]) -> None:
-    """It is an error when the store is opened, not at the first write, though it can be read."""
-    directory, before = mountable
-    script = """
-file = path / "results.db"
-opened(file).close()
-subprocess.run(["mount", "--bind", file, file], check=True)
-subprocess.run(["mount", "-o", "remount,bind,ro", file], check=True)
-print(error_of(opened, file))
-"""
-    assert "or its directory is read-only, and SQLite has to write there" in run(
-        PRELUDE + script, directory, before=before
-    )
-
-
-@posix
-def test_kill_in_the_middle_of_writing(path: Path) -> None:
-    """All that was acknowledged is there, every batch whole or not at all, the file in order."""
-    script = PRELUDE + (
-        "store = SQLiteStore(path)\n"
-        "for start in range(int(sys.argv[2]), 10**9, 100):\n"
-        "    store.set_many('n', batch(100, start), None)\n"
-        "    print(start, flush=True)"
-    )
-    acknowledged = -100
-    for round_ in range(5):
-        begin = acknowledged + 200
-        command = [sys.executable, "-c", script, str(path), str(begin)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if int(line) >= begin + 700 * (round_ + 1):
-                    os.kill(process.pid, signal.SIGKILL)
-                    break
-            acknowledged = max([int(line), *map(int, process.stdout)])
-        with SQLiteStore(path) as store:
-            for start in range(begin, acknowledged + 1, 100):
-                assert store.get_many("n", keys(100, start)) == batch(100, start)
-            last = store.get_many("n", keys(200, acknowledged + 100))
-            assert last in ({}, batch(100, acknowledged + 100))
-            with store._pool.connection() as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
-import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import pytest
-from process_tools import run
+from process_tools import Worker, needs_posix, run
 from redis_server import RedisServer, needs_redis
-from test_sqlite import mountable as mountable  # a fixture
+from test_sqlite import run_mounted as run_mounted  # a fixture
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
 from batchproxy.stores import RedisStore, SQLiteStore
-
-posix = pytest.mark.skipif(os.name != "posix", reason="files and signals as POSIX has them")
 
 
 class Mapper:
@@ -97,13 +92,14 @@ def open_cache() -> Iterator[Callable[..., Cache[str]]]:
 
 
 Open = Callable[..., Cache[str]]
+Run = Callable[..., str]
 
 
 # Scripts, for what would harm this process.
 
-PRELUDE = """
+PRELUDE = f"""
 from __future__ import annotations
-import logging, os, resource, subprocess, sys, warnings
+import contextlib, logging, os, resource, sqlite3, subprocess, sys, warnings
 from pathlib import Path
 import anyio
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
@@ -113,9 +109,9 @@ from batchproxy.testing import wait_released
 logging.disable()
 how, path = sys.argv[1], Path(sys.argv[2])
 
-{mapper}
+{inspect.getsource(Mapper)}
 
-{naive}
+{inspect.getsource(naive)}
 
 def check(holds):  # also under -O
     if not holds:
@@ -124,11 +120,6 @@ def check(holds):  # also under -O
 def new_mapper(file, **options):
     return Mapper(how, Cache(store=SQLiteStore(file), namespace="n", **options))
 """
-
-
-def run_prepared(script: str, *arguments: object, before: tuple[str, ...] = ()) -> str:
-    prelude = PRELUDE.format(mapper=inspect.getsource(Mapper), naive=inspect.getsource(naive))
-    return run(script, *arguments, prelude=prelude, before=before)
 
 
 # The disk is full
@@ -149,6 +140,8 @@ carefree = new_mapper(path / "results.db", on_store_error="continue")
 check(carefree.map(items[-200:]) == naive(items[-200:]))
 
 free()
+with contextlib.closing(sqlite3.connect(path / "results.db")) as connection:
+    check(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 if sys.argv[3] == "map":
     check(mapper.map([9_000]) == naive([9_000]))
 else:
@@ -162,20 +155,20 @@ check(again.map(items) == naive(items))
 
 @hows
 @pytest.mark.parametrize("then", ["map", "close"])
-def test_a_full_disk(mountable: tuple[Path, tuple[str, ...]], how: str, then: str) -> None:
+def test_a_full_disk(run_mounted: Run, tmp_path: Path, how: str, then: str) -> None:
     """What could not be written is kept, told to nobody, and written by a map() or close()."""
-    directory, before = mountable
     mount = """
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "none", path], check=True)
 filler = path / "filler"
 filler.write_bytes(bytes(19_500_000))
 free = filler.unlink
 """
-    errors = run_prepared(mount + FULL, how, directory, then, before=before).splitlines()
-    assert ["the disk is full" in error for error in errors] == [True, True]
+    errors = run_mounted(PRELUDE + mount + FULL, how, tmp_path, then).splitlines()
+    said = "results.db' cannot grow: the disk is full (SQLITE_FULL:"
+    assert [said in error for error in errors] == [True, True]
 
 
-@posix
+@needs_posix
 @hows
 def test_a_limit_on_the_size_of_files(tmp_path: Path, how: str) -> None:
     """The same."""
@@ -185,17 +178,17 @@ def free():
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
 """
-    errors = run_prepared(limit + FULL, how, tmp_path, "map").splitlines()
-    assert ["a limit on the size of files was reached" in error for error in errors] == [True, True]
+    errors = run(PRELUDE + limit + FULL, how, tmp_path, "map").splitlines()
+    said = "results.db' could not be read or written; perhaps a disk fails, or a quota or a limit"
+    assert [said in error for error in errors] == [True, True]
 
 
 # The file is not as it should be
 
 
 @hows
-def test_a_file_that_becomes_read_only(mountable: tuple[Path, tuple[str, ...]], how: str) -> None:
+def test_a_file_that_becomes_read_only(run_mounted: Run, tmp_path: Path, how: str) -> None:
     """Nothing is computed for a store that takes no results; when it does again, all goes on."""
-    directory, before = mountable
     script = """
 def mount(*arguments):
     subprocess.run(["mount", *arguments, path], check=True)
@@ -224,10 +217,10 @@ check(mapper.map(range(20)) == naive(range(20)))
 check(mapper.computed() == list(range(20)))
 check(new_mapper(path / "results.db").map(range(20)) == naive(range(20)))
 """
-    assert "mounted read-only" in run_prepared(script, how, directory, before=before)
+    assert "mounted read-only" in run_mounted(PRELUDE + script, how, tmp_path)
 
 
-@posix
+@needs_posix
 @hows
 @pytest.mark.parametrize("then", ["nothing", "a foreign file"])
 def test_a_file_that_is_deleted_under_way(
@@ -238,12 +231,11 @@ def test_a_file_that_is_deleted_under_way(
     with contextlib.closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     foreign = other.read_bytes()
-    cache = open_cache(path)
-    mapper = Mapper(how, cache)
+    mapper = Mapper(how, cache := open_cache(path))
 
     def delete() -> None:
-        for name in [file.name for file in path.parent.glob("results.db*")]:
-            path.with_name(name).unlink()
+        for file in list(path.parent.glob("results.db*")):
+            file.unlink()
         if then == "a foreign file":
             other.rename(path)
 
@@ -258,26 +250,10 @@ def test_a_file_that_is_deleted_under_way(
     assert mapper.map(range(20)) == naive(range(20))
     if then == "a foreign file":
         assert path.read_bytes() == foreign
-        other_mapper = Mapper(how, open_cache(path))
         with pytest.raises(StoreError, match="of another program"):
-            other_mapper.map(range(10))
+            Mapper(how, open_cache(path)).map(range(10))
     else:
         assert not path.exists()
-
-
-@posix
-@hows
-def test_going_on_without_a_file(
-    path: Path, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Who does not mind gets all answers, each computed once; it is said once."""
-    mapper = Mapper(how, open_cache(path, on_store_error="continue"))
-    mapper.during[2] = path.unlink
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.computed() == list(range(50))
-    assert caplog.text.count("goes on without its store") == 1
-    assert "deleted or replaced" in caplog.text
 
 
 @hows
@@ -292,8 +268,10 @@ def test_a_damaged_page(path: Path, how: str, policy: str, open_cache: Open) -> 
         file.write(b"\xa5" * (path.stat().st_size - 3 * 8192))
     mapper = Mapper(how, open_cache(path, on_store_error=policy))
     if policy == "raise":
-        with pytest.raises(StoreError, match=r"results.db' is damaged; .* move it away"):
-            mapper.map(range(200))
+        for _ in range(2):
+            said = r"is damaged; `PRAGMA integrity_check`.*move it away .*-wal, -shm"
+            with pytest.raises(StoreError, match=rf"results.db' {said}"):
+                mapper.map(range(200))
         assert mapper.batches == []
     else:
         assert mapper.map(range(200)) == naive(range(200))
@@ -305,8 +283,10 @@ def test_a_foreign_file(path: Path, content: bytes, open_cache: Open) -> None:
     """Nothing is computed with it, and it is left as it is."""
     path.write_bytes(content)
     mapper = Mapper("sync", open_cache(path))
-    with pytest.raises(StoreError, match=r"results.db' is no SQLite database"):
+    said = r"results.db' is no SQLite database; name another file"
+    with pytest.raises(StoreError, match=said) as caught:
         mapper.map(range(10))
+    assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
     assert mapper.batches == []
     assert path.read_bytes() == content
 
@@ -314,6 +294,7 @@ def test_a_foreign_file(path: Path, content: bytes, open_cache: Open) -> None:
 # The clock of the wall is set back by an hour
 
 BACK = """
+import time
 from unittest import mock
 
 def turn_back():
@@ -321,104 +302,41 @@ def turn_back():
     mock.patch("time.time", lambda: now() - 3600).start()
 """
 
-RUN = (
-    BACK
-    + """
-import time
+RUN = """
 if sys.argv[3] == "back":
     turn_back()
 mapper = new_mapper(path, ttl=float(sys.argv[4]))
 check(mapper.map(range(30)) == naive(range(30)))
 print(len(mapper.batches))
 """
-)
 
 
 @pytest.mark.parametrize("ttl", ["inf", "60"])
 def test_the_clock_is_set_back_between_two_runs(path: Path, ttl: str) -> None:
     """The second finds what the first has computed, though it was written in the future."""
-    assert run_prepared(RUN, "sync", path, "as it is", ttl) == "3\n"
-    assert run_prepared(RUN, "sync", path, "back", ttl) == "0\n"
+    for clock, calls in (("as it is", 3), ("back", 0)):
+        assert run(PRELUDE + BACK + RUN, "sync", path, clock, ttl) == f"{calls}\n"
 
 
-WORKER = (
-    BACK
-    + """
-import json, sys, time
-from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore
-
-url, namespace = sys.argv[1:]
-batches = []
-
-def compute(items):
-    batches.append(items)
-    if len(batches) == 1:
-        print("calling", flush=True)
-        sys.stdin.readline()
-        turn_back()
-    return items
-
-store = (RedisStore if "://" in url else SQLiteStore)(url, lease=1)
-with Cache(store=store, namespace=namespace) as cache:
-    answer = BatchingMapProxy(5, cache=cache).map(range(100), compute)
-    if answer != list(range(100)):
-        raise AssertionError(answer)
-print(json.dumps(batches))
-"""
-)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=needs_redis)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-    """A store, and a namespace of its own."""
-    if request.param == "redis":
-        return [request.getfixturevalue("redis_url"), uuid4().hex]
-    return [str(tmp_path / "results.db"), "n"]
-
-
-@posix
-def test_the_clock_is_set_back_while_processes_share(place: list[str]) -> None:
+@needs_posix
+def test_the_clock_is_set_back_while_processes_share(place: tuple[str, str]) -> None:
     """Each key is computed once, but the batch of one that is killed, which nobody waits long for.
 
     All clocks go back while the lease of the dead has not run out yet.
     """
     with ExitStack() as stack:
-        workers: list[subprocess.Popen[str]] = []
-        for _ in range(3):
-            worker = subprocess.Popen(
-                [sys.executable, "-c", WORKER, *place],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.callback(worker.communicate)
-            stack.callback(worker.kill)
-            workers.append(worker)
+        then = BACK + "then = turn_back"
+        workers = [stack.enter_context(Worker(place, 1, 100, 5, 0, then=then)) for _ in range(3)]
         for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "calling\n"
-        workers.pop().kill()
+            worker.start()
+        workers.pop().send_signal(signal.SIGKILL)
         for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-        computed: Counter[int] = Counter()
-        for worker in workers:
-            printed, _ = worker.communicate(timeout=40)
-            for batch in json.loads(printed):
-                computed.update(batch)
+            worker.go_on()
+        computed = Counter(chain.from_iterable(worker.computed() for worker in workers))
     assert computed == dict.fromkeys(range(100), 1)
 
 
 # The server fails
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of one's own, which keeps its data when it is killed."""
-    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
-        yield server
 
 
 @needs_redis
@@ -469,18 +387,25 @@ def test_a_server_that_is_gone_under_way(
     assert again.batches == []
 
 
-@needs_redis
 @hows
-def test_going_on_without_a_server(
-    server: RedisServer, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("file", marks=needs_posix), pytest.param("server", marks=needs_redis)],
+)
+def test_going_on_without_a_store(
+    request: pytest.FixtureRequest, path: Path, kind: str, how: str, open_cache: Open, caplog: Any
 ) -> None:
-    """All answers are right, computed once; it is said once. Later the server is used again."""
-    mapper = Mapper(how, open_cache(server.url, on_store_error="continue"))
-    mapper.during[3] = server.kill
-    assert mapper.map(range(50)) == naive(range(50))
-    assert mapper.map(range(50)) == naive(range(50))
+    """All answers are right, computed once; it is said once. Later a server is used again."""
+    server = request.getfixturevalue("server") if kind == "server" else None
+    mapper = Mapper(how, open_cache(server.url if server else path, on_store_error="continue"))
+    mapper.during[2] = server.kill if server else path.unlink
+    for _ in range(2):
+        assert mapper.map(range(50)) == naive(range(50))
     assert mapper.computed() == list(range(50))
     assert caplog.text.count("goes on without its store") == 1
+    assert ("Connection" if server else "deleted or replaced") in caplog.text
+    if server is None:
+        return
     server.start()
     again = Mapper(how, open_cache(server.url))
     first = 100

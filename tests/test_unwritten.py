@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
 from process_tools import run
-from store_tools import cache_on, proxy_of, released
-from tools import Clock, Interrupt, Outcomes, happens, settle
+from store_tools import cache_and_proxy, cache_on, nothing_left, proxy_of, released
+from tools import Clock, Interrupt, happens, naive, settle, together
 
 from batchproxy import (
     AnswerValueError,
@@ -28,14 +28,6 @@ from batchproxy import (
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claimant, SQLiteStore
 from batchproxy.testing import AsyncCalls, names_in_store
-
-FULL = OSError("full")
-
-
-def refuse_writes(store: PlainStore) -> None:
-    """From now on; reading works."""
-    for method in ("set_many", "publish_many"):
-        store.fail[method] = FULL
 
 
 def store_threads() -> list[threading.Thread]:
@@ -51,12 +43,10 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("how", ["a neighbour fails", "a time limit"])
 async def test_results_that_wait_for_a_thread_are_written(store: PlainStore, how: str) -> None:
     """Whatever becomes of the map() that has called: none of them is paid for again."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    gates = [store.gate(method) for _ in range(8)]  # as many threads as a cache has
+    gates = [store.gate(store.writes) for _ in range(8)]  # as many threads as a cache has
     proxy = proxy_of(store, 1, 64)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(21), calls)
         await calls.wait_begun(21)
         for number in range(20):
@@ -81,45 +71,42 @@ async def test_results_that_wait_for_a_thread_are_written(store: PlainStore, how
 
 
 async def test_who_waits_gets_results_of_a_caller_that_has_left(store: PlainStore) -> None:
-    """They are not computed anew, though they had not begun to be written."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    gates = [store.gate(method) for _ in range(8)]
+    """They are not computed anew, be they written just then, or not even begun to be."""
+    gates = [store.gate(store.writes) for _ in range(8)]
     proxy = proxy_of(store, 1, 64)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("gone", proxy.map, range(9), calls)
         await calls.wait_begun(9)
-        callers.start("heir", proxy.map, range(9), calls)
-        await settle()
+        await callers.begin("heir", proxy.map, range(9), calls)
         calls.open()
         for gate in gates:
             await gate.wait_entered()
         await settle()
-        callers.scopes["gone"].cancel()
-        await settle()
+        await callers.cancel("gone")
         assert callers.results == {"gone": "cancelled"}
+        assert proxy.statistics().in_flight == 9
+        await callers.begin("late", proxy.map, range(9), calls)
         for gate in gates:
             gate.open()
-    assert callers.results["heir"] == [str(item) for item in range(9)]
-    assert len(calls.batches) == 9
+    assert callers.results == {
+        "gone": "cancelled",
+        "heir": naive(range(9)),
+        "late": naive(range(9)),
+    }
+    assert len(calls.batches) == proxy.statistics().completed == len(store.values) == 9
+    nothing_left(store, proxy)
 
 
 async def test_closing_waits_for_what_is_to_be_written(store: PlainStore) -> None:
     """Also for results whose map() has left."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    gate = store.gate(method)
-    cache = cache_on(store)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("gone", AsyncBatchingMapProxy(cache=cache).map, [1, 2], calls)
-        await calls.wait_begun()
-        calls.open()
+    gate = store.gate(store.writes)
+    cache, proxy = cache_and_proxy(store)
+    async with together() as callers:
+        callers.start("gone", proxy.map, [1, 2], AsyncCalls())
         await gate.wait_entered()
         callers.scopes["gone"].cancel()
-        group.start_soon(anyio.to_thread.run_sync, cache.close)
-        await settle()
+        await callers.begin("close", anyio.to_thread.run_sync, cache.close)
         gate.open()
     assert store.closed
     assert len(store.values) == 2
@@ -157,14 +144,13 @@ async def test_no_thread_is_to_be_had(
 async def test_whatever_the_writing_raises(store: PlainStore, policy: str) -> None:
     """Also what is no Exception ends the map(), and is no answer; where that counts, it is kept."""
     proxy = proxy_of(store, 2, on_store_error=policy)
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    write = getattr(store, method)
+    write = getattr(store, store.writes)
 
     def raises(*arguments: Any) -> Any:
-        setattr(store, method, write)
+        setattr(store, store.writes, write)
         raise Interrupt
 
-    setattr(store, method, raises)
+    setattr(store, store.writes, raises)
     with pytest.raises(Interrupt):
         await proxy.map([1, 2], AsyncCalls())
     calls = AsyncCalls()
@@ -192,8 +178,7 @@ async def test_callers_with_time_limits_make_no_threads(store: PlainStore) -> No
     proxy = proxy_of(store, 1)
 
     before = len(store_threads())
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for item in range(8):
             callers.start(item, proxy.map, [item], AsyncCalls())
             await gates[item].wait_entered()
@@ -218,14 +203,12 @@ async def test_callers_with_time_limits_make_no_threads(store: PlainStore) -> No
 async def test_an_unwritten_result_is_no_hit(store: PlainStore) -> None:
     """It is written for the next who asks, and not computed again; until then that is an error."""
     proxy = proxy_of(store)
-    refuse_writes(store)
+    store.refuse_writes()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [1, 2], calls)
         await calls.wait_begun()
-        callers.start("waiting", proxy.map, [2], calls)
-        await settle()
+        await callers.begin("waiting", proxy.map, [2], calls)
         calls.open()
     assert isinstance(callers.results["own"], StoreError)
     assert callers.results["waiting"] is callers.results["own"]
@@ -251,8 +234,7 @@ async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore
     waits = AsyncBatchingMapProxy[int, Any](1, 1, cache=cache)
     other = AsyncBatchingMapProxy[int, Any](cache=cache)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("holds the slot", waits.map, [1], calls)
         await calls.wait_begun()
         callers.start("waits for it", waits.map, [2], calls)
@@ -261,7 +243,7 @@ async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore
         await happens(lambda: store.uses["get_many"] == looks)
         await happens(lambda: waits.statistics().in_flight == 1)  # it has looked: it holds no key
         await settle()
-        refuse_writes(store)
+        store.refuse_writes()
         with pytest.raises(StoreError):
             await other.map([2], AsyncCalls(lambda _: "once"))
         store.fail.clear()
@@ -271,25 +253,24 @@ async def test_an_unwritten_result_is_no_hit_for_who_claims_it(store: PlainStore
     assert calls.batches == [[1]]
 
 
-async def test_others_may_be_first_to_write() -> None:
-    """Then theirs is the answer of all: two processes never go on with two answers to one key."""
-    store = MemoryStore()
+async def test_others_may_be_first_to_write(store: PlainStore) -> None:
+    """Then theirs is the answer of all, and stays: nobody goes on with another one to a key."""
     here, there = proxy_of(store), proxy_of(store)
-    refuse_writes(store)
+    store.refuse_writes()
     with pytest.raises(StoreError):
         await here.map(["k"], AsyncCalls(lambda _: "ours"))
-    await happens(lambda: not store.claims)
+    await released()
     store.fail.clear()
     assert await there.map(["k"], AsyncCalls(lambda _: "theirs")) == ["theirs"]
     for proxy in (here, there, here):
         assert await proxy.map(["k"], AsyncCalls(lambda _: "never")) == ["theirs"]
+    assert list(store.values.values()) == [b"ttheirs"]
 
 
 async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
     """What could not be written is forgotten as all else is."""
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
-    refuse_writes(store)
+    cache, proxy = cache_and_proxy(store)
+    store.refuse_writes()
     with pytest.raises(StoreError):
         await proxy.map([1, 2], AsyncCalls())
     await anyio.to_thread.run_sync(cache.invalidate, [1])
@@ -297,7 +278,7 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
     calls = AsyncCalls(lambda item: item * 10)
     assert await proxy.map([1, 2], calls) == [10, "2"]
     assert calls.batches == [[1]]
-    refuse_writes(store)
+    store.refuse_writes()
     with pytest.raises(StoreError):
         await proxy.map([3], AsyncCalls())
     await proxy.clear()
@@ -308,7 +289,7 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
 async def test_unwritten_results_expire(store: PlainStore, clock: Clock) -> None:
     """With a ttl they are written for the rest of their time, and not at all after it."""
     proxy = proxy_of(store, max_size=0, ttl=60)
-    refuse_writes(store)
+    store.refuse_writes()
     for items in ([1], [2]):
         with pytest.raises(StoreError):
             await proxy.map(items, AsyncCalls())
@@ -324,60 +305,20 @@ async def test_unwritten_results_expire(store: PlainStore, clock: Clock) -> None
     assert calls.batches == [[1]]
 
 
-async def test_what_the_store_never_takes_is_no_obstacle(store: PlainStore) -> None:
-    """Results of other calls are written all the same."""
-    proxy = proxy_of(store, 1, 1)
-    poison = b"tpoison"
-
-    class Choosy:
-        def __init__(self, method: Any) -> None:
-            self.method = method
-
-        def __call__(self, namespace: str, values: Mapping[bytes, bytes], *arguments: Any) -> Any:
-            if broken or poison in values.values():
-                raise FULL
-            return self.method(namespace, values, *arguments)
-
-    broken = True
-    for method in ("set_many", "publish_many"):
-        if hasattr(store, method):
-            setattr(store, method, Choosy(getattr(store, method)))
-    calls = AsyncCalls(lambda item: item)
-    for item in ["poison", "a", "b"]:
-        with pytest.raises(StoreError):
-            await proxy.map([item], calls)
-    broken = False
-    assert await proxy.map(["c"], calls) == ["c"]
-    assert sorted(store.values.values()) == [b"ta", b"tb", b"tc"]
-    with pytest.raises(StoreError):
-        await proxy.map(["a", "poison"], calls)
-    assert await proxy.map(["a", "b"], calls) == ["a", "b"]
-    assert calls.batches == [["poison"], ["a"], ["b"], ["c"]]
-
-
 async def test_what_the_store_never_takes_comes_last(
     store: PlainStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many such calls there are, the next writes, or close(), get to the others."""
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[str, Any](1, 1, cache=cache)
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    write = getattr(store, method)
-
-    def choosy(namespace: str, values: Mapping[bytes, bytes], *arguments: Any) -> Any:
-        if broken or any(b"poison" in value for value in values.values()):
-            raise FULL
-        return write(namespace, values, *arguments)
-
-    broken = True
-    setattr(store, method, choosy)
+    """However many such calls there are, the next writes, or close(), get to the others, which are
+    answers then."""
+    cache, proxy = cache_and_proxy(store, 1, 1)
+    store.refuses = lambda value: True
     items = ["poison 1", "poison 2", "poison 3", "poison 4", "a", "b"]
     for item in items:
         with pytest.raises(StoreError):
             await proxy.map([item], AsyncCalls())
     await anyio.to_thread.run_sync(cache.close)
     assert "6 results could still not be written: " in caplog.text
-    broken = False
+    store.refuses = lambda value: b"poison" in value
     # It tries a few, as that costs a map() time.
     assert await proxy.map(["c"], AsyncCalls()) == ["c"]
     assert await proxy.map(["e"], AsyncCalls()) == ["e"]  # nor with every map()
@@ -387,42 +328,28 @@ async def test_what_the_store_never_takes_comes_last(
     monkeypatch.setattr("time.monotonic", lambda: monotonic() + 60)  # after the pause
     assert await proxy.map(["d"], AsyncCalls()) == ["d"]  # those that it has not tried come first
     assert sorted(store.values.values()) == [b"ta", b"tb", b"tc", b"td", b"te"]
+    calls = AsyncCalls()
+    with pytest.raises(StoreError):
+        await proxy.map(["a", "poison 1"], calls)
+    assert await proxy.map(["a", "b"], calls) == ["a", "b"]
+    assert calls.batches == []
     await anyio.to_thread.run_sync(cache.close)
     assert "4 results could still not be written: " in caplog.text
 
 
-async def test_others_may_be_first_where_nothing_is_claimed() -> None:
-    """A store that cannot be shared replaces values; what was written late replaces none."""
-    store = PlainStore()
-    here, there = proxy_of(store), proxy_of(store)
-    refuse_writes(store)
-    with pytest.raises(StoreError):
-        await here.map(["k"], AsyncCalls(lambda _: "ours"))
-    store.fail.clear()
-    assert await there.map(["k"], AsyncCalls(lambda _: "theirs")) == ["theirs"]
-    for proxy in (here, there, here):
-        assert await proxy.map(["k"], AsyncCalls(lambda _: "never")) == ["theirs"]
-    assert list(store.values.values()) == [b"ttheirs"]
-
-
-async def test_a_store_failure_is_in_no_list() -> None:
+async def test_a_store_failure_is_in_no_list(store: PlainStore) -> None:
     """Not even after a failure of an item of one's own, when it comes from somebody else's call."""
-    store = MemoryStore()
     proxy = proxy_of(store, 1)
     calls = AsyncCalls(gated=True)
 
     async def fails(items: list[Any]) -> list[Any]:
         raise ValueError(items)
 
-    async def lists() -> Any:
-        return await proxy.map(["a", "b"], fails, return_exceptions=True)
-
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, ["b"], calls)
+    async with together() as callers:
+        callers.start("own", proxy.map, ["b"], calls, return_exceptions=True)
         await calls.wait_begun()
-        refuse_writes(store)
-        callers.start("other", lists)
+        store.refuse_writes()
+        callers.start("other", proxy.map, ["a", "b"], fails, return_exceptions=True)
         await happens(lambda: proxy.statistics().failed)
         await settle()
         calls.open()
@@ -465,8 +392,7 @@ async def test_what_is_published_meanwhile_is_not_taken_away() -> None:
     for place in store.values:
         store.values[place] = b"?unreadable"
     calls = AsyncCalls(lambda _: "value")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("slower", slower.map, ["k"], calls)
         await seen.wait_entered()
         assert await faster.map(["k"], calls) == ["value"]
@@ -510,8 +436,7 @@ async def test_nan_does_not_reach_a_store(store: PlainStore) -> None:
         await happens(lambda: not store.claims)
         other = Claimant("other", 1)
         store.claim_many("n", names_in_store(5, 6), other, 2)
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together() as callers:
             items = [5, 6, nan, 7, 8, 9]
             callers.start("own", proxy.map, items, calls)
             await happens(lambda: 9 in calls.keys)

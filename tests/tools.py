@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import anyio
 import pytest
@@ -27,6 +27,20 @@ both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 modes = pytest.mark.parametrize(
     "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
 )
+
+each_way = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            {"backend": backend, "max_concurrency": number},
+            id=f"{backend}, max_concurrency={number}",
+            marks=[pytest.mark.needs_trio] if backend == "trio" else [],
+        )
+        for backend in ("asyncio", "trio")
+        for number in (None, 2)
+    ],
+)
+"""What synchronous proxies are made with."""
 
 FREE_THREADED = "free-threading" in sys.version
 """Whether Python was built to run without a GIL, whether or not it has one now.
@@ -155,6 +169,11 @@ class Thread(threading.Thread):
         except BaseException as error:
             self._outcome = error
 
+    def until(self, condition: Callable[[], object]) -> Self:
+        """This caller, as soon as it has come so far."""
+        until(condition)
+        return self
+
     def outcome(self) -> Any:
         self.join(30)
         assert not self.is_alive(), "this thread hangs"
@@ -210,6 +229,32 @@ def eager_loop() -> asyncio.AbstractEventLoop:
     loop = VirtualTimeLoop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
     return loop
+
+
+def backend_options(name: str) -> dict[str, Any]:
+    """What `anyio.run` needs for one of BACKENDS. All but uvloop have virtual time."""
+    match name:
+        case "asyncio":
+            return {"debug": True, "loop_factory": VirtualTimeLoop}
+        case "eager":
+            return {"loop_factory": eager_loop}
+        case "uvloop":
+            return {"use_uvloop": True}
+        case _:
+            from trio.testing import MockClock
+
+            return {"clock": MockClock(autojump_threshold=0)}
+
+
+BACKENDS: list[Any] = [
+    "asyncio",
+    pytest.param(
+        "eager",
+        marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of 3.12"),
+    ),
+    "uvloop",
+    "trio",
+]
 
 
 def never(items: list[Any]) -> list[str]:

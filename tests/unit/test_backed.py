@@ -10,8 +10,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
-from store_tools import OTHER, cache_on, nothing_left, proxy_of, released
-from tools import Interrupt, Outcomes, happens
+from store_tools import (
+    OTHER,
+    all_released,
+    cache_and_proxy,
+    cache_on,
+    proxy_of,
+)
+from tools import Interrupt, happens, together
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
 from batchproxy._backing.elsewhere import _pause
@@ -31,39 +37,12 @@ def test_pauses_grow_and_are_random() -> None:
     assert _pause(10_000) <= 0.75
 
 
-async def test_no_thread_when_results_come(
-    store: PlainStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are kept, and written for the next who asks."""
-    proxy = AsyncBatchingMapProxy[Any, Any](1, 2, cache=cache_on(store))
-
-    def refuse(workers: Workers, job: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def compute(items: list[Any]) -> list[Any]:
-        context.setattr(Workers, "submit", refuse)
-        return items
-
-    with (
-        monkeypatch.context() as context,
-        pytest.raises(StoreError, match="no thread can be started"),
-    ):
-        await proxy.map([1], compute)
-    assert store.values == {}
-    again = AsyncCalls()
-    assert await proxy.map([1], again) == [1]
-    assert again.batches == []
-    assert len(store.values) == 1
-
-
 @pytest.mark.parametrize("when", ["before", "after", "while it writes"])
 async def test_an_interrupt_while_results_are_handed_over(
     store: PlainStore, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are written by the next who asks, or by the thread that has them; no key stays taken."""
-    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
-    cache = cache_on(store)
-    proxy = AsyncBatchingMapProxy[int, Any](cache=cache)
+    cache, proxy = cache_and_proxy(store)
     submit = Workers.submit
 
     def interrupted(workers: Workers, job: Any) -> None:
@@ -78,7 +57,7 @@ async def test_an_interrupt_while_results_are_handed_over(
         monkeypatch.setattr(Workers, "submit", interrupted)
         return items
 
-    gate = store.gate(method) if when == "while it writes" else Gate()
+    gate = store.gate(store.writes) if when == "while it writes" else Gate()
 
     with pytest.raises(Interrupt):
         await proxy.map([1, 2], compute)
@@ -92,7 +71,8 @@ async def test_an_interrupt_while_results_are_handed_over(
     assert proxy.statistics().in_flight == 0
 
 
-def refuse_lookouts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as if the store had failed: an error, or the map() goes on without it."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -101,22 +81,14 @@ def refuse_lookouts(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-
-
-async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is as if the store had failed: an error, or the map() goes on without it."""
-    refuse_lookouts(monkeypatch)
     store = MemoryStore()
     store.claim_many("n", names_in_store(2), OTHER, 1)
     calls, proxy = AsyncCalls(), proxy_of(store)
     with pytest.raises(StoreError, match="no thread can be started"):
         await proxy.map([1, 2], calls)
-    await released()
-    nothing_left(store, proxy)
     careless = proxy_of(store, on_store_error="continue")
     assert await careless.map([1, 2], calls) == ["1", "2"]
-    await released()
-    nothing_left(store, careless)
+    await all_released(store, proxy, careless)
 
 
 @pytest.mark.parametrize("on_store_error", ["raise", "continue"])
@@ -125,8 +97,7 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
     store = MemoryStore()
     store.claim_many("n", names_in_store(2), OTHER, 1)
     proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("waiter", proxy.map, [2], calls)
         await happens(lambda: proxy.statistics().waiting)
         store.fail["claim_many"] = OSError("unplugged")
@@ -136,30 +107,14 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
     else:
         assert callers.results["waiter"] == ["2"]
     store.fail.clear()
-    await released()
-    nothing_left(store, proxy)
-
-
-async def test_who_leaves_while_asking_waits_for_nobody() -> None:
-    """What others were found to compute is not in flight here, when the answer comes too late."""
-    store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
-    proxy, gate = proxy_of(store), store.gate("claim_many")
-    async with anyio.create_task_group() as group:
-        group.start_soon(proxy.map, [1, 2], AsyncCalls())
-        await gate.wait_entered()
-        group.cancel_scope.cancel()
-    assert proxy.statistics().in_flight == 2
-    gate.open()
-    await happens(lambda: not proxy.statistics().in_flight)
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_what_is_forgotten_while_it_is_postponed(
     store: PlainStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no thread is to be had: it is not written later."""
+    """Where no thread is to be had when results come, they are kept, and written for the next who
+    asks, but for those."""
 
     class Forgetting(PickleCodec):
         def encode(self, value: Any) -> bytes:
@@ -182,13 +137,15 @@ async def test_what_is_forgotten_while_it_is_postponed(
         await proxy.map([1, 2], compute)
     monkeypatch.undo()
     refused.clear()
+    assert store.values == {}
     again = AsyncCalls()
     assert await proxy.map([1, 2], again) == ["1", "old"]
     assert again.batches == [[1]]
+    assert len(store.values) == 2
 
 
 async def test_a_store_that_says_nothing() -> None:
-    """Of keys that it has neither a value, a claim, nor a holder for: it is asked again."""
+    """Of keys that it has neither a value, a claim, nor a holder for: it is asked again, later."""
 
     class Silent(MemoryStore):
         def claim_many(self, *arguments: Any) -> Claims:
@@ -197,12 +154,12 @@ async def test_a_store_that_says_nothing() -> None:
                 return Claims({}, [], [])
             return super().claim_many(*arguments)
 
-    silent, store = [None, None], Silent()
+    silent, store, calls = [None, None], Silent(), AsyncCalls()
     proxy, nan = proxy_of(store, 2), math.nan
-    assert await proxy.map(["a", "b", nan], AsyncCalls()) == ["a", "b", "nan"]
+    assert await proxy.map(["a", "b", nan], calls) == ["a", "b", "nan"]
     assert silent == []
+    assert calls.batches == [[nan], ["a", "b"]]
     store.fail["get_many"] = OSError("unplugged")
     store.fail["claim_many"] = OSError("unplugged")
     assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)

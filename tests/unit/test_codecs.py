@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import importlib.util
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -27,18 +29,12 @@ try:
     import numpy as np
 except ImportError:
     np = None  # type: ignore[assignment] # so that the tests can be collected
-try:
-    import msgspec
-except ImportError:
-    msgspec = None  # type: ignore[assignment] # as above
-try:
-    import pydantic
-except ImportError:
-    pydantic = None  # type: ignore[assignment] # as above
 
-needs_numpy = pytest.mark.skipif(np is None, reason="NumPy is not installed")
-needs_msgspec = pytest.mark.skipif(msgspec is None, reason="msgspec is not installed")
-needs_pydantic = pytest.mark.skipif(pydantic is None, reason="pydantic is not installed")
+
+def needs(library: str) -> pytest.MarkDecorator:
+    there = importlib.util.find_spec(library) is not None
+    return pytest.mark.skipif(not there, reason=f"{library} is not installed")
+
 
 plain = Codecs(None)
 
@@ -113,31 +109,27 @@ class Pair(NamedTuple):
 
 @pytest.mark.parametrize("place", [lambda value: [1, value], lambda value: [{"a": {"b": value}}]])
 @pytest.mark.parametrize(
-    ("value", "remedy"),
+    ("remedy", "values"),
     [
-        ((1, 2), "use a list"),
-        (Pair(1, 2), "use a list"),
-        ({1}, "use a list"),
-        (frozenset(), "use a list"),
-        (Celsius(1), r"use float\(value\)"),
-        (Size.SMALL, r"use int\(value\)"),
-        (Name("x"), r"use str\(value\)"),
-        (Words("a"), r"use list\(value\)"),
-        (OrderedDict(), r"use dict\(value\)"),
-        (Place("x", (1, 2)), r"MsgspecCodec\(TYPE\)"),
-        (datetime.date(2024, 1, 1), r"MsgspecCodec\(TYPE\)"),
-        (1j, "PydanticCodec, for models"),
-        (int, "MsgspecCodec"),
+        ("use a list", [(1, 2), Pair(1, 2), {1}, frozenset()]),
+        (r"use float\(value\)", [Celsius(1)]),
+        (r"use int\(value\)", [Size.SMALL]),
+        (r"use str\(value\)", [Name("x")]),
+        (r"use list\(value\)", [Words("a")]),
+        (r"use dict\(value\)", [OrderedDict()]),
+        (r"MsgspecCodec\(TYPE\)", [Place("x", (1, 2)), datetime.date(2024, 1, 1), int]),
+        ("PydanticCodec, for models", [1j]),
     ],
 )
 def test_types_that_would_not_come_back(
-    value: object, remedy: str, place: Callable[[object], object]
+    remedy: str, values: list[object], place: Callable[[object], object]
 ) -> None:
     """They are refused alone and wherever they are in lists and dicts; the error has the remedy."""
-    named = rf"of type '{type(value).__qualname__}'.*{remedy}"
-    for refused, where in ((value, "a result cannot be"), (place(value), "in a result cannot")):
-        with pytest.raises(TypeError, match=f"{where}.*{named}"):
-            plain.dumps(refused)
+    for value in values:
+        named = rf"of type '{type(value).__qualname__}'.*{remedy}"
+        for refused, where in ((value, "a result cannot be"), (place(value), "in a result cannot")):
+            with pytest.raises(TypeError, match=f"{where}.*{named}"):
+                plain.dumps(refused)
 
 
 def test_bytes_inside() -> None:
@@ -154,7 +146,7 @@ def test_keys_of_dicts(key: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [math.nan, math.inf, -math.inf, 10**5000], ids=["nan", "inf", "-inf", "long"]
+    "number", [math.nan, math.inf, -math.inf, pytest.param(10**5000, id="long")]
 )
 def test_numbers_that_json_has_not(number: float) -> None:
     """They are refused, alone and inside."""
@@ -181,22 +173,18 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
 odd = st.sampled_from(
     [(), (1,), {1}, b"x", Size.SMALL, Celsius(1), Name("x"), 1j, OrderedDict(a=1)]
 )
-values = (
-    st.recursive(
-        scalars | odd,
-        lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(texts | st.integers(), inner, max_size=3)
-            | st.tuples(inner)
-        ),
-        max_leaves=8,
-    )
-    | st.binary()
-    | st.text()
+nested = st.recursive(
+    scalars | odd,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(texts | st.integers(), inner, max_size=3)
+        | st.tuples(inner)
+    ),
+    max_leaves=8,
 )
 
 
-@given(values)
+@given(nested | st.binary() | st.text())
 @example([-0.0, 0, 0.0, True, 1])
 @example(["\ud83d\ude00", {"\ud83d\ude00": "😀"}])
 @example([10**4000, 1e308, 5e-324])
@@ -216,7 +204,7 @@ def test_any_value(value: Any) -> None:
 DTYPES = ["?", "<i2", ">f8", "<f2", "<c16", "M8[25s]", "m8[D]", "S3", "<U4", "V5", "g"]
 
 
-@needs_numpy
+@needs("numpy")
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3)])
 @pytest.mark.parametrize("dtype", [*DTYPES, [("a", "<i4", (2,)), (("a title", "é"), ">U3")]])
 def test_arrays(dtype: Any, shape: tuple[int, ...]) -> None:
@@ -230,19 +218,14 @@ def test_arrays(dtype: Any, shape: tuple[int, ...]) -> None:
             assert back.flags.f_contiguous == value.flags.f_contiguous
 
 
-@needs_numpy
+@needs("numpy")
 def test_scalars() -> None:
     """A NumPy scalar comes back as one, of the same dtype."""
     structured = np.zeros((), [("a", "i4")])[()]
     for value in (
         *(np.zeros((), dtype)[()] for dtype in DTYPES),
-        *(
-            np.float64("nan"),
-            np.float32(0.1),
-            np.int8(-1),
-            np.bool_(True),
-            np.datetime64("NaT", "D"),
-        ),
+        *(np.float64("nan"), np.float32(0.1), np.int8(-1), np.bool_(True)),
+        np.datetime64("NaT", "D"),
         *(np.str_("é\ud800"), np.str_(""), np.bytes_(b"a"), np.void(b"abc"), structured),
     ):
         assert_comes_back(value)
@@ -250,15 +233,11 @@ def test_scalars() -> None:
 
 def twin() -> Any:
     """An integer type of C that equals another one, under whose name it would come back."""
-    names = ("intc", "long", "longlong")
-    return next(
-        t
-        for t in (getattr(np, n, None) for n in names)
-        if t and np.dtype(np.dtype(t).str).type is not t
-    )
+    types = [getattr(np, name, None) for name in ("intc", "long", "longlong")]
+    return next(each for each in types if each and np.dtype(np.dtype(each).str).type is not each)
 
 
-@needs_numpy
+@needs("numpy")
 def test_what_numpy_would_not_give_back() -> None:
     """Objects, foreign and lossy dtypes and subclasses are refused, with the remedy."""
     overlapping = {"names": ["a", "b"], "formats": ["<i4", "<i4"], "offsets": [0, 2]}
@@ -284,19 +263,23 @@ def test_what_numpy_would_not_give_back() -> None:
             plain.dumps([1.0, inside])
 
 
-@needs_numpy
+def header(descr: str, shape: str) -> bytes:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".encode()
+
+
+@needs("numpy")
 @pytest.mark.parametrize(
     "header",
     [
-        b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000000000,)}",
-        b"{'descr': '<f8', 'fortran_order': False, 'shape': (9, 9)}",
-        b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
-        b"{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000000,)}",
-        b"{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000000,)}",
-        b"{'descr': [], 'fortran_order': False, 'shape': (2000000000,)}",
+        header("'<f8'", "(4000000000000000,)"),
+        header("'<f8'", "(9, 9)"),
+        header("'|O'", "(1,)"),
+        header("'|V0'", "(1000000000000000,)"),
+        header("'|S0'", "(1000000000000,)"),
+        header("[]", "(2000000000,)"),
         b"{'descr': '<f8'}",
-        b"{" * 9000,
-        b" " * 20_000,
+        pytest.param(b"{" * 9000, id="braces"),
+        pytest.param(b" " * 20_000, id="blanks"),
     ],
 )
 def test_crafted_arrays(header: bytes) -> None:
@@ -308,7 +291,7 @@ def test_crafted_arrays(header: bytes) -> None:
                 plain.loads(tag + data + rest)
 
 
-@needs_numpy
+@needs("numpy")
 def test_an_array_for_a_scalar() -> None:
     """It is unreadable: no scalar has been written like that."""
     array = plain.dumps(np.zeros(3))
@@ -336,9 +319,8 @@ def test_an_array_for_a_scalar() -> None:
 )
 def test_unreadable(data: bytes, reason: str) -> None:
     """What cannot be read, or only by a codec not named, is one exception that says why."""
-    with pytest.raises(UnreadableValue) as caught:
+    with pytest.raises(UnreadableValue, match=re.escape(reason)):
         plain.loads(data)
-    assert reason in str(caught.value)
 
 
 def test_other_tags_with_a_codec() -> None:
@@ -410,24 +392,20 @@ def test_values_from_before_the_codec() -> None:
 def test_tags(tag: Any) -> None:
     """A tag is one byte, and no lower-case letter: those belong to the library."""
 
-    class Mine(Upper):
-        pass
-
-    Mine.tag = tag
+    mine = Upper()
+    mine.tag = tag
     with pytest.raises(ValueError, match=r"one byte, such as b'A'|reserved.* such as b'[XJK]'"):
-        Codecs(Mine())
+        Codecs(mine)
 
 
 def test_a_codec_without_a_tag() -> None:
     """It is refused, with what a tag looks like; one without a method cannot even be made."""
 
     class Unfinished(Codec):
-        def encode(self, value: Any) -> bytes:
-            raise NotImplementedError
+        encode = Upper.encode
 
     class Tagless(Unfinished):
-        def decode(self, data: bytes) -> Any:
-            raise NotImplementedError
+        decode = Upper.decode
 
     with pytest.raises(ValueError, match="one byte, such as b'A', got b''"):
         Codecs(Tagless())
@@ -442,15 +420,11 @@ def test_what_is_no_codec(codec: Any) -> None:
         Cache(codec=codec)
 
 
-def test_a_codec_that_gives_no_bytes() -> None:
+def test_a_codec_that_gives_no_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its result is refused, and named."""
-
-    class Wrong(Upper):
-        def encode(self, value: Any) -> Any:
-            return "text"
-
-    with pytest.raises(TypeError, match=r"Wrong\(\).encode\(\) must give bytes, got 'text' of"):
-        Codecs(Wrong()).dumps("x")
+    monkeypatch.setattr(Upper, "encode", lambda *_: "text")
+    with pytest.raises(TypeError, match=r"Upper\(\).encode\(\) must give bytes, got 'text' of"):
+        Codecs(Upper()).dumps("x")
 
 
 # Pickle.
@@ -503,71 +477,55 @@ def typed(kind: str, type_: Any) -> Codec:
 
 
 both = pytest.mark.parametrize(
-    ("kind", "tag"),
-    [
-        pytest.param("msgspec", b"m", marks=needs_msgspec),
-        pytest.param("pydantic", b"p", marks=needs_pydantic),
-    ],
+    "kind", [pytest.param(name, marks=needs(name)) for name in ("msgspec", "pydantic")]
 )
 
 
 @both
-def test_typed_values(kind: str, tag: bytes) -> None:
-    """Values of the type come back as such: dataclasses, tuples, sets, dates, and containers."""
+def test_typed_values(kind: str) -> None:
+    """Values of the type come back as such. (Of which types, and which not, is in
+    `test_same_values`.)"""
     for type_, value in (
-        (Place, Place("x", (1.0, -0.0), 3.5)),
-        (list[Place], [Place("x", (1.0, 2.0)), Place("y", (1.5, 2.0))]),
-        (tuple[int, str], (1, "a")),
+        (list[Place], [Place("x", (1.0, -0.0)), Place("y", (1.5, 2.0), 3.5)]),
         (set[str], {"a", "b", "c"}),
-        (dict[str, datetime.date], {"a": datetime.date(2024, 2, 29)}),
         (Size, Size.SMALL),
         (int | None, None),
     ):
         codecs = Codecs(typed(kind, type_))
-        assert codecs.dumps(value)[:1] == tag
+        assert codecs.dumps(value)[:1] == kind[:1].encode()
         assert_comes_back(value, codecs)
 
 
 @both
-def test_typed_values_that_would_not_come_back(kind: str, tag: bytes) -> None:
+def test_typed_values_that_would_not_come_back(kind: str) -> None:
     """Another value, another type, or another type of something inside: refused when written."""
-    for type_, value in (
-        (float, 1),
-        (list[float], [1.0, 2]),
-        (dict[str, float], {"a": 1}),
-        (tuple[float, ...], (1,)),
-        (Place, Place("x", (1, 2.0))),
-        (Place, Place("x", (1.0, 2.0), 3)),
-        (list[Any], [(1, 2)]),
-        (dict[str, Any], {"a": {"b": (1, 2)}}),
-        (float, math.nan),
-        (dict[str, Any], Place("x", (1.0, 2.0))),
-        (list[int], [1, "x"]),
-        (Place, {"name": "x"}),
+    for type_, value, said in (
+        (float, 1, r"Codec\(float\) would give 1 of type 'int' back as 1"),
+        (float, math.nan, ""),
+        (Place, Place("x", (1.0, 2.0), 3), ""),
+        (Place, {"name": "x"}, ""),
+        (dict[str, Any], Place("x", (1.0, 2.0)), ""),
+        (list[int], [1, "x"], ""),
+        (object, (part for part in [iter]), rf"{kind.title()}Codec\(object\) cannot write .*gener"),
     ):
-        codec = typed(kind, type_)
-        with pytest.raises(
-            (TypeError, ValueError), match="exact type of the function's results, and"
-        ):
-            codec.encode(value)
-    with pytest.raises(TypeError, match=rf"{kind.title()}Codec\(object\) cannot write .*generator"):
-        typed(kind, object).encode(part for part in [iter])
-    with pytest.raises(ValueError, match=r"Codec\(float\) would give 1 of type 'int' back as 1"):
-        typed(kind, float).encode(1)
+        said += ".*exact type of the function's results, and"
+        with pytest.raises((TypeError, ValueError), match=said):
+            typed(kind, type_).encode(value)
 
 
 @both
-def test_typed_bytes_that_cannot_be_read(kind: str, tag: bytes) -> None:
+def test_typed_bytes_that_cannot_be_read(kind: str) -> None:
     """After the type has changed, older values are unreadable; so is garbage."""
     old = Codecs(typed(kind, dict[str, int])).dumps({"a": 1})
-    for data in (old, tag, tag + b"\xff"):
+    for data in (old, old[:1], old[:1] + b"\xff"):
         with pytest.raises(UnreadableValue, match="cannot be read"):
             Codecs(typed(kind, Place)).loads(data)
 
 
-@needs_msgspec
+@needs("msgspec")
 def test_structs() -> None:
     """The fields of a Struct are compared with their types, in lists as well."""
+    import msgspec
 
     class Answer(msgspec.Struct):
         text: str
@@ -581,9 +539,10 @@ def test_structs() -> None:
     assert repr(MsgspecCodec(Place)) == "MsgspecCodec(Place)"
 
 
-@needs_pydantic
+@needs("pydantic")
 def test_models() -> None:
     """A model comes back with aliases; one that leaves something out, or a subclass, is refused."""
+    import pydantic
 
     class Answer(pydantic.BaseModel):
         text: str = pydantic.Field(alias="theText")
@@ -639,10 +598,6 @@ def test_importing_is_light() -> None:
 
 
 def test_the_door() -> None:
-    """`batchproxy.codecs` has the public names, and they say that they are from there."""
-    names = batchproxy.codecs.__all__
-    assert names == sorted(names)
-    assert {"Codec", "MsgspecCodec", "PickleCodec", "PydanticCodec", "loads"} < set(names)
-    assert {name for name in vars(batchproxy.codecs) if not name.startswith("_")} == set(names)
-    for name in names:
+    """The public names say that they are from there; that they are all is in `test_surface`."""
+    for name in batchproxy.codecs.__all__:
         assert getattr(batchproxy.codecs, name).__module__ == "batchproxy.codecs"

@@ -18,31 +18,43 @@ def refuse(thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def job() -> tuple[threading.Event, Callable[[], None]]:
-    """Something to do, and what says that it was done."""
+def works(workers: Workers) -> None:
+    """What it is given is done."""
     done = threading.Event()
-    return done, done.set
+    workers.submit(done.set)
+    assert done.wait(30)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that have been started."""
+    started: list[threading.Thread] = []
+
+    def noted(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noted)
+    return started
 
 
 def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be done is refused, and not done later; the next is."""
     workers = Workers(2)
-    refused, never = job()
+    refused = threading.Event()
     with monkeypatch.context() as context:
         context.setattr(threading.Thread, "start", refuse)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="can't start new thread"):
-                workers.submit(never)
-    done, work = job()
-    workers.submit(work)
-    assert done.wait(30)
+                workers.submit(refused.set)
+    works(workers)
     assert not refused.is_set()
 
 
 def test_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then those that there are do everything, one after the other."""
     workers = Workers(2)
-    entered, leave = threading.Event(), threading.Event()
+    entered, leave, done = threading.Event(), threading.Event(), threading.Event()
 
     def held_up() -> None:
         entered.set()
@@ -50,51 +62,38 @@ def test_no_further_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     workers.submit(held_up)
     assert entered.wait(30)
-    done, work = job()
     with monkeypatch.context() as context:
         context.setattr(threading.Thread, "start", refuse)
-        workers.submit(work)
+        workers.submit(done.set)
     assert not done.is_set()
     leave.set()
     assert done.wait(30)
 
 
-def test_an_interrupt_when_a_thread_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_when_a_thread_has_started(
+    threads: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It counts, so that there are never more than there may be; the job is not done."""
-    workers = Workers(1)
-    threads = []
+    workers, never, noted = Workers(1), threading.Event(), threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        threads.append(thread)
+        noted(thread)
         raise Interrupt
 
-    interrupted_one, never = job()
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(Interrupt):
-        workers.submit(never)
-    done, work = job()
-    workers.submit(work)  # starts no other
-    assert done.wait(30)
+        workers.submit(never.set)
+    works(workers)  # starts no other
     assert len(threads) == 1
-    assert not interrupted_one.is_set()
+    assert not never.is_set()
 
 
-def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_end(threads: list[threading.Thread], monkeypatch: pytest.MonkeyPatch) -> None:
     """When they have had nothing to do for a while; then others are started."""
     monkeypatch.setattr("batchproxy._backing.workers._IDLE", 0.001)
-    threads: list[threading.Thread] = []
-
-    def noted(thread: threading.Thread) -> None:
-        threads.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", noted)
     workers = Workers(1)
     for _ in range(3):
-        done, work = job()
-        workers.submit(work)
-        assert done.wait(30)
+        works(workers)
         until(lambda: not any(each.is_alive() for each in threads))
     assert len(threads) == 3
 
@@ -124,25 +123,16 @@ def test_a_job_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
     looked: list[None] = []
     monkeypatch.setattr(workers._state, "queue", Slow())
-    done, work = job()
-    workers.submit(work)
-    assert done.wait(30)
+    works(workers)
 
 
-def test_threads_end_with_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_end_with_their_workers(threads: list[threading.Thread]) -> None:
     """At once, and after all has been done."""
-    threads: list[threading.Thread] = []
-
-    def noted(thread: threading.Thread) -> None:
-        threads.append(thread)
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", noted)
     workers = Workers(1)
-    jobs = [job() for _ in range(20)]
-    for _, work in jobs:
-        workers.submit(work)
+    jobs = [threading.Event() for _ in range(20)]
+    for job in jobs:
+        workers.submit(job.set)
     del workers
     threads[0].join(30)
     assert not threads[0].is_alive()
-    assert all(done.is_set() for done, _ in jobs)
+    assert all(job.is_set() for job in jobs)
