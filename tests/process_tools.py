@@ -54,6 +54,14 @@ def interrupt_when(condition):
     signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
     start(wait_and_interrupt)
 
+def interrupted(function, *args):
+    # The KeyboardInterrupt that ends the call.
+    try:
+        function(*args)
+    except KeyboardInterrupt as error:
+        return error
+    raise AssertionError("not interrupted")
+
 def never(items):
     raise AssertionError(f"called with {items}")
 

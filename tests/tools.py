@@ -10,13 +10,16 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Self
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
+from batchproxy.testing import assert_idle
 
 Backend = Literal["asyncio", "trio"]
 
@@ -24,6 +27,20 @@ both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 modes = pytest.mark.parametrize(
     "max_concurrency", [pytest.param(None, id="calling thread"), pytest.param(2, id="workers")]
 )
+
+each_way = pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(
+            {"backend": backend, "max_concurrency": number},
+            id=f"{backend}, max_concurrency={number}",
+            marks=[pytest.mark.needs_trio] if backend == "trio" else [],
+        )
+        for backend in ("asyncio", "trio")
+        for number in (None, 2)
+    ],
+)
+"""What synchronous proxies are made with."""
 
 FREE_THREADED = "free-threading" in sys.version
 """Whether Python was built to run without a GIL, whether or not it has one now.
@@ -100,19 +117,41 @@ class Outcomes:
         self.results: dict[Any, Any] = {}
         self.scopes: dict[Any, anyio.CancelScope] = {}
 
-    def start(self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def start(
+        self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> None:
         """Start a caller in a cancel scope of its own."""
 
         async def caller() -> None:
             with anyio.CancelScope() as self.scopes[name]:
                 try:
-                    self.results[name] = await function(*args)
+                    self.results[name] = await function(*args, **options)
                 except Exception as error:
                     self.results[name] = error
             if self.scopes[name].cancelled_caught:
                 self.results[name] = "cancelled"
 
         self._group.start_soon(caller)
+
+    async def begin(
+        self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> None:
+        """Start a caller, and let it run until it waits for something."""
+        self.start(name, function, *args, **options)
+        await settle()
+
+    async def cancel(self, name: Any) -> None:
+        """Cancel a caller, and let it leave."""
+        self.scopes[name].cancel()
+        await settle()
+
+
+@asynccontextmanager
+async def together(*things: Any) -> AsyncIterator[Outcomes]:
+    """Callers at once, who have all ended at the end of the block; then these things are idle."""
+    async with anyio.create_task_group() as group:
+        yield Outcomes(group)
+    assert_idle(*things)
 
 
 class Thread(threading.Thread):
@@ -129,6 +168,11 @@ class Thread(threading.Thread):
             self._outcome = self._function(*self._args)
         except BaseException as error:
             self._outcome = error
+
+    def until(self, condition: Callable[[], object]) -> Self:
+        """This caller, as soon as it has come so far."""
+        until(condition)
+        return self
 
     def outcome(self) -> Any:
         self.join(30)
@@ -185,6 +229,32 @@ def eager_loop() -> asyncio.AbstractEventLoop:
     loop = VirtualTimeLoop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined] # 3.12
     return loop
+
+
+def backend_options(name: str) -> dict[str, Any]:
+    """What `anyio.run` needs for one of BACKENDS. All but uvloop have virtual time."""
+    match name:
+        case "asyncio":
+            return {"debug": True, "loop_factory": VirtualTimeLoop}
+        case "eager":
+            return {"loop_factory": eager_loop}
+        case "uvloop":
+            return {"use_uvloop": True}
+        case _:
+            from trio.testing import MockClock
+
+            return {"clock": MockClock(autojump_threshold=0)}
+
+
+BACKENDS: list[Any] = [
+    "asyncio",
+    pytest.param(
+        "eager",
+        marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of 3.12"),
+    ),
+    "uvloop",
+    "trio",
+]
 
 
 def never(items: list[Any]) -> list[str]:
