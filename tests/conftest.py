@@ -26,7 +26,7 @@ from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from redis_server import server as server  # noqa: E402 - after that
 from store_tools import place as place  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
-from tools import VirtualTimeLoop, eager_loop  # noqa: E402 - after that
+from tools import BACKENDS, backend_options  # noqa: E402 - after that
 from tools import clock as clock  # noqa: E402 - after that
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
@@ -49,30 +49,11 @@ settings.register_profile("nightly", deadline=None, max_examples=2000, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 
-@pytest.fixture(
-    params=[
-        "asyncio",
-        pytest.param(
-            "eager",
-            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of 3.12"),
-        ),
-        "uvloop",
-        "trio",
-    ]
-)
+@pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Every asynchronous test runs on each of these, on eager tasks and uvloop if asked to."""
-    match request.param:
-        case "asyncio":
-            return "asyncio", {"debug": True, "loop_factory": VirtualTimeLoop}
-        case "eager":
-            return "asyncio", {"loop_factory": eager_loop}
-        case "uvloop":
-            return "asyncio", {"use_uvloop": True}
-        case _:
-            from trio.testing import MockClock
-
-            return "trio", {"clock": MockClock(autojump_threshold=0)}
+    kind = "trio" if request.param == "trio" else "asyncio"
+    return kind, backend_options(request.param)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -13,10 +13,10 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tools import Outcomes, naive, settle
+from tools import naive, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, Calls, assert_idle
+from batchproxy.testing import AsyncCalls, Calls
 
 pytestmark = pytest.mark.anyio
 
@@ -207,11 +207,9 @@ async def test_equal_keys_of_several_callers() -> None:
         await answer.wait()
         return {1.0: "one", False: "none"}
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for items in ([1, 0], [1.0], [True, 0.0]):
-            callers.start(repr(items), proxy.map, items, call)
-            await settle()
+            await callers.begin(repr(items), proxy.map, items, call)
         assert proxy.statistics().waiting == 2
         answer.set()
     assert callers.results == {
@@ -220,4 +218,3 @@ async def test_equal_keys_of_several_callers() -> None:
         "[True, 0.0]": ["one", "none"],
     }
     assert asked == ["[1, 0]"]
-    assert_idle(proxy)

@@ -10,27 +10,12 @@ from collections.abc import Callable, Iterator, MutableMapping
 from random import Random
 from typing import Any
 
-import anyio
 import cachetools
 import pytest
-from tools import Clock, Outcomes, naive, settle
+from tools import Clock, naive, never, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, Calls, assert_idle
-
-
-class Recorder(Calls):
-    """`Calls` that also record how much is cached meanwhile."""
-
-    def __init__(self, cache: Any = ()) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-        self._cache = cache
-
-    def __call__(self, items: list[Any]) -> list[str]:
-        self.sizes.append(len(self._cache))
-        return super().__call__(items)
-
+from batchproxy.testing import AsyncCalls, Calls
 
 BOUNDED: dict[str, Any] = {
     "Cache(max_size=2)": lambda: Cache(max_size=2),
@@ -45,22 +30,14 @@ BOUNDED: dict[str, Any] = {
 def test_a_request_larger_than_the_cache(make: Any, batch_size: int | None) -> None:
     """The answers are right, and the bound holds throughout, during the calls too."""
     cache = make()
-    recorder = Recorder(cache)
     proxy = BatchingMapProxy[int, str](batch_size, cache=cache)
-    for items in (range(10), [3, 1, 4, 1, 5, 9, 2, 6], range(10)):
-        assert proxy.map(items, recorder) == naive(items)
+
+    def fetch(items: list[int]) -> list[str]:
         assert len(cache) <= 2
-    assert max(recorder.sizes) <= 2
+        return naive(items)
 
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
-async def test_a_request_larger_than_the_cache_async(make: Any) -> None:
-    """The same with several calls at a time."""
-    cache = make()
-    proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
-    for _ in range(3):
-        assert await proxy.map(range(20), AsyncCalls()) == naive(range(20))
+    for items in (range(10), [3, 1, 4, 1, 5, 9, 2, 6], range(10)):
+        assert proxy.map(items, fetch) == naive(items)
         assert len(cache) <= 2
 
 
@@ -71,19 +48,15 @@ async def test_the_bound_holds_whenever_a_call_ends(make: Any) -> None:
     cache = make()
     proxy = AsyncBatchingMapProxy[int, str](3, 4, cache=cache)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(12), calls)
-        await settle()
-        callers.start("waiter", proxy.map, [11, 0, 5], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, range(12), calls)
+        await callers.begin("waiter", proxy.map, [11, 0, 5], calls)
         for number in (3, 2, 1, 0):
             calls.finish(number)
             await settle()
             assert len(cache) == 2
     assert callers.results == {"owner": naive(range(12)), "waiter": ["11", "0", "5"]}
     assert calls.batches == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("page", [10_000, 100])
@@ -94,11 +67,11 @@ def test_a_list_larger_than_the_cache_finds_its_part(page: int, times: float) ->
     proxy = BatchingMapProxy[int, str](100, cache=Cache(max_size=size))
     items = list(range(int(times * size)))
     for again in range(4):
-        recorder = Recorder()
+        calls = Calls()
         for start in range(0, len(items), page):
             part = items[start : start + page]
-            assert proxy.map(part, recorder) == naive(part)
-        assert len(recorder.keys) == len(items) - (size if again else 0)
+            assert proxy.map(part, calls) == naive(part)
+        assert len(calls.keys) == len(items) - (size if again else 0)
 
 
 def test_a_new_list_replaces_an_old_one() -> None:
@@ -108,9 +81,7 @@ def test_a_new_list_replaces_an_old_one() -> None:
         items = range(start, start + 800)
         for _ in range(3):
             proxy.map(items, naive)
-        recorder = Recorder()
-        proxy.map(items, recorder)
-        assert recorder.batches == []
+        assert proxy.map(items, never) == naive(items)
 
 
 @pytest.mark.parametrize("ttl", [None, 60])
@@ -150,40 +121,7 @@ def test_priming_is_within_the_bound() -> None:
     for key in kept:
         cache.prime({key: 7})
         assert [key for key in range(5) if key in cache] == kept
-    recorder = Recorder()
-    assert BatchingMapProxy[int, Any](cache=cache).map(kept, recorder) == [7, 7]
-    assert recorder.batches == []
-
-
-@pytest.mark.anyio
-async def test_max_size_zero_shares_work() -> None:
-    """Two proxies on such a cache compute a key once while it is under way, and again later."""
-    cache = Cache[str](max_size=0)
-    one = AsyncBatchingMapProxy[int, str](cache=cache)
-    two = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, [1, 2], calls)
-        await settle()
-        callers.start("two", two.map, [2, 1], calls)
-        await settle()
-        calls.open()
-    assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
-    assert calls.batches == [[1, 2]]
-    assert len(cache) == 0
-    await two.map([1], calls)
-    assert calls.batches == [[1, 2], [1]]
-    assert_idle(one, two)
-
-
-def test_max_size_zero_keeps_nothing() -> None:
-    """Every map() computes; what repeats in it is computed once."""
-    recorder = Recorder()
-    proxy = BatchingMapProxy[int, str](cache=Cache(max_size=0))
-    for _ in range(2):
-        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
-    assert recorder.batches == [[1, 2], [1, 2]]
+    assert BatchingMapProxy[int, Any](cache=cache).map(kept, never) == [7, 7]
 
 
 def test_values_expire(clock: Clock) -> None:
@@ -198,26 +136,35 @@ def test_values_expire(clock: Clock) -> None:
     proxy.map([1], slow)
     clock.now += 9
     proxy.map([2], slow)  # 14 s after the first ended
-    recorder = Recorder()
+    calls = Calls()
     assert 1 not in cache
     assert 2 in cache
     assert len(cache) == 1
-    assert proxy.map([1, 2], recorder) == ["1", "2"]
-    assert recorder.batches == [[1]]
+    assert proxy.map([1, 2], calls) == ["1", "2"]
+    assert calls.batches == [[1]]
     clock.now += 10
-    proxy.map([1, 2], recorder)
-    assert recorder.batches[1:] == [[1, 2]]
+    proxy.map([1, 2], calls)
+    assert calls.batches[1:] == [[1, 2]]
 
 
-@pytest.mark.parametrize("ttl", [0, 0.0, float("inf")])
-def test_extreme_times_to_live(clock: Clock, ttl: float) -> None:
-    """With 0 nothing is ever known, with infinity nothing is ever forgotten."""
-    proxy = BatchingMapProxy[int, str](cache=Cache(ttl=ttl))
-    recorder = Recorder()
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"max_size": 0}, [[1, 2], [1, 2]]),
+        ({"ttl": 0}, [[1, 2], [1, 2]]),
+        ({"ttl": 0.0}, [[1, 2], [1, 2]]),
+        ({"ttl": float("inf")}, [[1, 2]]),
+    ],
+    ids=["max_size=0", "ttl=0", "ttl=0.0", "ttl=inf"],
+)
+def test_extreme_bounds(clock: Clock, options: Any, batches: list[list[int]]) -> None:
+    """With 0 nothing is ever known but within a map(), with infinity nothing is ever forgotten."""
+    proxy = BatchingMapProxy[int, str](cache=Cache(**options))
+    calls = Calls()
     for _ in range(2):
-        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
-        clock.now += 1e12 if ttl else 0
-    assert recorder.batches == ([[1, 2]] if ttl else [[1, 2], [1, 2]])
+        assert proxy.map([1, 2, 1], calls) == ["1", "2", "1"]
+        clock.now += 1e12 if options.get("ttl") else 0
+    assert calls.batches == batches
 
 
 @pytest.mark.parametrize("max_size", [None, 3])
@@ -255,36 +202,6 @@ def test_an_expiring_cache_under_random_use(clock: Clock, max_size: int | None) 
                     truth.pop(key, None)
 
 
-def test_a_value_computed_anew_lives_anew(clock: Clock) -> None:
-    """Neither an invalidation nor an earlier deadline of the key shortens its new time."""
-    cache = Cache[str](ttl=10)
-    cache.prime({1: "a", 2: "b"})
-    clock.now += 6
-    cache.invalidate([1])
-    cache.prime({1: "c", 2: "d"})
-    clock.now += 6
-    assert 1 in cache
-    assert 2 in cache
-    clock.now += 4
-    assert len(cache) == 0
-    cache.prime({1: "e"})
-    cache.clear()
-    assert len(cache) == 0
-
-
-def test_values_primed_anew_do_not_hold_up_others(clock: Clock) -> None:
-    """Each goes at its own time, in whatever order they came and came again."""
-    cache = Cache[str](ttl=10)
-    cache.prime({1: "a"})
-    clock.now += 2
-    cache.prime({2: "b"})
-    clock.now += 4
-    cache.prime({1: "c"})
-    clock.now += 7
-    assert 2 not in cache
-    assert 1 in cache
-
-
 class Failing(MutableMapping[Any, Any]):
     """A mapping that fails at the chosen operations."""
 
@@ -319,10 +236,10 @@ class Failing(MutableMapping[Any, Any]):
 def test_a_mapping_that_fails_to_read(caplog: pytest.LogCaptureFixture) -> None:
     """Its exception is logged and counts as a miss; the answers are right."""
     proxy = BatchingMapProxy[int, str](cache=Failing("get"))
-    recorder = Recorder()
+    calls = Calls()
     for _ in range(2):
-        assert proxy.map([1, 2, 1], recorder) == ["1", "2", "1"]
-    assert recorder.batches == [[1, 2], [1, 2]]
+        assert proxy.map([1, 2, 1], calls) == ["1", "2", "1"]
+    assert calls.batches == [[1, 2], [1, 2]]
     assert {record.name for record in caplog.records} == {"batchproxy"}
     assert all(record.levelno == logging.ERROR for record in caplog.records)
     assert "OSError: get" in caplog.text
@@ -353,20 +270,19 @@ def test_a_mapping_that_refuses_a_value(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_a_mapping_that_forgets_between_calls() -> None:
     """What a mapping drops by a clock of its own is computed anew, and no answer is lost."""
-    clock = Clock()
+    clock, calls = Clock(), Calls()
     mapping = cachetools.TTLCache[int, str](100, ttl=5, timer=clock)
     proxy = BatchingMapProxy[int, str](2, cache=mapping)
-    recorder = Recorder(mapping)
 
     def slow(items: list[int]) -> list[str]:
         clock.now += 10
-        return recorder(items)
+        assert len(mapping) == 0
+        return calls(items)
 
     assert proxy.map(range(5), slow) == naive(range(5))
-    assert recorder.batches == [[0, 1], [2, 3], [4]]
-    assert recorder.sizes == [0, 0, 0]
+    assert calls.batches == [[0, 1], [2, 3], [4]]
     assert proxy.map([4, 3], slow) == ["4", "3"]
-    assert recorder.batches[3:] == [[3]]
+    assert calls.batches[3:] == [[3]]
 
 
 def test_a_mapping_that_fails_to_forget() -> None:
@@ -383,80 +299,62 @@ def test_a_defaultdict_is_not_asked_for_defaults() -> None:
     proxy = BatchingMapProxy[int, str](cache=mapping)
     assert proxy.map([1, 2], naive) == ["1", "2"]
     assert mapping == {1: "1", 2: "2"}
-    assert proxy.map([2, 1], Recorder()) == ["2", "1"]
+    assert proxy.map([2, 1], Calls()) == ["2", "1"]
 
 
-def test_a_plain_dict_is_used_as_it_is() -> None:
+@pytest.mark.parametrize("make", [dict, lambda: cachetools.LRUCache(10)], ids=["dict", "LRUCache"])
+def test_a_mapping_of_the_user_is_used_as_it_is(make: Callable[[], Any]) -> None:
     """What is in it is known, what is computed comes into it, what is taken out is gone."""
-    mapping = {1: "one"}
+    mapping = make()
+    mapping[1] = "one"
     proxy = BatchingMapProxy[int, str](cache=mapping)
     assert proxy.map([1, 2], naive) == ["one", "2"]
-    assert mapping == {1: "one", 2: "2"}
+    assert dict(mapping) == {1: "one", 2: "2"}
+    assert proxy.map([2, 1, 2], never) == ["2", "one", "2"]
+    assert proxy.statistics().cached == 2
     del mapping[1]
     assert proxy.map([1], naive) == ["1"]
-    proxy.clear()
-    assert mapping == {}
-
-
-def test_a_mapping_of_the_user_is_a_cache_in_all_respects() -> None:
-    """It can be cleared, has a length and members, and hits need no function."""
-    mapping = cachetools.LRUCache[int, str](10)
-    proxy = BatchingMapProxy[int, str](cache=mapping)
-    proxy.map([1, 2], naive)
-    recorder = Recorder()
-    assert proxy.map([2, 1, 2], recorder) == ["2", "1", "2"]
-    assert recorder.batches == []
-    assert proxy.statistics().cached == 2
     proxy.clear()
     assert len(mapping) == 0
 
 
-def test_two_proxies_with_one_cache() -> None:
+@pytest.mark.parametrize("make", [Cache, dict])
+def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
     """They share results; and so do two with one mapping."""
-    both: list[Any] = [Cache[str](), {}]
-    for shared in both:
-        one = BatchingMapProxy[int, str](cache=shared)
-        two = BatchingMapProxy[int, str](2, cache=shared)
-        assert one.map([1, 2], naive) == ["1", "2"]
-        recorder = Recorder()
-        assert two.map([2, 3, 1], recorder) == ["2", "3", "1"]
-        assert recorder.batches == [[3]]
+    shared, calls = make(), Calls()
+    assert BatchingMapProxy[int, str](cache=shared).map([1, 2], naive) == ["1", "2"]
+    two = BatchingMapProxy[int, str](2, cache=shared)
+    assert two.map([2, 3, 1], calls) == ["2", "3", "1"]
+    assert calls.batches == [[3]]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("shared", [Cache, dict, lambda: cachetools.LRUCache(9)])
-async def test_only_a_cache_shares_work_under_way(shared: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "batches"),
+    [
+        pytest.param(Cache, [[1, 2]], id="Cache"),
+        pytest.param(lambda: Cache(max_size=0), [[1, 2], [1]], id="Cache(max_size=0)"),
+        pytest.param(dict, [[1, 2], [2, 1]], id="dict"),
+        pytest.param(lambda: cachetools.LRUCache(9), [[1, 2], [2, 1]], id="LRUCache"),
+    ],
+)
+async def test_only_a_cache_shares_work_under_way(make: Any, batches: list[list[int]]) -> None:
     """Two proxies with one Cache make one call; with one bare mapping each makes its own."""
-    cache = shared()
-    one = AsyncBatchingMapProxy[int, str](cache=cache)
-    two = AsyncBatchingMapProxy[int, str](cache=cache)
+    cache = make()
+    one, two = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, [1, 2], calls)
-        await settle()
-        callers.start("two", two.map, [2, 1], calls)
-        await settle()
-        assert calls.batches == ([[1, 2]] if shared is Cache else [[1, 2], [2, 1]])
+    async with together(one, two) as callers:
+        await callers.begin("one", one.map, [1, 2], calls)
+        await callers.begin("two", two.map, [2, 1], calls)
+        assert len(calls.batches) == (1 if isinstance(cache, Cache) else 2)
         calls.open()
     assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
-    assert await two.map([1], calls) == ["1"]
-    assert len(calls.batches) == (1 if shared is Cache else 2)
-    assert_idle(one, two)
-
-
-@pytest.mark.anyio
-async def test_clear_is_for_everybody() -> None:
-    """`clear()` of one proxy forgets the results of all who share the cache."""
-    cache = Cache[str]()
-    one = AsyncBatchingMapProxy[int, str](cache=cache)
-    two = AsyncBatchingMapProxy[int, str](cache=cache)
-    await one.map([1], AsyncCalls())
-    await two.clear()
+    assert await two.map([1], calls) == ["1"]  # with room for nothing it is computed again
+    assert calls.batches == batches
+    await two.clear()  # for everybody
     assert len(cache) == 0
-    calls = AsyncCalls()
-    await one.map([1], calls)
-    assert calls.batches == [[1]]
+    await one.map([1], again := AsyncCalls())
+    assert again.batches == [[1]]
 
 
 def test_prime_and_invalidate_and_clear() -> None:
@@ -464,16 +362,14 @@ def test_prime_and_invalidate_and_clear() -> None:
     cache = Cache[Any]()
     proxy = BatchingMapProxy[str, Any](cache=cache)
     cache.prime({"a": 1, "b": None})
-    recorder = Recorder()
-    assert proxy.map(["b", "a"], recorder) == [None, 1]
+    assert proxy.map(["b", "a"], never) == [None, 1]
     assert (len(cache), "b" in cache, "c" in cache) == (2, True, False)
     cache.prime({"a": 2})
-    assert proxy.map(["a"], recorder) == [2]
+    assert proxy.map(["a"], never) == [2]
     cache.invalidate(key for key in ("a", "never there"))
     assert "a" not in cache
     cache.clear()
     assert len(cache) == 0
-    assert recorder.batches == []
     assert repr(cache) == "<Cache: 0 values, 0 keys in flight, 0 waiting>"
 
 
@@ -585,21 +481,17 @@ async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
     """Whatever goes through a small cache meanwhile, a call is shared, and so is its error."""
     proxy = AsyncBatchingMapProxy[int, str](cache=make())
     calls, boom = AsyncCalls(gated=True), ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("first", proxy.map, [1], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("first", proxy.map, [1], calls)
         for other in (2, 3, 4):
             assert await proxy.map([other], AsyncCalls()) == [str(other)]
-        callers.start("second", proxy.map, [1], calls)
-        await settle()
+        await callers.begin("second", proxy.map, [1], calls)
         if fails:
             calls.fail(0, boom)
         else:
             calls.finish(0)
     assert callers.results == dict.fromkeys(("first", "second"), boom if fails else ["1"])
     assert calls.batches == [[1]]
-    assert_idle(proxy)
 
 
 @pytest.mark.anyio
@@ -607,10 +499,8 @@ async def test_clear_between_the_batches_of_a_map() -> None:
     """Its answers are complete; what it computed before is forgotten, the rest is kept."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
     calls, again = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(6), calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, range(6), calls)
         calls.finish(0)
         await settle()
         await proxy.clear()
@@ -619,7 +509,6 @@ async def test_clear_between_the_batches_of_a_map() -> None:
     assert calls.batches == [[0, 1], [2, 3], [4, 5]]
     assert await proxy.map(range(6), again) == naive(range(6))
     assert again.batches == [[0, 1], [2, 3]]
-    assert_idle(proxy)
 
 
 def test_what_a_mapping_raises_is_not_kept_alive() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Outcomes, naive, settle
+from tools import naive, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -15,35 +15,19 @@ from batchproxy.testing import AsyncCalls, assert_idle
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_limit_holds_over_all_maps() -> None:
-    """Never more than max_concurrency calls at a time, and all slots are used."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 3)
-    calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        for start in range(0, 100, 20):
-            group.start_soon(proxy.map, range(start, start + 20), calls)
-    assert calls.most_running == 3
-    assert sorted(calls.keys) == list(range(100))
-    assert_idle(proxy)
-
-
 async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
     """Slots go first come, first served, batch by batch."""
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("large", proxy.map, range(50), calls)
-        await settle()
-        callers.start("small", proxy.map, [1000], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("large", proxy.map, range(50), calls)
+        await callers.begin("small", proxy.map, [1000], calls)
         assert len(calls.batches) == 2  # both slots are those of the large one
         calls.finish(0)
         await settle()
         assert calls.batches[2:] == [[1000]]
         calls.open()
     assert callers.results == {"small": ["1000"], "large": naive(range(50))}
-    assert_idle(proxy)
 
 
 async def test_waiting_for_a_call_takes_no_slot() -> None:
@@ -115,15 +99,13 @@ async def test_nested_maps_with_every_slot_taken(
     """A nested call runs in the slot of its parent, so that the limit holds and nobody hangs."""
     proxy = AsyncBatchingMapProxy[tuple[str, int], str](batch_size, max_concurrency)
     nested = Nested(proxy)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for name in "abcd":
             callers.start(name, proxy.map, [(name, 3)], nested)
     for name in "abcd":
         [answer] = callers.results[name]
         assert answer == "".join(f"{name}{i}{j}{k}" for i in "012" for j in "012" for k in "012")
     assert nested.most_running <= max_concurrency
-    assert_idle(proxy)
 
 
 async def test_nested_through_another_proxy_and_back() -> None:
@@ -157,18 +139,16 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
     """The slot goes back when the last call in it has ended, so that the limit holds."""
     proxy = AsyncBatchingMapProxy[str, str](None, 1)
     inner, later = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
+    async with together(proxy) as callers:
 
         async def outer(items: list[str]) -> list[str]:
-            group.start_soon(proxy.map, ["left behind"], inner)
-            group.start_soon(proxy.map, ["left behind, too"], inner)
-            await settle()
+            callers.start("left behind", proxy.map, ["left behind"], inner)
+            await callers.begin("left behind, too", proxy.map, ["left behind, too"], inner)
             return items
 
         assert await proxy.map(["outer"], outer) == ["outer"]
         assert inner.running == 1
-        group.start_soon(proxy.map, ["later"], later)
-        await settle()
+        await callers.begin("later", proxy.map, ["later"], later)
         inner.finish(0)
         await settle()
         assert len(inner.batches) == 2
@@ -176,7 +156,6 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
         assert later.batches == []
         inner.open()
     assert later.batches == [["later"]]
-    assert_idle(proxy)
 
 
 async def test_waiting_for_oneself_raises() -> None:
@@ -228,42 +207,15 @@ async def test_waiting_for_oneself_through_another_proxy() -> None:
     assert_idle(one, two)
 
 
-@pytest.mark.parametrize("two_proxies", [False, True])
-async def test_a_ring_of_two(two_proxies: bool) -> None:
-    """Two calls that want each other's keys: one of them raises, and none hangs."""
-    one = AsyncBatchingMapProxy[str, str]()
-    two = AsyncBatchingMapProxy[str, str]() if two_proxies else one
-    both_run = anyio.Event()
-    running = 0
-
-    def wants(proxy: AsyncBatchingMapProxy[str, str], key: str) -> Any:
-        async def fetch(items: list[str]) -> list[str]:
-            nonlocal running
-            running += 1
-            if running == 2:
-                both_run.set()
-            await both_run.wait()
-            return await proxy.map([key], fetch)
-
-        return fetch
-
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("a", one.map, ["a"], wants(two, "b"))
-        callers.start("b", two.map, ["b"], wants(one, "a"))
-    # The one that closed the ring raised; its caller failed, so the other's wait failed with it.
-    first, second = callers.results["a"], callers.results["b"]
-    assert isinstance(first, CircularWaitError)
-    assert second is first
-    assert_idle(one, two)
-
-
-@pytest.mark.parametrize("how_many", [2, 3, 5])
-async def test_a_ring_of_many(how_many: int) -> None:
-    """Calls of many proxies that wait for each other in a ring: one raises, and none hangs."""
-    proxies = [AsyncBatchingMapProxy[str, str]() for _ in range(how_many)]
+@pytest.mark.parametrize(("how_many", "proxies"), [(2, 1), (2, 2), (3, 3), (5, 5)])
+async def test_a_ring(how_many: int, proxies: int) -> None:
+    """Calls that want each other's keys in a ring: one of them raises, and none hangs."""
+    several = [AsyncBatchingMapProxy[str, str]() for _ in range(proxies)]
     all_run = anyio.Event()
     running = 0
+
+    def proxy(number: int) -> AsyncBatchingMapProxy[str, str]:
+        return several[number % proxies]
 
     async def wants_next(items: list[str]) -> list[str]:
         nonlocal running
@@ -273,18 +225,17 @@ async def test_a_ring_of_many(how_many: int) -> None:
             all_run.set()
         await all_run.wait()
         following = (int(key) + 1) % how_many
-        return await proxies[following].map([str(following)], wants_next)
+        return await proxy(following).map([str(following)], wants_next)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number, proxy in enumerate(proxies):
-            callers.start(number, proxy.map, [str(number)], wants_next)
+    async with together(*several) as callers:
+        for number in range(how_many):
+            callers.start(number, proxy(number).map, [str(number)], wants_next)
+    # The one that closed the ring raised; its caller failed, so the others' waits failed with it.
     raised = callers.results[0]
     assert isinstance(raised, CircularWaitError)
     assert any(f"'{number}' is being computed" in str(raised) for number in range(how_many))
     assert all(result is raised for result in callers.results.values())
     assert running == how_many
-    assert_idle(*proxies)
 
 
 async def test_a_wait_that_was_cancelled_closes_no_ring() -> None:
@@ -304,18 +255,14 @@ async def test_a_wait_that_was_cancelled_closes_no_ring() -> None:
         return await proxy.map(["a"], AsyncCalls())
 
     scopes: dict[str, anyio.CancelScope] = {}
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("b", proxy.map, ["b"], patient)
-        await settle()
-        callers.start("a", proxy.map, ["a"], impatient)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("b", proxy.map, ["b"], patient)
+        await callers.begin("a", proxy.map, ["a"], impatient)
         scopes["impatient"].cancel()
         await settle()
         assert proxy.statistics().waiting == 1
         go.set()
     assert callers.results == {"a": ["a"], "b": ["a"]}
-    assert_idle(proxy)
 
 
 async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
@@ -323,8 +270,7 @@ async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[str, str](cache=cache)
     p_may_end, x_runs = anyio.Event(), anyio.Event()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
 
         async def p(items: list[str]) -> list[str]:
             callers.start("left behind", proxy.map, ["x"], AsyncCalls())
@@ -342,14 +288,11 @@ async def test_a_call_that_has_just_ended_closes_no_ring() -> None:
 
         callers.start("x", proxy.map, ["x"], x)
         await x_runs.wait()
-        callers.start("p", proxy.map, ["p"], p)
-        await settle()
-        callers.start("q", proxy.map, ["q"], q)
-        await settle()
+        await callers.begin("p", proxy.map, ["p"], p)
+        await callers.begin("q", proxy.map, ["q"], q)
         assert proxy.statistics().waiting == 2
         p_may_end.set()
     assert callers.results == {"p": ["p"], "q": ["p"], "x": ["p"], "left behind": ["p"]}
-    assert_idle(proxy)
 
 
 async def test_a_long_chain_without_a_ring_is_fine() -> None:
@@ -366,12 +309,10 @@ async def test_a_long_chain_without_a_ring_is_fine() -> None:
         await started[number + 1].wait()
         return await proxy.map([number + 1], chain)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for number in range(6):
             callers.start(number, proxy.map, [number], chain)
     assert callers.results == {number: ["end"] for number in range(6)}
-    assert_idle(proxy)
 
 
 async def test_a_call_that_has_ended_is_no_link() -> None:
@@ -395,7 +336,6 @@ async def test_a_call_that_has_ended_is_no_link() -> None:
     assert_idle(proxy)
 
 
-@pytest.mark.anyio
 async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
     """The slot that the outer call has of its own proxy is none of the other's."""
     outer_proxy = AsyncBatchingMapProxy[int, int](1, 2)
@@ -405,36 +345,12 @@ async def test_a_nested_call_of_another_proxy_takes_a_slot_of_that() -> None:
     async def outer(items: list[int]) -> list[int]:
         return await inner_proxy.map(items, inner)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("caller", outer_proxy.map, [1, 2], outer)
-        await settle()
+    async with together(outer_proxy, inner_proxy) as callers:
+        await callers.begin("caller", outer_proxy.map, [1, 2], outer)
         assert inner.running == 1
         inner.open()
     assert callers.results == {"caller": [1, 2]}
     assert inner.most_running == 1
-    assert_idle(outer_proxy, inner_proxy)
-
-
-@pytest.mark.anyio
-async def test_a_nested_call_under_way_keeps_the_slot_of_its_parent() -> None:
-    """If the parent ends first, its slot is free when the nested call has ended, too."""
-    proxy = AsyncBatchingMapProxy[str, str](None, 1)
-    inner, later = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-
-        async def outer(items: list[str]) -> list[str]:
-            group.start_soon(proxy.map, ["left behind"], inner)
-            await settle()
-            return items
-
-        assert await proxy.map(["outer"], outer) == ["outer"]
-        group.start_soon(proxy.map, ["later"], later)
-        await settle()
-        assert (inner.running, later.batches) == (1, [])
-        inner.open()
-    assert later.batches == [["later"]]
-    assert_idle(proxy)
 
 
 async def test_the_limit_through_failures_and_cancellations() -> None:
@@ -448,8 +364,7 @@ async def test_the_limit_through_failures_and_cancellations() -> None:
         return str(key)
 
     calls = AsyncCalls(answer, gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for key in range(200):
             callers.start(key, proxy.map, [key], calls)
         await settle()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, naive, settle
+from tools import naive, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache, Progress
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -24,8 +25,7 @@ async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
     proxy = AsyncBatchingMapProxy[int, str](None, max_concurrency)
     calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for number in range(20):
             callers.start(number, proxy.map, [1], calls)
         await settle()
@@ -34,7 +34,7 @@ async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:
     assert calls.batches == [[1]]
     assert list(callers.results.values()) == [boom] * 20
     assert not hasattr(boom, "__notes__")  # nothing else has failed
-    assert_idle(proxy)
+    assert proxy.statistics().cached == 0
     assert await proxy.map([1], AsyncCalls()) == ["1"]
 
 
@@ -58,12 +58,9 @@ async def test_the_first_failure_cancels_the_other_calls() -> None:
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
     calls = AsyncCalls(gated=True)
     boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(5), calls)
-        await settle()
-        callers.start("waiter", proxy.map, [0], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, range(5), calls)
+        await callers.begin("waiter", proxy.map, [0], calls)
         assert calls.batches == [[0], [1], [2]]
         calls.fail(1, boom)
         await settle()
@@ -73,52 +70,28 @@ async def test_the_first_failure_cancels_the_other_calls() -> None:
     assert callers.results["waiter"] == ["0"]
     now = proxy.statistics()
     assert (now.completed, now.failed, now.cancelled) == (1, 1, 2)
-    assert_idle(proxy)
+
+
+async def raised_of(proxy: AsyncBatchingMapProxy[int, str], errors: Sequence[Exception]) -> Any:
+    """What a map() raises of which every call has failed, each with one of `errors`."""
+    calls, before = AsyncCalls(gated=True), proxy.statistics().failed
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, range(len(errors)), calls)
+        for number, error in enumerate(errors):
+            calls.fail(number, error)
+    assert any(callers.results["owner"] is error for error in errors)
+    assert proxy.statistics().failed == before + len(errors)
+    return callers.results["owner"]
 
 
 async def test_several_failures_at_once_raise_one_bare_exception() -> None:
     """Never a group: the first is raised, the others are its notes."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 3)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(3), calls)
-        await settle()
-        errors = [ValueError(number) for number in range(3)]
-        for number, error in enumerate(errors):
-            calls.fail(number, error)
-    raised = callers.results["owner"]
-    assert type(raised) is ValueError
-    assert raised in errors
+    errors = [ValueError(number) for number in range(3)]
+    raised = await raised_of(AsyncBatchingMapProxy(1, 3), errors)
     assert raised.__context__ is None
-    others = [error for error in errors if error is not raised]
-    assert proxy.statistics().failed == 3
+    others = [f"ValueError: {error}" for error in errors if error is not raised]
     notes = sorted(raised.__notes__)
-    assert len(notes) == 2
-    assert all(f"ValueError: {error}" in note for error, note in zip(others, notes))
-    assert_idle(proxy)
-
-
-async def test_failures_in_clean_up_become_notes() -> None:
-    """What a cancelled call raises instead of going quietly is attached to the first failure."""
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    second_is_under_way = anyio.Event()
-
-    async def fetch(items: list[int]) -> list[str]:
-        if items == [0]:
-            await second_is_under_way.wait()
-            raise ValueError("first")
-        try:
-            second_is_under_way.set()
-            await anyio.sleep_forever()
-        finally:
-            raise OSError("clean-up")
-
-    with pytest.raises(ValueError, match="first") as caught:
-        await proxy.map([0, 1], fetch)
-    [note] = caught.value.__notes__
-    assert "clean-up" in note
-    assert_idle(proxy)
+    assert [note[-len(other) :] for note, other in zip(notes, others, strict=True)] == others
 
 
 async def test_a_waiter_learns_before_its_own_next_call() -> None:
@@ -128,12 +101,9 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
     owner, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
     narrow = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1], owner)
-        await settle()
-        callers.start("waiter", narrow.map, [7, 8, 1], others)
-        await settle()
+    async with together(proxy, narrow) as callers:
+        await callers.begin("owner", proxy.map, [1], owner)
+        await callers.begin("waiter", narrow.map, [7, 8, 1], others)
         owner.fail(0, boom)
         await settle()
         assert others.batches == [[7]]
@@ -141,8 +111,6 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
     assert callers.results == {"owner": boom, "waiter": boom}
     assert others.batches == [[7]]
     assert await narrow.map([7], AsyncCalls(gated=True)) == ["7"]  # what it had finished is kept
-    assert_idle(proxy)
-    assert_idle(narrow)
 
 
 async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> None:
@@ -152,19 +120,15 @@ async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> No
     narrow = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
     owner, blocker, others = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
     boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy, narrow) as callers:
         callers.start("owner", proxy.map, [1], owner)
-        callers.start("blocker", narrow.map, [0], blocker)
-        await settle()
-        callers.start("waiter", narrow.map, [1, 2], others)
-        await settle()
+        await callers.begin("blocker", narrow.map, [0], blocker)
+        await callers.begin("waiter", narrow.map, [1, 2], others)
         owner.fail(0, boom)
         await settle()
         blocker.open()
     assert callers.results == {"owner": boom, "blocker": ["0"], "waiter": boom}
     assert others.batches == []
-    assert_idle(proxy, narrow)
 
 
 async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
@@ -174,12 +138,9 @@ async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
     other = AsyncBatchingMapProxy[int, str](cache=cache)
     mine, theirs = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("waiter", proxy.map, [1, 2, 3, 4], mine)
-        await settle()
-        callers.start("owner", other.map, [2], theirs)
-        await settle()
+    async with together(proxy, other) as callers:
+        await callers.begin("waiter", proxy.map, [1, 2, 3, 4], mine)
+        await callers.begin("owner", other.map, [2], theirs)
         mine.finish(0)
         await settle()
         assert mine.batches == [[1], [3]]  # 2 was in flight by then
@@ -187,54 +148,36 @@ async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
         mine.open()
     assert callers.results == {"owner": boom, "waiter": boom}
     assert mine.batches == [[1], [3]]
-    assert_idle(proxy, other)
 
 
 async def test_return_exceptions() -> None:
     """Nothing is cancelled, every batch runs, and failed items hold their exception."""
     proxy = AsyncBatchingMapProxy[int, str](2, 2)
-    calls = AsyncCalls(gated=True)
-    boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-
-        async def keep(items: list[int]) -> list[str | Exception]:
-            return await proxy.map(items, calls, return_exceptions=True)
-
-        callers.start("owner", keep, [0, 1, 2, 3, 4, 0])
-        await settle()
-        callers.start("waiter", keep, [1, 9])
-        await settle()
+    calls, boom = AsyncCalls(gated=True), ValueError("boom")
+    async with together(proxy) as callers:
+        for name, items in (("owner", [0, 1, 2, 3, 4, 0]), ("waiter", [1, 9])):
+            await callers.begin(name, proxy.map, items, calls, return_exceptions=True)
         calls.fail(0, boom)
         calls.open()
-    assert callers.results["owner"] == [boom, boom, "2", "3", "4", boom]
-    assert callers.results["waiter"] == [boom, "9"]
+    assert callers.results == {
+        "owner": [boom, boom, "2", "3", "4", boom],
+        "waiter": [boom, "9"],
+    }
     assert getattr(boom, "__notes__", []) == []
     assert await proxy.map(range(5), AsyncCalls()) == naive(range(5))
-    assert_idle(proxy)
 
 
-@pytest.mark.parametrize("owner_keeps", [False, True])
-async def test_each_caller_decides_about_return_exceptions(owner_keeps: bool) -> None:
+@pytest.mark.parametrize(("keeps", "raises"), [("owner", "waiter"), ("waiter", "owner")])
+async def test_each_caller_decides_about_return_exceptions(keeps: str, raises: str) -> None:
     """Owner and waiter of one failing call: who asked for a list gets one, the other raises."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    calls = AsyncCalls(gated=True)
-    boom = ValueError("boom")
-
-    async def caller(items: list[int], keep: bool) -> list[str | Exception]:
-        return await proxy.map(items, calls, return_exceptions=keep)
-
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", caller, [1, 1], owner_keeps)
-        await settle()
-        callers.start("waiter", caller, [1, 1], not owner_keeps)
-        await settle()
+    calls, boom = AsyncCalls(gated=True), ValueError("boom")
+    async with together(proxy) as callers:
+        for name in ("owner", "waiter"):
+            await callers.begin(name, proxy.map, [1, 1], calls, return_exceptions=name == keeps)
         calls.fail(0, boom)
-    keeps, raises = ("owner", "waiter") if owner_keeps else ("waiter", "owner")
     assert callers.results == {keeps: [boom, boom], raises: boom}
     assert calls.batches == [[1]]
-    assert_idle(proxy)
 
 
 async def test_a_failure_of_a_nested_call_passes_through() -> None:
@@ -260,20 +203,16 @@ async def test_an_exception_in_an_answer_is_the_failure_of_its_item() -> None:
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
     first, second = KeyError("first"), KeyError("second")
     calls = AsyncCalls(lambda item: {1: first, 2: second}.get(item, str(item)), gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(4), calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, range(4), calls)
         callers.start("of the second", proxy.map, [2], calls)
-        callers.start("of a good one", proxy.map, [3], calls)
-        await settle()
+        await callers.begin("of a good one", proxy.map, [3], calls)
         calls.open()
     assert callers.results == {"owner": first, "of the second": second, "of a good one": ["3"]}
     assert calls.batches == [[0, 1, 2, 3]]
     answers = await proxy.map(range(4), calls, return_exceptions=True)
     assert answers == ["0", first, second, "3"]
     assert calls.batches[1:] == [[1, 2]]  # exceptions are never cached
-    assert_idle(proxy)
 
 
 async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
@@ -285,19 +224,15 @@ async def test_an_answer_that_cannot_be_used_fails_its_call() -> None:
         await gate.wait()
         return ["one too few"]
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], short)
-        await settle()
-        callers.start("waiter", proxy.map, [2], short)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, [1, 2], short)
+        await callers.begin("waiter", proxy.map, [2], short)
         gate.set()
     assert isinstance(callers.results["owner"], ValueError)
     assert callers.results["waiter"] is callers.results["owner"]
     assert proxy.statistics().cached == 0
     answers = await proxy.map([1, 2], short, return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == ["AnswerValueError"] * 2
-    assert_idle(proxy)
 
 
 async def test_tracebacks_do_not_grow() -> None:
@@ -328,92 +263,29 @@ class Bail(BaseException):
 
 
 @pytest.mark.parametrize("batch_size", [None, 1])
-@pytest.mark.parametrize("kind", [Bail, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", [Bail, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 @pytest.mark.parametrize("return_exceptions", [False, True])
 async def test_base_exceptions_are_never_swallowed(
     batch_size: int | None, kind: type[BaseException], return_exceptions: bool
 ) -> None:
     """They are raised bare, whatever was asked; waiters take over instead of sharing them."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size)
-    gate = anyio.Event()
-    taken_over = AsyncCalls()
+    calls, taken_over = AsyncCalls(gated=True), AsyncCalls()
+    for number in range(3):
+        calls.fail(number, kind("bare"))
 
-    async def bail(items: list[int]) -> list[str]:
-        await gate.wait()
-        raise kind("bare")
+    async def owner() -> None:
+        with pytest.raises(kind, match="bare"):
+            await proxy.map([1, 2, 3], calls, return_exceptions=return_exceptions)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-
-        async def owner() -> None:
-            with pytest.raises(kind, match="bare"):
-                await proxy.map([1, 2, 3], bail, return_exceptions=return_exceptions)
-            callers.results["owner"] = "raised"
-
-        group.start_soon(owner)
-        await settle()
-        callers.start("waiter", proxy.map, [3, 1], taken_over)
-        await settle()
-        gate.set()
-    assert callers.results == {"owner": "raised", "waiter": ["3", "1"]}
-    assert sorted(taken_over.keys) == [1, 3]
-    assert_idle(proxy)
-
-
-@pytest.mark.parametrize("batch_size", [None, 1])
-def test_a_cancelled_error_of_the_function_is_not_swallowed(batch_size: int | None) -> None:
-    """asyncio's CancelledError, raised by the function without any cancellation, arrives."""
-    proxy = AsyncBatchingMapProxy[int, str](batch_size)
-
-    async def fetch(items: list[int]) -> list[str]:
-        if 2 in items:
-            raise asyncio.CancelledError("of the function")
-        return naive(items)
-
-    async def main() -> None:
-        with pytest.raises(asyncio.CancelledError, match="of the function"):
-            await proxy.map([1, 2, 3], fetch)
-        assert_idle(proxy)
-        assert await proxy.map([1, 2, 3], AsyncCalls()) == ["1", "2", "3"]
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("batch_size", [None, 1])
-@pytest.mark.parametrize("return_exceptions", [False, True])
-def test_waiters_take_over_from_a_cancelled_error(
-    batch_size: int | None, return_exceptions: bool
-) -> None:
-    """The function's own CancelledError is for its caller alone; who waits computes anew."""
-
-    async def main() -> None:
-        proxy = AsyncBatchingMapProxy[int, str](batch_size)
-        gate = asyncio.Event()
-
-        async def fetch(items: list[int]) -> list[str]:
-            await gate.wait()
-            if 2 in items:
-                raise asyncio.CancelledError("of the function")
-            return naive(items)
-
-        owner = asyncio.create_task(
-            proxy.map([1, 2, 3], fetch, return_exceptions=return_exceptions)
-        )
-        await settle()
-        calls = AsyncCalls()
-        waiters = [asyncio.create_task(proxy.map([3, 2], calls)) for _ in range(3)]
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", owner)
+        for number in range(3):
+            await callers.begin(number, proxy.map, [3, 1], taken_over)
         assert proxy.statistics().waiting == 3
-        gate.set()
-        with pytest.raises(asyncio.CancelledError, match="of the function"):
-            await owner
-        assert await asyncio.gather(*waiters) == [["3", "2"]] * 3
-        assert calls.keys.count(2) == 1
-        assert len(calls.keys) == len(set(calls.keys))
-        assert_idle(proxy)
-
-    with asyncio.Runner(debug=True) as runner:
-        runner.run(main())
+        calls.open()
+    assert callers.results == {"owner": None, 0: ["3", "1"], 1: ["3", "1"], 2: ["3", "1"]}
+    assert sorted(taken_over.keys) == [1, 3]
 
 
 async def test_an_interrupt_comes_before_a_cancellation() -> None:
@@ -466,17 +338,6 @@ async def test_a_cancellation_comes_before_an_error_of_a_key() -> None:
     assert await proxy.map(keys, calls) == ["answer", "answer"]
 
 
-async def test_exceptions_are_never_cached() -> None:
-    """A failed key is computed anew by the next map(), for everybody who shares the cache."""
-    cache = Cache[str]()
-    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            await proxy.map([1], AsyncCalls(lambda item: 1 // 0))
-        assert 1 not in cache
-    assert await proxy.map([1], AsyncCalls()) == ["1"]
-
-
 async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
     """However the contexts of a failure hang together, it arrives; cancelled or not."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -502,17 +363,7 @@ async def test_an_exception_that_takes_no_notes() -> None:
     class Frozen(Exception):
         number: int
 
-    proxy = AsyncBatchingMapProxy[int, str](1, 2)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [0, 1], calls)
-        await settle()
-        errors = [Frozen(number) for number in range(2)]
-        for number, error in enumerate(errors):
-            calls.fail(number, error)
-    assert any(callers.results["owner"] is error for error in errors)
-    assert proxy.statistics().failed == 2
+    await raised_of(AsyncBatchingMapProxy(1, 2), [Frozen(0), Frozen(1)])
 
 
 async def test_notes_of_an_exception_that_is_raised_again_and_again() -> None:
@@ -522,19 +373,11 @@ async def test_notes_of_an_exception_that_is_raised_again_and_again() -> None:
         error.add_note("of the user")
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
     for _ in range(5):
-        calls = AsyncCalls(gated=True)
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
-            callers.start("owner", proxy.map, range(3), calls)
-            await settle()
-            for number, error in enumerate(errors):
-                calls.fail(number, error)
-        raised = callers.results["owner"]
-        others = [error for error in errors if error is not raised]
-        assert raised.__notes__[0] == "of the user"
-        assert [note.rpartition(": ")[2] for note in sorted(raised.__notes__[1:])] == [
-            *map(str, others)
-        ]
+        raised = await raised_of(proxy, errors)
+        users, *notes = raised.__notes__
+        assert users == "of the user"
+        others = [str(error) for error in errors if error is not raised]
+        assert [note.rpartition(": ")[2] for note in sorted(notes)] == others
     assert max(len(error.__notes__) for error in errors) == 3
 
 
@@ -545,15 +388,8 @@ async def test_notes_are_few_and_short() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    proxy = AsyncBatchingMapProxy[int, str](1, 100)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, range(100), calls)
-        await settle()
-        for number in range(100):
-            calls.fail(number, Hostile() if number % 2 else ValueError("long " * 1000))
-    notes = callers.results["owner"].__notes__
+    errors = [error for _ in range(50) for error in (ValueError("long " * 1000), Hostile())]
+    notes = (await raised_of(AsyncBatchingMapProxy(1, 100), errors)).__notes__
     assert len(notes) == 11
     assert notes[-1].endswith("and 89 more")
     assert max(map(len, notes)) < 400
@@ -602,8 +438,7 @@ async def test_keys_whose_comparison_raises(batch_size: int | None) -> None:
         await proxy.map(keys(8, 9), AsyncCalls(number))
         calls = AsyncCalls(number, gated=True)
         Fragile.comparisons_left = moment
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together(proxy) as callers:
             callers.start((1, 2, 9), proxy.map, keys(1, 2, 9), calls)
             await settle(5)
             callers.start((3, 2, 8), proxy.map, keys(3, 2, 8), calls)
@@ -612,7 +447,6 @@ async def test_keys_whose_comparison_raises(batch_size: int | None) -> None:
         for numbers, result in callers.results.items():
             assert result == list(numbers) or isinstance(result, RuntimeError)
         raised = Fragile.comparisons_left <= 0
-        assert_idle(proxy)
         Fragile.comparisons_left = -1
         assert await proxy.map(keys(1, 2, 3, 8, 9), AsyncCalls(number)) == [1, 2, 3, 8, 9]
         if not raised:

@@ -63,13 +63,8 @@ def hits() -> Callable[[], Awaitable[object]]:
     return lambda: proxy.map(KEYS, answer)
 
 
-def a_call() -> Callable[[], Awaitable[object]]:
-    proxy = cold()
-    return lambda: proxy.map(KEYS, answer)
-
-
-def calls_in_tasks() -> Callable[[], Awaitable[object]]:
-    proxy = AsyncBatchingMapProxy[int, str](1, 2, cache=Cache(max_size=0))
+def a_call(batch_size: int | None = None) -> Callable[[], Awaitable[object]]:
+    proxy = AsyncBatchingMapProxy[int, str](batch_size, 2, cache=Cache(max_size=0))
     return lambda: proxy.map(KEYS, answer)
 
 
@@ -106,10 +101,18 @@ def nested() -> Callable[[], Awaitable[object]]:
     return lambda: proxy.map(KEYS, outer)
 
 
+KINDS: dict[str, Callable[[], Callable[[], Awaitable[object]]]] = {
+    "hits": hits,
+    "a call": a_call,
+    "calls in tasks": partial(a_call, 1),
+    "waiting for a call": waiting_for_a_call,
+    "waiting for a slot": waiting_for_a_slot,
+    "nested": nested,
+}
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    "kind", [hits, a_call, calls_in_tasks, waiting_for_a_call, waiting_for_a_slot, nested]
-)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 async def test_async_success(kind: Callable[[], Callable[[], Awaitable[object]]]) -> None:
     """A map() that succeeds, however it comes by its answers, makes no reference cycle."""
     call = kind()
@@ -129,10 +132,6 @@ def sync_calls(max_concurrency: int | None = None) -> Callable[[], object]:
     return lambda: proxy.map(KEYS, naive)
 
 
-def sync_calls_in_workers() -> Callable[[], object]:
-    return sync_calls(2)
-
-
 def sync_nested(max_concurrency: int | None = None) -> Callable[[], object]:
     proxy = sync_cold(max_concurrency)
 
@@ -142,10 +141,6 @@ def sync_nested(max_concurrency: int | None = None) -> Callable[[], object]:
     return lambda: proxy.map(KEYS, outer)
 
 
-def sync_nested_in_workers() -> Callable[[], object]:
-    return sync_nested(2)
-
-
 def sync_waiting_for_a_thread() -> Callable[[], object]:
     proxy = sync_cold()
 
@@ -153,25 +148,24 @@ def sync_waiting_for_a_thread() -> Callable[[], object]:
         calls = Calls(gated=True)
         owner = Thread(proxy.map, [1], calls)
         calls.wait_begun()
-        waiter = Thread(proxy.map, [1], never)
-        until(lambda: proxy.statistics().waiting)
+        waiter = Thread(proxy.map, [1], never).until(lambda: proxy.statistics().waiting)
         calls.open()
         assert owner.outcome() == waiter.outcome() == ["1"]
 
     return both
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        sync_hits,
-        sync_calls,
-        sync_calls_in_workers,
-        sync_nested,
-        sync_nested_in_workers,
-        sync_waiting_for_a_thread,
-    ],
-)
+SYNC_KINDS: dict[str, Callable[[], Callable[[], object]]] = {
+    "hits": sync_hits,
+    "calls": sync_calls,
+    "calls in workers": partial(sync_calls, 2),
+    "nested": sync_nested,
+    "nested in workers": partial(sync_nested, 2),
+    "waiting for a thread": sync_waiting_for_a_thread,
+}
+
+
+@pytest.mark.parametrize("kind", SYNC_KINDS.values(), ids=SYNC_KINDS)
 def test_sync_success(kind: Callable[[], Callable[[], object]]) -> None:
     """The same for the synchronous proxy."""
     call = kind()
@@ -372,25 +366,19 @@ async def waits_in_a_ring(proxy: Proxy, watched: Watched) -> None:
     under_way = anyio.Event()
 
     async def fetch(items: list[Any]) -> list[Any]:
-        group.start_soon(noted, other, items)
+        group.start_soon(noted, partial(other, items), proxy, watched)
         await under_way.wait()
         return await proxy.map(["other"], fetch)
 
-    async def other(items: list[Any]) -> None:
+    async def other(items: list[Any], *_: object) -> None:
         async def ask(others: list[Any]) -> list[Any]:
             under_way.set()
             return await proxy.map(items, fetch)
 
         await proxy.map(["other"], ask)
 
-    async def noted(function: Any, *arguments: Any) -> None:
-        try:
-            await function(*arguments)
-        except RuntimeError as error:
-            watched.error(error)
-
     async with anyio.create_task_group() as group:
-        await noted(fails, fetch, proxy, watched)
+        await noted(partial(fails, fetch), proxy, watched)
 
 
 async def is_cancelled(cleaning: bool, proxy: Proxy, watched: Watched) -> None:

@@ -17,6 +17,12 @@ PACKAGE = Path(str(files("batchproxy")))
 TESTS = Path(__file__).parent
 MAP = TESTS.parent / "docs" / "_house.md"
 
+
+def folder(name: str, *modules: str) -> list[str]:
+    """A folder and the rooms in it."""
+    return [name, *(f"{name}.{module}" for module in " ".join(modules).split())]
+
+
 # The layers, from the ground up. A room, which is a module or a folder, may import from its own
 # layer and from those below; no circle may come of it, also not for the sake of types only.
 LAYERS: list[tuple[str, list[str]]] = [
@@ -26,57 +32,22 @@ LAYERS: list[tuple[str, list[str]]] = [
     ),
     (
         "decides, without an event loop and I/O",
-        [
+        folder(
             "_core",
-            "_core.outcome",
-            "_core.answers",
-            "_core.keys",
-            "_core.counters",
-            "_core.values",
-            "_core.flights",
-            "_core.waits",
-            "_core.plan",
-            "_core.progress",
-            "_core.table",
-            "_core.claims",
-        ],
+            "outcome answers keys counters values flights waits plan progress table claims",
+        ),
     ),
     ("where results outlive the process", ["_store", "stores"]),
     (
         "between a cache and its store",
-        [
+        folder(
             "_backing",
-            "_backing.digests",
-            "_backing.sameness",
-            "_backing.plain",
-            "_backing.codecs",
-            "_backing.fuse",
-            "_backing.policy",
-            "_backing.workers",
-            "_backing.writers",
-            "_backing.unwritten",
-            "_backing.keeper",
-            "_backing.leases",
-            "_backing.encoding",
-            "_backing.jobs",
-            "_backing.elsewhere",
-            "_backing.backing",
-            "_backing.claims",
-        ],
+            "digests sameness plain codecs fuse policy workers writers unwritten keeper leases",
+            "encoding jobs elsewhere backing claims",
+        ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
-    (
-        "awaits",
-        [
-            "_engine",
-            "_engine.portal",
-            "_engine.caller",
-            "_engine.callers",
-            "_engine.calls",
-            "_engine.run",
-            "_engine.engine",
-        ],
-    ),
+    ("awaits", folder("_engine", "portal caller callers calls run engine")),
     ("the proxies", ["_async", "_sync"]),
     ("the door", ["__init__"]),
     ("who comes through it", ["testing", "cli", "__main__"]),

@@ -6,10 +6,10 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, naive, settle
+from tools import naive, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, assert_idle, look
+from batchproxy.testing import AsyncCalls, look
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +18,7 @@ async def test_overlapping_callers_compute_every_key_once() -> None:
     """Two callers share the work of what they both want, within the limit."""
     proxy = AsyncBatchingMapProxy[int, str](3, 2)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         callers.start("up", proxy.map, range(20), calls)
         callers.start("down", proxy.map, range(24, 4, -1), calls)
     assert callers.results == {"up": naive(range(20)), "down": naive(range(24, 4, -1))}
@@ -28,7 +27,6 @@ async def test_overlapping_callers_compute_every_key_once() -> None:
     now = proxy.statistics()
     assert now.computed == 25
     assert "25 values, 0 keys in flight, 0 waiting" in repr(proxy)
-    assert_idle(proxy)
 
 
 async def test_opposite_orders_do_not_deadlock() -> None:
@@ -37,13 +35,11 @@ async def test_opposite_orders_do_not_deadlock() -> None:
     proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
     other = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy, other) as callers:
         callers.start("up", proxy.map, range(6), calls)
         callers.start("down", other.map, range(5, -1, -1), calls)
     assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
     assert sorted(calls.keys) == list(range(6))
-    assert_idle(proxy, other)
 
 
 async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
@@ -52,10 +48,8 @@ async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     proxy = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
     other = AsyncBatchingMapProxy[int, str](2, 1, cache=cache)
     slow, quick = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("first", proxy.map, range(6), slow)
-        await settle()
+    async with together(proxy, other) as callers:
+        await callers.begin("first", proxy.map, range(6), slow)
         assert slow.batches == [[0, 1]]
         assert proxy.statistics().in_flight == 2
         assert "0 values, 2 keys in flight, 0 waiting" in repr(proxy)
@@ -64,7 +58,6 @@ async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     assert callers.results["first"] == naive(range(6))
     assert quick.batches == [[4, 5], [2]]
     assert slow.batches == [[0, 1], [3]]  # the batch was filled from what was left to compute
-    assert_idle(proxy, other)
 
 
 async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
@@ -72,25 +65,20 @@ async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
     blocker, waiter = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("blocker", proxy.map, [0], blocker)
-        await settle()
-        callers.start("waiter", proxy.map, [1, 2, 3], waiter)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("blocker", proxy.map, [0], blocker)
+        await callers.begin("waiter", proxy.map, [1, 2, 3], waiter)
         cache.prime({2: "primed"})
         blocker.open()
     assert callers.results["waiter"] == ["1", "primed", "3"]
     assert waiter.batches == [[1, 3]]
-    assert_idle(proxy)
 
 
 async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
     """A map() all of whose keys are in flight by now takes no slot, and shares the call."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for name in ("first", "second"):  # both begin before the first has claimed
             callers.start(name, proxy.map, [1], calls)
         await settle()
@@ -99,7 +87,6 @@ async def test_a_wait_for_a_slot_that_is_not_needed_is_not_made() -> None:
         assert "1 keys in flight, 1 waiting" in repr(proxy)
         calls.open()
     assert calls.batches == [[1]]
-    assert_idle(proxy)
 
 
 class Broken(dict[Any, Any]):
@@ -125,94 +112,47 @@ async def test_answers_come_from_the_call(make: Any) -> None:
     """A cache that keeps little, or nothing, or fails, costs calls; it changes no answer."""
     proxy = AsyncBatchingMapProxy[int, str](2, cache=make())
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2, 3, 1], calls)
-        await settle()
-        callers.start("waiter", proxy.map, [3, 2], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, [1, 2, 3, 1], calls)
+        await callers.begin("waiter", proxy.map, [3, 2], calls)
         calls.open()
     assert callers.results == {"owner": ["1", "2", "3", "1"], "waiter": ["3", "2"]}
     assert calls.batches == [[1, 2], [3]]
     assert proxy.statistics().shared == 2
-    assert_idle(proxy)
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
 @pytest.mark.parametrize("how", ["clear", "invalidate"])
-async def test_waiters_get_what_was_forgotten_under_way(how: str) -> None:
-    """A call whose keys are forgotten answers who waits for it, and nobody else."""
+async def test_a_call_whose_keys_are_forgotten(how: str, fails: bool) -> None:
+    """It answers who waits for it, or fails them, and nobody else; a newer call is left alone."""
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = (
-        AsyncCalls(lambda item: "old", gated=True),
-        AsyncCalls(lambda item: "new", gated=True),
-    )
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], old)
-        await settle()
-        callers.start("waiter", proxy.map, [1], old)
-        await settle()
+    old, boom = AsyncCalls(lambda item: "old", gated=True), ValueError("boom")
+    new = AsyncCalls(lambda item: "new", gated=True)
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, [1, 2], old)
+        await callers.begin("waiter", proxy.map, [1], old)
         if how == "clear":
             await proxy.clear()
         else:
             cache.invalidate([1])
-        callers.start("later", proxy.map, [1], new)
-        await settle()
+        await callers.begin("later", proxy.map, [1], new)
         assert new.batches == [[1]]
+        if fails:
+            old.fail(0, boom)
         old.open()
         await settle()
-        assert callers.results == {"owner": ["old", "old"], "waiter": ["old"]}
+        assert callers.results == {
+            "owner": boom if fails else ["old", "old"],
+            "waiter": boom if fails else ["old"],
+        }
         assert 1 not in cache
-        assert (2 in cache) is (how == "invalidate")
-        callers.start("while the new one is under way", proxy.map, [1], new)
-        await settle()
+        assert (2 in cache) is (how == "invalidate" and not fails)
+        await callers.begin("while the new one is under way", proxy.map, [1], new)
         assert new.batches == [[1]]  # the old call has not released the claim of the new one
         new.open()
     assert callers.results["later"] == callers.results["while the new one is under way"] == ["new"]
     assert await proxy.map([1], old) == ["new"]
-    assert_idle(proxy)
-
-
-async def test_a_late_failure_does_not_release_a_newer_claim() -> None:
-    """A call that fails after its key was invalidated leaves the newer call for it alone."""
-    cache = Cache[str]()
-    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    old, new = AsyncCalls(gated=True), AsyncCalls(gated=True)
-    boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("old", proxy.map, [1], old)
-        await settle()
-        cache.invalidate([1])
-        callers.start("new", proxy.map, [1], new)
-        await settle()
-        old.fail(0, boom)
-        await settle()
-        assert proxy.statistics().in_flight == 1
-        callers.start("newest", proxy.map, [1], new)
-        await settle()
-        new.open()
-    assert callers.results == {"old": boom, "new": ["1"], "newest": ["1"]}
-    assert new.batches == [[1]]
-    assert_idle(proxy)
-
-
-async def test_primed_values_are_newer_than_calls_under_way() -> None:
-    """A value primed during a call stays, and later callers get it; the waiters get the call's."""
-    cache = Cache[str]()
-    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
-    calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1, 2], calls)
-        await settle()
-        cache.prime({1: "primed"})
-        assert await proxy.map([1], calls) == ["primed"]
-        calls.open()
-    assert callers.results["owner"] == ["1", "2"]
-    assert await proxy.map([1, 2], calls) == ["primed", "2"]
-    assert_idle(proxy)
 
 
 async def test_hits_start_no_task_and_make_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,19 +181,14 @@ async def test_one_call_also_for_what_is_given_up_meanwhile(batch_size: int | No
     proxy = AsyncBatchingMapProxy[str, str](cache=cache)
     narrow = AsyncBatchingMapProxy[str, str](batch_size, 1, cache=cache)
     owner, blocker, calls = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy, narrow) as callers:
         callers.start("owner", proxy.map, ["a"], owner)
-        callers.start("blocker", narrow.map, ["other"], blocker)
-        await settle()
-        callers.start("waiter", narrow.map, ["a", "b"], calls)
-        await settle()
-        callers.scopes["owner"].cancel()
-        await settle()
+        await callers.begin("blocker", narrow.map, ["other"], blocker)
+        await callers.begin("waiter", narrow.map, ["a", "b"], calls)
+        await callers.cancel("owner")
         blocker.open()
     assert callers.results["waiter"] == ["a", "b"]
     assert calls.batches == [["a", "b"]]
-    assert_idle(proxy, narrow)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -262,14 +197,11 @@ async def test_opposite_orders_and_the_owners_fail(first: int) -> None:
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
     booms = [ValueError("first"), ValueError("second")]
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for key in (0, 1):
-            callers.start(f"owner of {key}", proxy.map, [key], calls)
-            await settle()
+            await callers.begin(f"owner of {key}", proxy.map, [key], calls)
         callers.start("up", proxy.map, [0, 1], calls)
-        callers.start("down", proxy.map, [1, 0], calls)
-        await settle()
+        await callers.begin("down", proxy.map, [1, 0], calls)
         assert proxy.statistics().waiting == 2
         calls.fail(first, booms[first])
         await settle()
@@ -281,7 +213,6 @@ async def test_opposite_orders_and_the_owners_fail(first: int) -> None:
         "down": booms[first],
     }
     assert calls.batches == [[0], [1]]
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1])
@@ -292,11 +223,9 @@ async def test_opposite_orders_and_the_owners_leave(
     """When the owners are cancelled, one after another, those who wait share the work anew."""
     proxy = AsyncBatchingMapProxy[int, str](batch_size, max_concurrency)
     owned, calls = AsyncCalls(gated=True), AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for key in (1, 2, 3):
-            callers.start(key, proxy.map, [key], owned)
-            await settle()
+            await callers.begin(key, proxy.map, [key], owned)
         callers.start("up", proxy.map, [1, 3, 2], calls)
         callers.start("down", proxy.map, [2, 1], calls)
         for key in (1, 2, 3):
@@ -308,7 +237,6 @@ async def test_opposite_orders_and_the_owners_leave(
     assert callers.results["up"] == ["1", "3", "2"]
     assert callers.results["down"] == ["2", "1"]
     assert sorted(calls.keys) == [1, 2, 3]
-    assert_idle(proxy)
 
 
 async def test_asking_again_while_the_cancelled_call_cleans_up() -> None:
@@ -324,36 +252,35 @@ async def test_asking_again_while_the_cancelled_call_cleans_up() -> None:
                 await clean.wait()
         return naive(items)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for name in ("owner", "waiter"):
-            callers.start(name, proxy.map, [1], slow_to_end)
-            await settle()
+            await callers.begin(name, proxy.map, [1], slow_to_end)
         for name in ("owner", "waiter"):
             callers.scopes[name].cancel()
         await settle()
         assert callers.results == {"waiter": "cancelled"}
-        callers.start("again", proxy.map, [1], calls)
-        await settle()
+        await callers.begin("again", proxy.map, [1], calls)
         assert calls.batches == []
         clean.set()
     assert callers.results == {"owner": "cancelled", "waiter": "cancelled", "again": ["1"]}
     assert calls.batches == [[1]]
-    assert_idle(proxy)
 
 
-async def test_a_late_answer_does_not_replace_a_newer_one() -> None:
-    """Of two calls for a key, with a clear() between them, the result of the second stays."""
-    proxy = AsyncBatchingMapProxy[int, str]()
+@pytest.mark.parametrize("newer", ["primed", "computed after clear()"])
+async def test_a_late_answer_does_not_replace_a_newer_one(newer: str) -> None:
+    """What came to be known during a call stays, and later callers get it; its caller does not."""
+    cache = Cache[str]()
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     old, new = AsyncCalls(lambda item: "old", gated=True), AsyncCalls(lambda item: "new")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("old", proxy.map, [1], old)
-        await settle()
-        await proxy.clear()
-        assert await proxy.map([1], new) == ["new"]
+    async with together(proxy) as callers:
+        await callers.begin("old", proxy.map, [1, 2], old)
+        if newer == "primed":
+            cache.prime({1: "new", 2: "new"})
+        else:
+            await proxy.clear()
+            assert await proxy.map([1, 2], new) == ["new", "new"]
+        assert await proxy.map([1], old) == ["new"]
         old.open()
-    assert callers.results == {"old": ["old"]}
-    assert await proxy.map([1], old) == ["new"]
-    assert (old.batches, new.batches) == ([[1]], [[1]])
-    assert_idle(proxy)
+    assert callers.results == {"old": ["old", "old"]}
+    assert await proxy.map([1, 2], old) == ["new", "new"]
+    assert old.batches == [[1, 2]]

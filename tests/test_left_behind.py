@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import collect, settle, until
+from tools import collect, each_way, settle, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -92,15 +92,13 @@ async def test_generations_without_end(overlap: int) -> None:
 
 
 @pytest.mark.usefixtures("shallow")
-@pytest.mark.parametrize("max_concurrency", [None, 2])
-def test_generations_of_threads_without_end(sync_backend: Any, max_concurrency: int | None) -> None:
+@each_way
+def test_generations_of_threads_without_end(options: Any) -> None:
     """The same for threads that have the context of their starter; each ends after the next began.
 
     (What they cost is not seen: most of that is in the portal.)
     """
-    proxy = BatchingMapProxy[int, str](
-        1, max_concurrency, cache=Cache(max_size=0), backend=sync_backend
-    )
+    proxy = BatchingMapProxy[int, str](1, cache=Cache(max_size=0), **options)
     begun = [threading.Event() for _ in range(GENERATIONS)]
     threads: list[threading.Thread] = []
     objects: list[int] = []
@@ -134,16 +132,14 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
     """A map() left behind keeps the slot of its parent for its batch, and queues for the next."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
     left_behind, other = AsyncCalls(gated=True), AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
+    async with together(proxy) as callers:
 
         async def outer(items: list[str]) -> list[str]:
-            group.start_soon(proxy.map, ["first", "second"], left_behind)
-            await settle()
+            await callers.begin("first", proxy.map, ["first", "second"], left_behind)
             return items
 
         await proxy.map(["outer"], outer)
-        group.start_soon(proxy.map, ["other"], other)
-        await settle()
+        await callers.begin("other", proxy.map, ["other"], other)
         assert (left_behind.running, other.running) == (1, 0)
         left_behind.finish(0)
         await settle()
@@ -153,7 +149,6 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
         assert (left_behind.running, other.running) == (1, 0)
         left_behind.open()
     assert left_behind.batches == [["first"], ["second"]]
-    assert_idle(proxy)
 
 
 @pytest.mark.anyio
@@ -161,22 +156,21 @@ async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandpare
     """That call has ended; the slot comes back when the last of both generations has."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
     left_behind, sibling, other = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
+    async with together(proxy) as callers:
 
         async def outer(items: list[str]) -> list[str]:
             await proxy.map(["nested"], nested)
-            group.start_soon(proxy.map, ["sibling"], sibling)
-            await settle()
+            await callers.begin("sibling", proxy.map, ["sibling"], sibling)
             return items
 
         async def nested(items: list[str]) -> list[str]:
-            group.start_soon(proxy.map, ["left behind", "another", "a third"], left_behind)
-            await settle()
+            await callers.begin(
+                "left behind", proxy.map, ["left behind", "another", "a third"], left_behind
+            )
             return items
 
         await proxy.map(["outer"], outer)
-        group.start_soon(proxy.map, ["other"], other)
-        await settle()
+        await callers.begin("other", proxy.map, ["other"], other)
         assert (left_behind.running, sibling.running, other.batches) == (1, 0, [])
         left_behind.finish(0)
         await settle()
@@ -185,7 +179,6 @@ async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandpare
         await settle()
         assert (left_behind.running, other.batches) == (1, [["other"]])
         left_behind.open()
-    assert_idle(proxy)
 
 
 def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
-import sqlite3
 import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +21,7 @@ import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 from process_tools import run
-from tools import Backend, Thread, both, modes, naive, never, settle, until
+from tools import Backend, Thread, both, each_way, modes, naive, never, settle, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -58,10 +56,6 @@ def raising(errors: dict[Any, BaseException]) -> Callable[[Any], str]:
     return answer
 
 
-def passed(gate: threading.Event) -> None:
-    assert gate.wait(30), "nobody opens this gate"
-
-
 def portal_of(backend: Backend) -> threading.Thread:
     """The thread of the portal."""
     [thread] = [
@@ -87,28 +81,6 @@ def test_reference_behaviour(backend: Backend) -> None:
 
 
 @both
-def test_a_sqlite_connection_works(backend: Backend) -> None:
-    """A connection that belongs to the calling thread, any thread, can be used in map_func."""
-    proxy = BatchingMapProxy[int, int](2, backend=backend)
-
-    def look_up() -> list[int]:
-        with closing(sqlite3.connect(":memory:")) as database:
-            database.execute("create table squares (id integer primary key, square integer)")
-            database.executemany(
-                "insert into squares values (?, ?)", [(n, n * n) for n in range(5)]
-            )
-
-            def fetch(ids: list[int]) -> dict[int, int]:
-                marks = ",".join("?" * len(ids))
-                query = f"select id, square from squares where id in ({marks})"
-                return dict(database.execute(query, ids).fetchall())
-
-            return proxy.map([4, 3, 2, 1, 0, 4], fetch)
-
-    assert Thread(look_up).outcome() == [16, 9, 4, 1, 0, 16]
-
-
-@both
 def test_calling_threads_do_not_hold_each_other_up(backend: Backend) -> None:
     """The functions of different calling threads run at the same time, each in its own thread."""
     proxy = BatchingMapProxy[int, int](backend=backend)
@@ -126,73 +98,19 @@ def test_calling_threads_do_not_hold_each_other_up(backend: Backend) -> None:
 
 
 @both
-def test_at_most_so_many_calls_over_all_callers(backend: Backend) -> None:
-    """With two worker threads, six batches of three callers run two at a time and no more."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
-    calls = Located(gated=True)
-    callers = [Thread(proxy.map, [number, number + 1], calls) for number in (0, 10, 20)]
-    until(lambda: calls.running + look(proxy).queueing == 6)
-    assert calls.running == 2
-    calls.open()
-    assert [caller.outcome() for caller in callers] == [["0", "1"], ["10", "11"], ["20", "21"]]
-    assert calls.most_running == 2
-    assert not {caller.ident for caller in callers} & set(calls.threads)
-    assert_idle(proxy)
-
-
-@both
 def test_workers_of_one_map_run_at_once_and_answer_in_order(backend: Backend) -> None:
     """The batches of one map() overlap, and whichever ends first, answers are in order."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency=2, backend=backend)
-    second_ended = threading.Event()
-
-    def backwards(items: list[int]) -> list[str]:
-        if items == [1, 2]:
-            passed(second_ended)
-        else:
-            second_ended.set()
-        return naive(items)
-
-    assert proxy.map([1, 2, 3, 4, 1], backwards) == ["1", "2", "3", "4", "1"]
-
-
-@both
-@modes
-def test_context_variables_reach_map_func(backend: Backend, max_concurrency: int | None) -> None:
-    """The function sees the context variables of its caller, in every batch and either mode."""
-    variable = contextvars.ContextVar("variable", default="unset")
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
-
-    def look(items: list[int]) -> list[str]:
-        return [variable.get()] * len(items)
-
-    proxy.map([0], never_mind := Calls())  # the portal and its threads know nothing of it
-    assert never_mind.batches == [[0]]
-    variable.set("the caller's")
-    assert proxy.map([1, 2, 3], look) == ["the caller's"] * 3
+    calls = Calls(gated=True)
+    caller = Thread(proxy.map, [1, 2, 3, 4, 1], calls)
+    calls.wait_begun(2)
+    calls.finish(calls.batches.index([3, 4]))
+    until(lambda: proxy.statistics().in_flight == 2)
+    calls.open()
+    assert caller.outcome() == ["1", "2", "3", "4", "1"]
 
 
 # --- Threads together ---
-
-
-@both
-@modes
-def test_each_key_once_among_threads(backend: Backend, max_concurrency: int | None) -> None:
-    """Eight threads with overlapping lists in all orders compute every key once among them."""
-    proxy = BatchingMapProxy[int, str](7, max_concurrency, backend=backend)
-    calls = Calls()
-    barrier = threading.Barrier(8, timeout=30)
-
-    def run(number: int) -> bool:
-        items = [(number * 13 + step * (1, -1)[number % 2]) % 100 for step in range(100)]
-        barrier.wait()
-        return proxy.map(items, calls) == naive(items)
-
-    assert [thread.outcome() for thread in [Thread(run, number) for number in range(8)]] == [
-        True
-    ] * 8
-    assert Counter(calls.keys) == Counter(range(100))
-    assert_idle(proxy)
 
 
 @pytest.mark.needs_trio
@@ -206,18 +124,16 @@ def test_portals_of_both_backends_share_work(max_concurrency: int | None) -> Non
         calls = Calls(gated=True)
         owning = Thread(first.map, [key], calls)
         until(lambda: calls.running)  # noqa: B023 - called before the next round
-        waiting = Thread(second.map, [key], never)
-        until(lambda: look(cache).waiting)
+        waiting = Thread(second.map, [key], never).until(lambda: look(cache).waiting)
         calls.open()
         assert owning.outcome() == waiting.outcome() == [str(key)]
     assert_idle(owner, waiter)
 
 
-@both
-@modes
-def test_twenty_threads_share_one_failure(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+def test_twenty_threads_share_one_failure(options: Any) -> None:
     """Twenty callers of one failing key cost one call, and all get that very exception."""
-    proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](None, **options)
     boom = ValueError("boom")
     calls = Calls(raising({1: boom}), gated=True)
     callers = [Thread(proxy.map, [1], calls) for _ in range(20)]
@@ -236,11 +152,11 @@ def frames(trace: TracebackType | None) -> list[str]:
     return [frame.name for frame in traceback.extract_tb(trace)]
 
 
-@both
-@modes
-def test_exceptions_arrive_as_they_are(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+@pytest.mark.parametrize("kind", ["def", "async def", "wrapper"])
+def test_exceptions_arrive_as_they_are(options: Any, kind: str) -> None:
     """The caller gets the object that was raised, with the traceback that leads to where."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](1, **options)
     boom = ValueError("boom")
 
     def helper() -> None:
@@ -250,42 +166,27 @@ def test_exceptions_arrive_as_they_are(backend: Backend, max_concurrency: int | 
         helper()
         return naive(items)
 
+    async def fail_later(items: list[int]) -> list[str]:
+        await checkpoint()
+        return fail(items)
+
+    functions: dict[str, Any] = {
+        "def": fail,
+        "async def": fail_later,
+        "wrapper": lambda items: fail_later(items),
+    }
+    assert proxy.map([1], Calls()) == ["1"]
     with pytest.raises(ValueError, match="boom") as caught:
-        proxy.map([1, 2], fail)
+        proxy.map([1, 2], functions[kind])
     assert caught.value is boom
     assert boom.__context__ is boom.__cause__ is None
     names = frames(boom.__traceback__)
     assert names[0] == "test_exceptions_arrive_as_they_are"
     assert names[-2:] == ["fail", "helper"]
     assert names.count("map") == 1
-    assert_idle(proxy)
-
-
-@both
-@modes
-@pytest.mark.parametrize(
-    "kind", [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
-)
-def test_whatever_the_function_raises_harms_nobody(
-    backend: Backend, max_concurrency: int | None, kind: type[BaseException]
-) -> None:
-    """An exception that could kill a thread or a loop reaches its caller, and nobody else."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
-    bystanders = Calls(gated=True)
-    bystander = Thread(proxy.map, [10], bystanders)
-    until(lambda: bystanders.running)
-    portal = portal_of(backend)
-    error = kind("raised by the function")
-    with pytest.raises(kind) as caught:
-        proxy.map([1], Calls(raising({1: error})))
-    assert caught.value is error
-    with pytest.raises(kind) as caught:
-        proxy.map([1, 2], Calls(raising({1: error})), return_exceptions=kind is not StopIteration)
-    assert caught.value is error
-    assert proxy.map([1], Calls()) == ["1"]
-    bystanders.open()
-    assert bystander.outcome() == ["10"]
-    assert portal_of(backend) is portal
+    assert proxy.map([1, 2], again := Calls()) == ["1", "2"]
+    assert again.batches == [[2]]  # what had finished stays
+    assert proxy.statistics().failed == 1
     assert_idle(proxy)
 
 
@@ -293,35 +194,38 @@ class Custom(BaseException):
     """Of no known kind."""
 
 
-@both
-@pytest.mark.parametrize("batch_size", [None, 1], ids=["one call", "group"])
+KINDS: list[type[BaseException]] = [
+    KeyError,
+    SystemExit,
+    KeyboardInterrupt,
+    GeneratorExit,
+    StopAsyncIteration,
+    Custom,
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+]
+
+
+@each_way
 @pytest.mark.parametrize(
-    "kind",
-    [
-        KeyError,
-        SystemExit,
-        KeyboardInterrupt,
-        GeneratorExit,
-        StopAsyncIteration,
-        Custom,
-        asyncio.CancelledError,
-        concurrent.futures.CancelledError,
-    ],
+    ("recorder", "kind"),
+    [(Calls, StopIteration), *((each, kind) for each in (Calls, AsyncCalls) for kind in KINDS)],
+    ids=lambda each: f"{each.__module__}.{each.__name__}",
 )
-def test_whatever_an_asynchronous_function_raises_harms_nobody(
-    backend: Backend, batch_size: int | None, kind: type[BaseException]
+def test_whatever_the_function_raises_harms_nobody(
+    options: Any, recorder: Any, kind: type[BaseException]
 ) -> None:
-    """In the portal's loop, too: its caller gets the very exception, and the portal lives on."""
+    """An exception that could kill a thread or a loop reaches its caller, and nobody else."""
+    proxy = BatchingMapProxy[int, str](1, **options)
     error = kind("raised by the function")
-
-    async def fetch(items: list[int]) -> list[str]:
-        await checkpoint()
-        raise error
-
-    with bystander_in(backend):
-        with pytest.raises(kind) as caught:
-            map_in_portal(backend, batch_size, fetch)
-        assert caught.value is error
+    with bystander_in(options["backend"]):
+        for items, keep in (([1], False), ([1, 2], not issubclass(kind, Exception))):
+            with pytest.raises(kind) as caught:
+                proxy.map(items, recorder(raising({1: error})), return_exceptions=keep)
+            assert caught.value is error
+        assert_idle(proxy)
+        assert proxy.map([1], Calls()) == ["1"]
+    assert_idle(proxy)
 
 
 @pytest.mark.needs_trio
@@ -343,7 +247,7 @@ def test_an_old_cancellation_of_trio_harms_nobody() -> None:
 
     with bystander_in("trio"):
         with pytest.raises(trio.Cancelled) as caught:
-            map_in_portal("trio", None, fetch)
+            map_in_portal("trio", fetch)
         assert caught.value is kept[0]
 
 
@@ -358,7 +262,7 @@ def test_a_function_that_cancels_the_task_it_runs_in() -> None:
         raise AssertionError("it was cancelled")
 
     with bystander_in("asyncio"), pytest.raises(PortalError, match="has cancelled its own task"):
-        map_in_portal("asyncio", None, fetch)
+        map_in_portal("asyncio", fetch)
 
 
 @contextmanager
@@ -366,8 +270,7 @@ def bystander_in(backend: Backend) -> Iterator[None]:
     """Somebody's call in the portal of `backend`; at the end it, and the portal, are as before."""
     proxy = BatchingMapProxy[int, str](backend=backend)
     calls = Calls(gated=True)
-    bystander = Thread(proxy.map, [10], calls)
-    until(lambda: calls.running)
+    bystander = Thread(proxy.map, [10], calls).until(lambda: calls.running)
     portal = portal_of(backend)
     yield
     calls.open()
@@ -378,26 +281,22 @@ def bystander_in(backend: Backend) -> Iterator[None]:
     assert_idle(proxy)
 
 
-def map_in_portal(backend: Backend, batch_size: int | None, function: Any) -> None:
+def map_in_portal(backend: Backend, function: Any) -> None:
     """Map with an asynchronous `function`, which must leave nothing behind."""
-    proxy = BatchingMapProxy[int, str](batch_size, 3, backend=backend)
+    proxy = BatchingMapProxy[int, str](backend=backend)
     try:
         proxy.map([1, 2, 3], function)
     finally:
         assert_idle(proxy)
 
 
-@both
-@modes
-def test_waiters_take_over_after_a_base_exception(
-    backend: Backend, max_concurrency: int | None
-) -> None:
+@each_way
+def test_waiters_take_over_after_a_base_exception(options: Any) -> None:
     """A call that ends with SystemExit is given up: of two waiters one makes it, both get it."""
-    proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](None, **options)
     error = SystemExit("enough")
     calls = Calls(raising({1: error}), gated=True)
-    owner = Thread(proxy.map, [1], calls)
-    until(lambda: calls.running)
+    owner = Thread(proxy.map, [1], calls).until(lambda: calls.running)
     others = Calls()
     waiters = [Thread(proxy.map, [1], others) for _ in range(2)]
     until(lambda: proxy.statistics().waiting == 2)
@@ -413,31 +312,16 @@ def test_waiters_take_over_after_a_base_exception(
 def test_workers_still_running_are_waited_for(backend: Backend, kind: type[BaseException]) -> None:
     """After a failure map() waits for its other running calls, keeps them, and begins no more."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=3, backend=backend)
-    boom = kind("boom")
-    all_three = threading.Barrier(3, timeout=30)
-    gate = threading.Event()
-    calls: list[list[int]] = []
-
-    def fail_first(items: list[int]) -> list[str]:
-        calls.append(items)
-        all_three.wait()
-        if items == [1]:
-            raise boom
-        passed(gate)
-        return naive(items)
-
-    def the_failed_call_has_ended() -> bool:
-        now = proxy.statistics()
-        return (now.calls, now.in_flight) == (3, 2)  # not before the third has even begun
-
-    caller = Thread(proxy.map, [1, 2, 3, 4, 5], fail_first)
-    until(the_failed_call_has_ended)
+    calls, boom = Calls(gated=True), kind("boom")
+    caller = Thread(proxy.map, [1, 2, 3, 4, 5], calls)
+    calls.wait_begun(3)
+    calls.fail(calls.batches.index([1]), boom)
+    until(lambda: proxy.statistics().in_flight == 2)
     assert caller.is_alive()
-    gate.set()
+    calls.open()
     assert caller.outcome() is boom
-    assert sorted(calls) == [[1], [2], [3]]
-    rest = Calls()
-    assert proxy.map([1, 2, 3, 4, 5], rest) == ["1", "2", "3", "4", "5"]
+    assert sorted(calls.batches) == [[1], [2], [3]]
+    assert proxy.map([1, 2, 3, 4, 5], rest := Calls()) == ["1", "2", "3", "4", "5"]
     assert sorted(rest.keys) == [1, 4, 5]
     assert_idle(proxy)
 
@@ -455,25 +339,20 @@ def test_a_failure_in_the_calling_thread_ends_the_map(backend: Backend) -> None:
     assert again.batches == [[2], [3]]
 
 
-@both
-@modes
-def test_return_exceptions(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+@pytest.mark.parametrize("recorder", [Calls, AsyncCalls])
+def test_return_exceptions(options: Any, recorder: type[Calls | AsyncCalls]) -> None:
     """Every batch is called, and failed items hold their exception, which is not cached."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
-    boom, stop = ValueError("boom"), StopIteration("stop")
-    calls = Calls(raising({1: boom, 5: stop}))
-    assert proxy.map(range(1, 8), calls, return_exceptions=True) == [
-        boom,
-        boom,
-        "3",
-        "4",
-        stop,
-        stop,
-        "7",
-    ]
+    proxy = BatchingMapProxy[int, str](2, **options)
+    boom, alone = ValueError("boom"), KeyError("in an answer")
+    stop = StopIteration("stop") if recorder is Calls else StopAsyncIteration("stop")
+    answer = raising({1: boom, 5: stop})
+    calls: Any = recorder(lambda item: alone if item == 4 else answer(item))
+    answers = proxy.map(range(1, 8), calls, return_exceptions=True)
+    assert answers == [boom, boom, "3", alone, stop, stop, "7"]
     assert len(calls.batches) == 4
     assert proxy.map(range(1, 8), again := Calls()) == naive(range(1, 8))
-    assert sorted(again.batches) == [[1, 2], [5, 6]]
+    assert sorted(again.keys) == [1, 2, 4, 5, 6]
 
 
 @both
@@ -482,21 +361,17 @@ def test_a_worker_thread_that_cannot_start(
 ) -> None:
     """Where the system refuses a thread, the caller is told so; nobody else is harmed."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=1, backend=backend)
-    bystanders = Calls(gated=True)
-    bystander = Thread(BatchingMapProxy[int, str](backend=backend).map, [10], bystanders)
-    until(lambda: bystanders.running)
     refused = RuntimeError("can't start new thread")
 
     async def refuse(*args: object, **options: object) -> None:
         raise refused
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
-    outcome = Thread(proxy.map, [1], never).outcome()
-    assert type(outcome) is PortalError
-    assert outcome.__cause__ is refused
-    monkeypatch.undo()
-    bystanders.open()
-    assert bystander.outcome() == ["10"]
+    with bystander_in(backend):
+        with monkeypatch.context() as context:
+            context.setattr(anyio.to_thread, "run_sync", refuse)
+            outcome = Thread(proxy.map, [1], never).outcome()
+        assert type(outcome) is PortalError
+        assert outcome.__cause__ is refused
     assert proxy.map([1], Calls()) == ["1"]
     assert_idle(proxy)
 
@@ -504,11 +379,10 @@ def test_a_worker_thread_that_cannot_start(
 # --- Nested, and in a ring ---
 
 
-@both
-@modes
-def test_nested_maps_with_every_slot_taken(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+def test_nested_maps_with_every_slot_taken(options: Any) -> None:
     """Calls that fill all slots may each map() again, three deep, on the same proxy."""
-    proxy = BatchingMapProxy[tuple[str, int], str](1, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[tuple[str, int], str](1, **options)
     barrier = threading.Barrier(2, timeout=30)
 
     def nest(items: list[tuple[str, int]]) -> list[str]:
@@ -538,35 +412,15 @@ def test_nested_calls_use_no_slot_of_their_own(backend: Backend) -> None:
     assert_idle(proxy)
 
 
-@both
-@modes
-def test_a_map_that_waits_for_itself(backend: Backend, max_concurrency: int | None) -> None:
-    """Asking for a key inside the very call that computes it raises at once, naming the key."""
-    proxy = BatchingMapProxy[str, str](None, max_concurrency, backend=backend)
-
-    def ask_again(items: list[str]) -> list[str]:
-        return proxy.map([*items, "another"], never)
-
-    with pytest.raises(CircularWaitError, match="'mine'"):
-        proxy.map(["mine"], ask_again)
-    assert_idle(proxy)
-    assert proxy.map(["mine"], Calls()) == ["mine"]
-
-
-@both
-@modes
+@each_way
 @pytest.mark.parametrize("proxies", [1, 2])
 @pytest.mark.parametrize("more", [[], ["more"]], ids=["seen at the start", "seen before sleeping"])
-def test_two_threads_in_a_ring(
-    backend: Backend, max_concurrency: int | None, proxies: int, more: list[str]
-) -> None:
+def test_two_threads_in_a_ring(options: Any, proxies: int, more: list[str]) -> None:
     """Two calls that nest each other's keys: one raises, naming the key, and both can end.
 
     With something more to compute, both have begun their nested map() before either has to wait.
     """
-    first, second = [
-        BatchingMapProxy[str, str](None, max_concurrency, backend=backend) for _ in range(2)
-    ]
+    first, second = [BatchingMapProxy[str, str](None, **options) for _ in range(2)]
     if proxies == 1:
         second = first
     both_in, both_begun = (threading.Barrier(2, timeout=30) for _ in range(2))
@@ -576,46 +430,21 @@ def test_two_threads_in_a_ring(
         both_begun.wait()
         return items
 
-    def crosswise(
-        mine: str, other: BatchingMapProxy[str, str], key: str
-    ) -> Callable[[list[str]], list[str]]:
-        def ask_for_the_other(items: list[str]) -> list[str]:
-            both_in.wait()
-            try:
-                answers = other.map([*(mine + name for name in more), key], begin)
-                return [f"with {answers[-1]}"]
-            except CircularWaitError as error:
-                refused.append(str(error))
-                return ["alone"]
+    def ask(other: BatchingMapProxy[str, str], key: str, items: list[str]) -> list[str]:
+        both_in.wait()
+        try:
+            answers = other.map([*(items[0] + name for name in more), key], begin)
+            return [f"with {answers[-1]}"]
+        except CircularWaitError as error:
+            refused.append(str(error))
+            return ["alone"]
 
-        return ask_for_the_other
-
-    a = Thread(first.map, ["a"], crosswise("a", second, "b"))
-    b = Thread(second.map, ["b"], crosswise("b", first, "a"))
+    a = Thread(first.map, ["a"], partial(ask, second, "b"))
+    b = Thread(second.map, ["b"], partial(ask, first, "a"))
     outcomes = (a.outcome(), b.outcome())
     assert outcomes in [(["alone"], ["with alone"]), (["with alone"], ["alone"])]
     assert len(refused) == 1
     assert ("'b'" if outcomes[0] == ["alone"] else "'a'") in refused[0]
-    assert_idle(first, second)
-
-
-@both
-@modes
-def test_a_ring_through_two_proxies_in_one_chain(
-    backend: Backend, max_concurrency: int | None
-) -> None:
-    """A call of one proxy that comes back to its own key through another proxy raises."""
-    first = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
-    second = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
-
-    def back(items: list[int]) -> list[str]:
-        return first.map([1], never)
-
-    def over(items: list[int]) -> list[str]:
-        return second.map([2], back)
-
-    with pytest.raises(CircularWaitError, match="1 is being computed"):
-        first.map([1], over)
     assert_idle(first, second)
 
 
@@ -624,39 +453,22 @@ def test_a_ring_through_two_proxies_in_one_chain(
 loops = pytest.mark.parametrize("loop", ["asyncio", "trio"])
 
 
-@both
 @loops
-@modes
-def test_inside_a_running_loop(backend: Backend, loop: str, max_concurrency: int | None) -> None:
-    """In a notebook map() works, and calls the function in the thread of that loop by default."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
-    calls = Located()
-
-    async def main() -> list[str]:
-        return proxy.map([1, 2, 3], calls)
-
-    assert anyio.run(main, backend=loop) == ["1", "2", "3"]
-    assert (calls.threads == [threading.get_ident()] * 2) == (max_concurrency is None)
-
-
-@both
-@loops
-@modes
-def test_inside_the_loop_that_computes_the_key(
-    backend: Backend, loop: str, max_concurrency: int | None
-) -> None:
+@each_way
+def test_inside_the_loop_that_computes_the_key(options: Any, loop: str) -> None:
     """Where a task of the loop that map() blocks computes a key, it raises at once."""
     cache = Cache[str]()
     asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
-    synchronous = BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend)
+    synchronous = BatchingMapProxy[int, str](1, cache=cache, **options)
     calls = AsyncCalls(gated=True)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(asynchronous.map, [1], calls)
             await settle()
-            with pytest.raises(CircularWaitError, match="1 is being computed"):
-                synchronous.map([0, 1], never)
+            for function in (never, AsyncCalls(never)):
+                with pytest.raises(CircularWaitError, match="1 is being computed"):
+                    synchronous.map([0, 1], function)
             assert synchronous.map([2], Calls()) == ["2"]
             calls.open()
         assert synchronous.map([1], never) == ["1"]
@@ -727,8 +539,7 @@ def test_a_loop_blocked_while_the_key_is_computed_elsewhere(backend: Backend, lo
     """Inside a loop, map() waits for a call of another thread, and gets its answer."""
     proxy = BatchingMapProxy[int, str](backend=backend)
     calls = Calls(gated=True)
-    owner = Thread(proxy.map, [1], calls)
-    until(lambda: calls.running)
+    owner = Thread(proxy.map, [1], calls).until(lambda: calls.running)
 
     def release() -> None:
         until(lambda: proxy.statistics().waiting)
@@ -796,57 +607,14 @@ class InPortal(dict[Any, str]):
         return super().get(key, default)
 
 
-@both
-def test_hits_do_not_touch_the_portal(backend: Backend) -> None:
-    """While the portal is busy with something else, known items are answered all the same."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-    proxy.map([1, 2], Calls())
-    busy, gate = threading.Event(), threading.Event()
-
-    def block() -> None:
-        busy.set()
-        passed(gate)
-
-    blocking = BatchingMapProxy[int, str](cache=InPortal(block), backend=backend)
-    blocked = Thread(blocking.map, [1], Calls())
-    passed(busy)
-    try:
-        assert proxy.map([2, 1, 2], never) == ["2", "1", "2"]
-    finally:
-        gate.set()
-    assert blocked.outcome() == ["1"]
-
-
-@both
-def test_one_portal_per_backend(backend: Backend) -> None:
-    """All proxies of a backend share one event loop of it, whose thread is a daemon."""
-    loops: set[object] = set()
-
-    def note_loop() -> None:
-        if backend == "asyncio":
-            loops.add(asyncio.get_running_loop())
-        else:
-            import trio
-
-            loops.add(trio.lowlevel.current_trio_token())
-
-    for sizes in ((), (1, 1)):
-        proxy = BatchingMapProxy[int, str](*sizes, cache=InPortal(note_loop), backend=backend)
-        proxy.map([1], Calls())
-    assert len(loops) == 1
-    assert portal_of(backend).daemon
-
-
-@both
-@modes
-def test_closing(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+def test_closing(options: Any) -> None:
     """Closing, once or twice, lets a map() under way end, and no other begin; others go on."""
     cache = Cache[str]()
-    other = BatchingMapProxy[int, str](cache=cache, backend=backend)
+    other = BatchingMapProxy[int, str](cache=cache, **options)
     calls = Calls(gated=True)
-    with BatchingMapProxy[int, str](1, max_concurrency, cache=cache, backend=backend) as proxy:
-        caller = Thread(proxy.map, [1, 2, 3], calls)
-        until(lambda: calls.running)
+    with BatchingMapProxy[int, str](1, cache=cache, **options) as proxy:
+        caller = Thread(proxy.map, [1, 2, 3], calls).until(lambda: calls.running)
     proxy.close()
     with pytest.raises(RuntimeError, match="closed"):
         proxy.map([1], never)
@@ -863,10 +631,8 @@ def test_clear_while_a_call_is_under_way(backend: Backend) -> None:
     """Who waits gets the answer of the call; who comes after clear() does not."""
     proxy = BatchingMapProxy[int, str](backend=backend)
     calls = Calls(gated=True)
-    owner = Thread(proxy.map, [1], calls)
-    until(lambda: calls.running)
-    waiter = Thread(proxy.map, [1], never)
-    until(lambda: proxy.statistics().waiting)
+    owner = Thread(proxy.map, [1], calls).until(lambda: calls.running)
+    waiter = Thread(proxy.map, [1], never).until(lambda: proxy.statistics().waiting)
     proxy.clear()
     assert proxy.map([1], lambda items: ["newer"]) == ["newer"]
     calls.open()
@@ -892,14 +658,13 @@ def test_inside_the_portal_itself(backend: Backend) -> None:
     assert "the portal's own thread" in str(errors[0])
 
 
-@both
-@modes
+@each_way
 @pytest.mark.parametrize("return_exceptions", [False, True])
 def test_an_interrupt_after_a_failure_is_not_swallowed(
-    backend: Backend, max_concurrency: int | None, return_exceptions: bool
+    options: Any, return_exceptions: bool
 ) -> None:
     """It is raised although the map() has failed before, and although it was to keep failures."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](1, **options)
     failed = threading.Event()
 
     def fetch(items: list[int]) -> list[str]:
@@ -909,7 +674,7 @@ def test_an_interrupt_after_a_failure_is_not_swallowed(
         failed.wait()
         raise SystemExit("second")
 
-    expected = SystemExit if return_exceptions or max_concurrency else ValueError
+    expected = SystemExit if return_exceptions or options["max_concurrency"] else ValueError
     with pytest.raises(expected):
         proxy.map([1, 2], fetch, return_exceptions=return_exceptions)
     assert_idle(proxy)
@@ -941,55 +706,18 @@ def test_more_workers_than_the_default_limit_of_threads() -> None:
     assert proxy.map(range(41), meet) == list(range(41))
 
 
-@modes
-def test_opposite_orders_and_the_owners_fail_in_threads(max_concurrency: int | None) -> None:
-    """The same in threads."""
-    proxy = BatchingMapProxy[int, str](None, max_concurrency)
-    calls = Calls(gated=True)
-    booms = [ValueError("first"), ValueError("second")]
-    owners = []
-    for key in (0, 1):
-        owners.append(Thread(proxy.map, [key], calls))
-        calls.wait_begun(key + 1)
-    up, down = Thread(proxy.map, [0, 1], calls), Thread(proxy.map, [1, 0], calls)
-    until(lambda: look(proxy).waiting == 2)
-    calls.fail(0, booms[0])
-    assert owners[0].outcome() is up.outcome() is down.outcome() is booms[0]
-    calls.fail(1, booms[1])
-    assert owners[1].outcome() is booms[1]
-    assert calls.batches == [[0], [1]]
-
-
-@modes
-def test_a_late_failure_and_a_newer_call_in_threads(max_concurrency: int | None) -> None:
-    """A call that fails after its key was forgotten leaves the newer call for that key alone."""
-    cache = Cache[str]()
-    proxy = BatchingMapProxy[int, str](None, max_concurrency, cache=cache)
-    calls, boom = Calls(gated=True), ValueError("boom")
-    old = Thread(proxy.map, [1], calls)
-    calls.wait_begun()
-    cache.invalidate([1])
-    new = Thread(proxy.map, [1], calls)
-    calls.wait_begun(2)
-    calls.fail(0, boom)
-    assert old.outcome() is boom
-    newest = Thread(proxy.map, [1], never)
-    until(lambda: look(proxy).waiting)
-    calls.open()
-    assert new.outcome() == newest.outcome() == ["1"]
-    assert calls.batches == [[1], [1]]
-    assert 1 in cache
-
-
-def test_the_limit_in_threads() -> None:
+@both
+def test_the_limit_in_threads(backend: Backend) -> None:
     """200 batches of one key, wanted by four threads: never more than 3 calls at a time."""
-    proxy = BatchingMapProxy[int, str](1, 3)
-    calls = Calls(gated=True)
+    proxy = BatchingMapProxy[int, str](1, 3, backend=backend)
+    calls = Located(gated=True)
     lists = [range(start, start + 80) for start in (0, 40, 80, 120)]  # each overlaps the next
-    threads = [Thread(proxy.map, items, calls) for items in lists]
+    callers = [Thread(proxy.map, items, calls) for items in lists]
     # Each map() would like three slots.
     until(lambda: (look(proxy).queueing, calls.running) == (9, 3))
     calls.open()
-    assert [thread.outcome() for thread in threads] == [naive(items) for items in lists]
+    assert [caller.outcome() for caller in callers] == [naive(items) for items in lists]
     assert calls.most_running == 3
+    assert not {caller.ident for caller in callers} & set(calls.threads)
     assert proxy.statistics().calls == proxy.statistics().computed == 200
+    assert_idle(proxy)

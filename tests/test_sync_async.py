@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Backend, Thread, both, naive, never, until
+from tools import Backend, Thread, both, each_way, naive, never, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -28,9 +28,10 @@ from batchproxy import (
     Progress,
 )
 from batchproxy.testing import AsyncCalls as Calls
-from batchproxy.testing import assert_idle
+from batchproxy.testing import Calls as PlainCalls
+from batchproxy.testing import assert_idle, look
 
-numbers = pytest.mark.parametrize("max_concurrency", [None, 2])
+BACKENDS: list[Backend] = ["asyncio", "trio"]
 
 
 def kind_of_loop() -> str:
@@ -80,91 +81,49 @@ FUNCTIONS = [
 ]
 
 
-@both
-@numbers
+@each_way
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_results_and_batches(backend: Backend, max_concurrency: int | None, function: Any) -> None:
+def test_results_and_batches(options: Any, function: Any) -> None:
     """Whatever kind of function it is, it runs in the portal's event loop, in full batches."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](2, **options)
     where.clear()
     assert proxy.map([1, 2, 2, 3, 4, 5], function) == naive([1, 2, 2, 3, 4, 5])
     assert proxy.map([5, 1], never) == ["5", "1"]
     [(kind, thread)] = set(where)
-    assert kind == backend
+    assert kind == options["backend"]
     assert thread != threading.get_ident()
     now = proxy.statistics()
     assert (now.calls, now.computed, len(where)) == (3, 5, 3)
     assert_idle(proxy)
 
 
-@both
-@numbers
-def test_the_thread_of_a_plain_function_that_answers_with_a_coroutine(
-    backend: Backend, max_concurrency: int | None
-) -> None:
-    """It is called where plain functions are: only its answer belongs into the event loop."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
+@each_way
+def test_a_plain_function_that_answers_at_once_or_later(options: Any) -> None:
+    """What it answers decides, call by call; only a coroutine belongs into the event loop."""
+    proxy = BatchingMapProxy[int, str](1, **options)
     threads: list[int] = []
 
-    def plain(items: list[int]) -> Any:
-        threads.append(threading.get_ident())
-        return fetch(items)
-
-    where.clear()
-    assert proxy.map([1, 2], plain) == ["1", "2"]
-    assert threading.get_ident() not in dict(where).values()
-    assert (set(threads) == {threading.get_ident()}) == (max_concurrency is None)
-
-
-@both
-@numbers
-def test_a_function_that_answers_at_once_or_later(
-    backend: Backend, max_concurrency: int | None
-) -> None:
-    """What it answers decides, call by call."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
-
     def sometimes(items: list[int]) -> Any:
+        threads.append(threading.get_ident())
         return fetch(items) if items[0] % 2 else naive(items)
 
+    where.clear()
     assert proxy.map(range(6), sometimes) == naive(range(6))
-
-
-@both
-@pytest.mark.parametrize("function", [Calls(), lambda items: None], ids=["async", "plain"])
-def test_hits_call_nothing(backend: Backend, function: Any) -> None:
-    """Where all is known, it does not matter what kind of function it is."""
-    cache = Cache[str]()
-    cache.prime({1: "one"})
-    proxy = BatchingMapProxy[int, str](cache=cache, backend=backend)
-    assert proxy.map([1, 1], function) == ["one"] * 2
-    assert proxy.statistics().calls == 0
+    assert len(where) == 3
+    assert threading.get_ident() not in dict(where).values()
+    assert (set(threads) == {threading.get_ident()}) == (options["max_concurrency"] is None)
 
 
 # --- How many at a time ---
 
 
-class Together:
-    """An asynchronous function of which `number` calls have to be under way at once."""
+def held_up(calls: PlainCalls) -> Any:
+    """An asynchronous function that answers when `calls`, in threads, are let go."""
 
-    def __init__(self, number: int) -> None:
-        self.batches: list[list[int]] = []
-        self.running = self.most_running = 0
-        self._number = number
-        self._lock = threading.Lock()
-        self._all = anyio.Event()
+    async def fetch(items: list[int]) -> list[str]:
+        return await anyio.to_thread.run_sync(calls, items)
 
-    async def __call__(self, items: list[int]) -> list[str]:
-        self.batches.append(items)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        if self.running == self._number:
-            self._all.set()
-        await self._all.wait()
-        for _ in range(5):
-            await checkpoint()
-        self.running -= 1
-        return naive(items)
+    return fetch
 
 
 @both
@@ -172,9 +131,11 @@ class Together:
 def test_at_most_so_many_calls_of_one_map(backend: Backend, max_concurrency: int | None) -> None:
     """Exactly `max_concurrency` are under way; without one it is call after call."""
     proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
-    calls = Together(max_concurrency or 1)
-    assert proxy.map(range(20), calls) == naive(range(20))
-    assert calls.most_running == (max_concurrency or 1)
+    calls, most = PlainCalls(gated=True), max_concurrency or 1
+    caller = Thread(proxy.map, range(20), held_up(calls)).until(lambda: calls.running == most)
+    calls.open()
+    assert caller.outcome() == naive(range(20))
+    assert calls.most_running == most
     assert sorted(calls.batches) == [[item, item + 1] for item in range(0, 20, 2)]
 
 
@@ -182,71 +143,24 @@ def test_at_most_so_many_calls_of_one_map(backend: Backend, max_concurrency: int
 def test_at_most_so_many_calls_of_all_maps(backend: Backend) -> None:
     """The limit is that of the proxy, over all threads; calls in worker threads count, too."""
     proxy = BatchingMapProxy[int, str](1, 2, backend=backend)
-    calls = Together(2)
-    begun, gate = threading.Event(), threading.Event()
-
-    def blocked(items: list[int]) -> list[str]:
-        begun.set()
-        assert gate.wait(30)
-        return naive(items)
-
-    threads = [Thread(proxy.map, range(start, start + 10), calls) for start in range(0, 40, 10)]
-    assert [thread.outcome() for thread in threads] == [
-        naive(range(start, start + 10)) for start in range(0, 40, 10)
-    ]
+    calls, in_worker = PlainCalls(gated=True), PlainCalls(gated=True)
+    lists = [range(start, start + 10) for start in range(0, 40, 10)]
+    callers = [Thread(proxy.map, items, held_up(calls)) for items in lists]
+    # Each map() would like two slots.
+    until(lambda: (look(proxy).queueing, calls.running) == (6, 2))
+    calls.open()
+    assert [caller.outcome() for caller in callers] == [naive(items) for items in lists]
     assert calls.most_running == 2
-    worker = Thread(proxy.map, [100], blocked)
-    assert begun.wait(30)
+    worker = Thread(proxy.map, [100], in_worker).until(lambda: in_worker.running)
     calls.most_running = 0
-    assert proxy.map(range(200, 210), calls) == naive(range(200, 210))
+    assert proxy.map(range(200, 210), held_up(calls)) == naive(range(200, 210))
     assert calls.most_running == 1
-    gate.set()
+    in_worker.open()
     assert worker.outcome() == ["100"]
     assert_idle(proxy)
 
 
 # --- What is raised ---
-
-
-@both
-@numbers
-@pytest.mark.parametrize("wrapped", [False, True], ids=["async def", "wrapper"])
-def test_the_very_exception(backend: Backend, max_concurrency: int | None, wrapped: bool) -> None:
-    """It arrives as it was raised, and nothing is cached; what had finished stays."""
-    proxy = BatchingMapProxy[int, str](1, max_concurrency, backend=backend)
-    boom = ValueError("boom")
-
-    async def fail(items: list[int]) -> list[str]:
-        await checkpoint()
-        raise boom
-
-    assert proxy.map([1], fetch) == ["1"]
-    with pytest.raises(ValueError, match="boom") as caught:
-        proxy.map([1, 2], (lambda items: fail(items)) if wrapped else fail)
-    assert caught.value is boom
-    assert boom.__context__ is boom.__cause__ is None
-    assert caught.traceback[-1].name == "fail"
-    assert proxy.map([1, 2], fetch) == ["1", "2"]
-    assert proxy.statistics().failed == 1
-    assert_idle(proxy)
-
-
-@both
-def test_return_exceptions(backend: Backend) -> None:
-    """Every batch is called, and failed items hold their exception."""
-    proxy = BatchingMapProxy[int, str](1, 2, backend=backend)
-
-    async def some(items: list[int]) -> list[Any]:
-        await checkpoint()
-        if items == [2]:
-            raise KeyError(2)
-        return [ValueError(item) if item == 3 else str(item) for item in items]
-
-    one, two, three, four = proxy.map([1, 2, 3, 4], some, return_exceptions=True)
-    assert (one, four) == ("1", "4")
-    assert isinstance(two, KeyError)
-    assert isinstance(three, ValueError)
-    assert proxy.statistics().cached == 2
 
 
 @both
@@ -277,18 +191,17 @@ def test_a_failure_cancels_the_other_calls(backend: Backend) -> None:
 # --- Context variables ---
 
 
-@both
-@numbers
-@pytest.mark.parametrize("wrapped", [False, True], ids=["async def", "wrapper"])
-def test_context_variables(backend: Backend, max_concurrency: int | None, wrapped: bool) -> None:
+@each_way
+@pytest.mark.parametrize("kind", ["def", "async def", "wrapper"])
+def test_context_variables(options: Any, kind: str) -> None:
     """Each caller's own are there in every call; what the function sets is not its caller's."""
     variable = contextvars.ContextVar("variable", default="unset")
-    proxy = BatchingMapProxy[str, str](1, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[str, str](1, **options)
 
     async def look(items: list[str]) -> list[str]:
         await checkpoint()
         seen = variable.get()
-        if wrapped or max_concurrency is None:
+        if kind == "wrapper" or options["max_concurrency"] is None:
             await checkpoint()
         return [seen] * len(items)
 
@@ -296,11 +209,15 @@ def test_context_variables(backend: Backend, max_concurrency: int | None, wrappe
         variable.set("meddled with")
         return items
 
-    function = (lambda items: look(items)) if wrapped else look
+    functions: dict[str, Any] = {
+        "def": lambda items: [variable.get()] * len(items),
+        "async def": look,
+        "wrapper": lambda items: look(items),
+    }
 
     def caller(name: str) -> list[str]:
         variable.set(name)
-        answers = proxy.map([name, f"{name} again"], function)
+        answers = proxy.map([name, f"{name} again"], functions[kind])
         proxy.map([f"{name}, meddled with"], meddle)
         return [*answers, variable.get()]
 
@@ -311,35 +228,19 @@ def test_context_variables(backend: Backend, max_concurrency: int | None, wrappe
 # --- With others ---
 
 
-@both
-@numbers
-def test_each_key_once_among_functions_of_both_kinds(
-    backend: Backend, max_concurrency: int | None
-) -> None:
+@each_way
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_each_key_once_among_functions_of_both_kinds(options: Any, asynchronous: bool) -> None:
     """A thread waits for another's asynchronous call, and for a plain one, as for any."""
-    proxy = BatchingMapProxy[int, str](None, max_concurrency, backend=backend)
-    gate, begun = threading.Event(), threading.Event()
-
-    async def slow(items: list[int]) -> list[str]:
-        begun.set()
-        await anyio.to_thread.run_sync(gate.wait)
-        return naive(items)
-
-    def slow_too(items: list[int]) -> list[str]:
-        begun.set()
-        gate.wait()
-        return naive(items)
-
-    for keys, function, other in (([1], slow, never), ([2], slow_too, Calls())):
-        begun.clear()
-        gate.clear()
-        owner = Thread(proxy.map, keys, function)
-        assert begun.wait(30)
-        waiter = Thread(proxy.map, keys, other)
-        until(lambda: proxy.statistics().waiting)
-        gate.set()
-        assert owner.outcome() == waiter.outcome() == naive(keys)
-    assert proxy.statistics().shared == 2
+    proxy = BatchingMapProxy[int, str](None, **options)
+    calls = PlainCalls(gated=True)
+    owner = Thread(proxy.map, [1], held_up(calls) if asynchronous else calls)
+    calls.wait_begun()
+    other: Any = never if asynchronous else Calls(never)
+    waiter = Thread(proxy.map, [1], other).until(lambda: proxy.statistics().waiting)
+    calls.open()
+    assert owner.outcome() == waiter.outcome() == ["1"]
+    assert proxy.statistics().shared == 1
     assert_idle(proxy)
 
 
@@ -378,16 +279,16 @@ def test_a_nested_synchronous_map_in_a_worker_thread(
     assert_idle(proxy)
 
 
-@both
-@numbers
+@each_way
 @pytest.mark.parametrize("wrapped", [False, True], ids=["async def", "wrapper"])
-def test_a_map_that_waits_for_itself(
-    backend: Backend, max_concurrency: int | None, wrapped: bool
-) -> None:
+def test_a_map_that_waits_for_itself(options: Any, wrapped: bool) -> None:
     """Asking for a key inside the very call that computes it raises at once, by either proxy."""
     cache = Cache[str]()
-    proxy = BatchingMapProxy[str, str](None, max_concurrency, cache=cache, backend=backend)
+    proxy = BatchingMapProxy[str, str](None, cache=cache, **options)
     asynchronous = AsyncBatchingMapProxy[str, str](cache=cache)
+
+    def in_a_plain_function(items: list[str]) -> list[str]:
+        return proxy.map([*items, "another"], never)
 
     async def in_the_loop(items: list[str]) -> list[str]:
         return await asynchronous.map(items, Calls())
@@ -395,11 +296,12 @@ def test_a_map_that_waits_for_itself(
     async def in_a_thread(items: list[str]) -> list[str]:
         return await anyio.to_thread.run_sync(proxy.map, items, never)
 
-    for ring in (in_the_loop, in_a_thread):
+    for ring in (in_a_plain_function, in_the_loop, in_a_thread):
         function: Any = (lambda items: ring(items)) if wrapped else ring  # noqa: B023 - used here
         with pytest.raises(CircularWaitError, match="'mine'"):
             proxy.map(["mine"], function)
     assert_idle(proxy, asynchronous)
+    assert proxy.map(["mine"], Calls()) == ["mine"]
 
 
 @both
@@ -439,55 +341,39 @@ def test_a_synchronous_map_in_the_event_loop_itself(backend: Backend) -> None:
     assert_idle(proxy)
 
 
-@both
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@numbers
-def test_inside_a_running_loop(backend: Backend, loop: str, max_concurrency: int | None) -> None:
-    """In a notebook it works, whatever runs there: the function is in the loop of the portal."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
+@each_way
+@pytest.mark.parametrize("loop", BACKENDS)
+def test_inside_a_running_loop(options: Any, loop: str) -> None:
+    """In a notebook map() works, whatever runs there, and functions run where they always do."""
+    proxy = BatchingMapProxy[int, str](2, **options)
+    threads: list[int] = []
+
+    def plain(items: list[int]) -> list[str]:
+        threads.append(threading.get_ident())
+        return naive(items)
 
     async def main() -> list[str]:
         await checkpoint()
-        answers = proxy.map([1, 2, 3], fetch) + proxy.map([4, 5], behind_a_wrapper)
+        answers = [*proxy.map([1, 2, 3], fetch), *proxy.map([4, 5], behind_a_wrapper)]
+        answers += proxy.map([6, 7, 8], plain)
         await checkpoint()  # and here this loop is again the one that runs
         assert kind_of_loop() == loop
         return answers
 
     where.clear()
-    assert anyio.run(main, backend=loop) == naive(range(1, 6))
-    assert {kind for kind, _ in where} == {backend}
+    assert anyio.run(main, backend=loop) == naive(range(1, 9))
+    assert {kind for kind, _ in where} == {options["backend"]}
     assert threading.get_ident() not in dict(where).values()
-
-
-@both
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_inside_the_loop_that_computes_the_key(backend: Backend, loop: str) -> None:
-    """Where a task of the loop that map() blocks computes a key, it raises at once."""
-    cache = Cache[str]()
-    asynchronous = AsyncBatchingMapProxy[int, str](cache=cache)
-    synchronous = BatchingMapProxy[int, str](cache=cache, backend=backend)
-    calls = Calls(gated=True)
-
-    async def main() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(asynchronous.map, [1], calls)
-            await calls.wait_begun()
-            with pytest.raises(CircularWaitError, match="1 is being computed"):
-                synchronous.map([2, 1], fetch)
-            calls.open()
-
-    anyio.run(main, backend=loop)
-    assert_idle(asynchronous, synchronous)
+    assert (threads == [threading.get_ident()] * 2) == (options["max_concurrency"] is None)
 
 
 # --- How far it has come ---
 
 
-@both
-@numbers
-def test_progress(backend: Backend, max_concurrency: int | None) -> None:
+@each_way
+def test_progress(options: Any) -> None:
     """It is told in the calling thread, while the function runs in another one."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency, backend=backend)
+    proxy = BatchingMapProxy[int, str](2, **options)
     told: list[tuple[int, Progress]] = []
     proxy.map(range(4), fetch, progress=lambda now: told.append((threading.get_ident(), now)))
     assert {thread for thread, _ in told} == {threading.get_ident()}
@@ -499,10 +385,11 @@ def test_progress(backend: Backend, max_concurrency: int | None) -> None:
 
 @pytest.mark.needs_trio
 def test_each_backend_has_its_loop() -> None:
-    """Calls of one kind share one event loop, that of `backend`."""
+    """All proxies of a backend share one event loop of it, whose thread is a daemon."""
     where.clear()
-    backends: list[Backend] = ["asyncio", "trio"] * 2
-    for backend in backends:
-        BatchingMapProxy[int, str](backend=backend).map([1], fetch)
+    for sizes in ((), (1, 1)):
+        for backend in BACKENDS:
+            BatchingMapProxy[int, str](*sizes, backend=backend).map([1], fetch)
     assert [kind for kind, _ in where] == ["asyncio", "trio"] * 2
     assert len({thread for _, thread in where}) == 2
+    assert all(each.daemon for each in threading.enumerate() if "portal" in each.name)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import anyio
-import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
-from tools import Outcomes, Thread, never, settle, until
+from tools import Thread, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
 from batchproxy.testing import (
@@ -60,8 +58,7 @@ def test_calls_that_nobody_lets_go() -> None:
 async def test_asynchronous_calls() -> None:
     """As the others, in tasks."""
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("first", calls, [1, 2])
         callers.start("second", calls, [3])
         await calls.wait_begun(2)
@@ -84,13 +81,10 @@ async def test_what_is_under_way() -> None:
     other = AsyncBatchingMapProxy[int, str](cache=cache)
     calls = AsyncCalls(gated=True)
     assert look(proxy, other, cache) == look() == IDLE
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1], calls)
-        await settle()
+    async with together(proxy, other, cache) as callers:
+        await callers.begin("owner", proxy.map, [1], calls)
         callers.start("queueing", proxy.map, [2], calls)
-        callers.start("waiting", other.map, [1], calls)
-        await settle()
+        await callers.begin("waiting", other.map, [1], calls)
         inside = look(proxy, other, cache)
         assert inside == Inside(frozenset([1]), 1, 1, 1, 1, 0, 0, 0, 0, 0)
         assert look(cache) == Inside(frozenset([1]), 0, 1, 0, 0, 0, 0, 0, 0, 0)
@@ -102,7 +96,6 @@ async def test_what_is_under_way() -> None:
         assert look(proxy) == Inside(frozenset(), 1, 1, 1, 1, 0, 0, 0, 0, 0)
         calls.open()
     assert look(proxy, other, cache) == IDLE
-    assert_idle(proxy, other, cache)
 
 
 def test_who_is_blocked() -> None:
@@ -148,8 +141,7 @@ def test_what_is_under_way_in_a_store() -> None:
     calls.open()
     assert writing.entered.wait(10)
     assert (look(cache).claiming, look(cache).writing) == (1, 1)
-    clearing = Thread(cache.clear)
-    until(lambda: look(cache).forgetting)
+    clearing = Thread(cache.clear).until(lambda: look(cache).forgetting)
     assert look(cache).forgetting == 1
     writing.open()
     assert (caller.outcome(), clearing.outcome()) == (["1"], None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import assert_type
+from typing import Protocol, assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
 from batchproxy.codecs import PickleCodec, digests
@@ -22,92 +22,64 @@ from batchproxy.stores import (
 )
 
 
-def as_list(items: list[int]) -> list[str]:
-    raise NotImplementedError
+class Functions(Protocol):
+    """Batch functions of all kinds."""
+
+    def as_list(self, items: list[int]) -> list[str]: ...
+    def of_a_sequence(self, items: Sequence[int]) -> tuple[str, ...]: ...
+    def as_mapping(self, items: list[int]) -> dict[int, str]: ...
+    def with_failures(self, items: list[int]) -> list[str | Exception]: ...
+    def mapping_with_failures(self, items: list[int]) -> Mapping[int, str | ValueError]: ...
+    def of_strings(self, items: list[str]) -> list[str]: ...
+    def wrong_results(self, items: list[int]) -> list[bytes]: ...
+    def numbers(self, items: list[int]) -> array[float]: ...
+    async def asynchronous(self, items: list[int]) -> list[str]: ...
+    async def wrong_asynchronous(self, items: list[int]) -> list[bytes]: ...
+    def awaitable(self, items: list[int]) -> Awaitable[dict[int, str]]: ...
 
 
-def of_a_sequence(items: Sequence[int]) -> tuple[str, ...]:
-    raise NotImplementedError
-
-
-def as_mapping(items: list[int]) -> dict[int, str]:
-    raise NotImplementedError
-
-
-def with_failures(items: list[int]) -> list[str | Exception]:
-    raise NotImplementedError
-
-
-def mapping_with_failures(items: list[int]) -> Mapping[int, str | ValueError]:
-    raise NotImplementedError
-
-
-def of_strings(items: list[str]) -> list[str]:
-    raise NotImplementedError
-
-
-def wrong_results(items: list[int]) -> list[bytes]:
-    raise NotImplementedError
-
-
-def numbers(items: list[int]) -> array[float]:
-    raise NotImplementedError
-
-
-async def asynchronous(items: list[int]) -> list[str]:
-    raise NotImplementedError
-
-
-async def wrong_asynchronous(items: list[int]) -> list[bytes]:
-    raise NotImplementedError
-
-
-def awaitable(items: list[int]) -> Awaitable[dict[int, str]]:
-    raise NotImplementedError
-
-
-def synchronous_face(flag: bool) -> None:
+def synchronous_face(f: Functions, flag: bool) -> None:
     proxy = BatchingMapProxy[int, str](batch_size=3)
     assert_type(proxy, BatchingMapProxy[int, str])
-    assert_type(proxy.map([1], as_list), list[str])
-    assert_type(proxy.map((1, 2), of_a_sequence), list[str])
-    assert_type(proxy.map(range(3), as_mapping), list[str])
-    assert_type(proxy.map([1], with_failures), list[str])
-    assert_type(proxy.map([1], mapping_with_failures), list[str])
-    assert_type(proxy.map([1], asynchronous), list[str])
-    assert_type(proxy.map([1], awaitable), list[str])
-    assert_type(proxy.map([1], lambda items: asynchronous(items)), list[str])
-    assert_type(proxy.map([1], asynchronous, return_exceptions=flag), list[str | Exception])
-    assert_type(proxy.map([1], as_list, return_exceptions=False), list[str])
-    assert_type(proxy.map([1], as_list, return_exceptions=True), list[str | Exception])
-    assert_type(proxy.map([1], as_list, return_exceptions=flag), list[str | Exception])
-    assert_type(BatchingMapProxy[int, float]().map([1], numbers), list[float])
+    assert_type(proxy.map([1], f.as_list), list[str])
+    assert_type(proxy.map((1, 2), f.of_a_sequence), list[str])
+    assert_type(proxy.map(range(3), f.as_mapping), list[str])
+    assert_type(proxy.map([1], f.with_failures), list[str])
+    assert_type(proxy.map([1], f.mapping_with_failures), list[str])
+    assert_type(proxy.map([1], f.asynchronous), list[str])
+    assert_type(proxy.map([1], f.awaitable), list[str])
+    assert_type(proxy.map([1], lambda items: f.asynchronous(items)), list[str])
+    assert_type(proxy.map([1], f.asynchronous, return_exceptions=flag), list[str | Exception])
+    assert_type(proxy.map([1], f.as_list, return_exceptions=False), list[str])
+    assert_type(proxy.map([1], f.as_list, return_exceptions=True), list[str | Exception])
+    assert_type(proxy.map([1], f.as_list, return_exceptions=flag), list[str | Exception])
+    assert_type(BatchingMapProxy[int, float]().map([1], f.numbers), list[float])
     assert_type(proxy.statistics(), Statistics)
     assert_type(proxy.batch_size, int | None)
     assert_type(proxy.max_concurrency, int | None)
     with proxy as entered:
         assert_type(entered, BatchingMapProxy[int, str])
 
-    proxy.map([1], of_strings)  # type: ignore[arg-type] # the wrong items
-    proxy.map([1], wrong_results)  # type: ignore[arg-type] # the wrong results
-    proxy.map([1], wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
-    proxy.map(["1"], as_list)  # type: ignore[list-item] # the wrong items
-    proxy.map([1], as_list, True)  # type: ignore[call-overload] # options are keyword-only
+    proxy.map([1], f.of_strings)  # type: ignore[arg-type] # the wrong items
+    proxy.map([1], f.wrong_results)  # type: ignore[arg-type] # the wrong results
+    proxy.map([1], f.wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
+    proxy.map(["1"], f.as_list)  # type: ignore[list-item] # the wrong items
+    proxy.map([1], f.as_list, True)  # type: ignore[call-overload] # options are keyword-only
 
 
-async def asynchronous_face(flag: bool) -> None:
+async def asynchronous_face(f: Functions, flag: bool) -> None:
     proxy = AsyncBatchingMapProxy[int, str](batch_size=3, max_concurrency=2)
-    assert_type(await proxy.map([1], asynchronous), list[str])
-    assert_type(await proxy.map([1], awaitable), list[str])
-    assert_type(await proxy.map([1], asynchronous, return_exceptions=True), list[str | Exception])
-    assert_type(await proxy.map([1], asynchronous, return_exceptions=flag), list[str | Exception])
+    assert_type(await proxy.map([1], f.asynchronous), list[str])
+    assert_type(await proxy.map([1], f.awaitable), list[str])
+    assert_type(await proxy.map([1], f.asynchronous, return_exceptions=True), list[str | Exception])
+    assert_type(await proxy.map([1], f.asynchronous, return_exceptions=flag), list[str | Exception])
     assert_type(proxy.batch_size, int | None)
     assert_type(proxy.max_concurrency, int)
     assert_type(await proxy.clear(), None)
     async with proxy as entered:
         assert_type(entered, AsyncBatchingMapProxy[int, str])
 
-    await proxy.map([1], as_list)  # type: ignore[arg-type] # of the other face
+    await proxy.map([1], f.as_list)  # type: ignore[arg-type] # of the other face
     AsyncBatchingMapProxy[int, str](max_concurrency=None)  # type: ignore[arg-type] # 1 or more
 
 
@@ -136,16 +108,16 @@ def places(path: Path) -> None:
     open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
 
 
-async def progress(proxy: AsyncBatchingMapProxy[int, str]) -> None:
+async def progress(proxy: AsyncBatchingMapProxy[int, str], f: Functions) -> None:
     def report(now: Progress) -> None:
         assert_type(now.done, int)
 
-    assert_type(await proxy.map([1], asynchronous, progress=report), list[str])
-    assert_type(await proxy.map([1], asynchronous, progress=True), list[str])
-    BatchingMapProxy[int, str]().map([1], as_list, progress=report)
+    assert_type(await proxy.map([1], f.asynchronous, progress=report), list[str])
+    assert_type(await proxy.map([1], f.asynchronous, progress=True), list[str])
+    BatchingMapProxy[int, str]().map([1], f.as_list, progress=report)
 
-    await proxy.map([1], asynchronous, progress=print, return_exceptions=True)
-    await proxy.map([1], asynchronous, progress="bar")  # type: ignore[call-overload] # no function
+    await proxy.map([1], f.asynchronous, progress=print, return_exceptions=True)
+    await proxy.map([1], f.asynchronous, progress="bar")  # type: ignore[call-overload] # no function
 
 
 def options(strings: Cache[str], mapping: dict[int, str]) -> None:

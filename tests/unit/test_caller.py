@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
-from tools import Outcomes, settle
+from tools import settle, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, CircularWaitError
 from batchproxy._engine.caller import innermost
@@ -12,36 +14,29 @@ from batchproxy.testing import AsyncCalls, assert_idle
 
 
 @pytest.mark.anyio
-async def test_after_a_map_its_caller_is_inside_no_call() -> None:
+@pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
+async def test_after_a_map_its_caller_is_inside_no_call(face: Any) -> None:
     """Whether it succeeded or failed; and inside one while the function runs."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    inside: list[bool] = []
-
-    async def fetch(items: list[int]) -> list[str]:
-        inside.append(innermost.get() is not None)
-        return [str(1 // item) for item in items]
-
-    await proxy.map([1], fetch)
-    assert innermost.get() is None
-    with pytest.raises(ZeroDivisionError):
-        await proxy.map([0], fetch)
-    assert innermost.get() is None
-    assert inside == [True, True]
-
-
-def test_after_a_synchronous_map_its_thread_is_inside_no_call() -> None:
-    """Whether it succeeded or failed; and inside one while the function runs."""
-    proxy = BatchingMapProxy[int, str]()
+    proxy = face()
     inside: list[bool] = []
 
     def fetch(items: list[int]) -> list[str]:
         inside.append(innermost.get() is not None)
         return [str(1 // item) for item in items]
 
-    proxy.map([1], fetch)
+    async def fetch_later(items: list[int]) -> list[str]:
+        return fetch(items)
+
+    async def mapped(item: int) -> None:
+        if face is BatchingMapProxy:
+            proxy.map([item], fetch)
+        else:
+            await proxy.map([item], fetch_later)
+
+    await mapped(1)
     assert innermost.get() is None
     with pytest.raises(ZeroDivisionError):
-        proxy.map([0], fetch)
+        await mapped(0)
     assert innermost.get() is None
     assert inside == [True, True]
 
@@ -71,11 +66,9 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
         await nested_has_ended.wait()
         return await proxy.map(["outer"], AsyncCalls())
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         assert await proxy.map(["outer"], outer) == ["outer"]
     assert "'outer' is being computed" in str(callers.results["left behind"])
-    assert_idle(proxy)
 
 
 @pytest.mark.anyio

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
-import anyio
 import pytest
-from tools import Outcomes, naive, settle
+from tools import Thread, naive, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 from batchproxy._core.flights import Flight
@@ -21,13 +18,10 @@ async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
     """Another thread may have ended it in between: the waiter takes its answer, and a breath."""
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("owner", proxy.map, [1], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("owner", proxy.map, [1], calls)
         monkeypatch.setattr(Table, "join", lambda *args: False)
-        callers.start("waiter", proxy.map, [1], calls)
-        await settle()
+        await callers.begin("waiter", proxy.map, [1], calls)
         monkeypatch.undo()
         calls.open()
     assert callers.results == {"owner": ["1"], "waiter": ["1"]}
@@ -43,11 +37,8 @@ def test_many_hits_from_many_threads() -> None:
         for _ in range(3000):
             proxy.map([1, 1], naive)
 
-    threads = [threading.Thread(target=hits) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads = [Thread(hits) for _ in range(4)]
+    assert [thread.outcome() for thread in threads] == [None] * 4
     assert len(proxy._engine._counters.returned) < 2000
     assert proxy.statistics().maps == 1 + 4 * 3000
     assert proxy.statistics().items == 1 + 4 * 6000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable
 from typing import Any
 
@@ -11,16 +10,18 @@ from tools import is_held
 
 from batchproxy import CircularWaitError
 from batchproxy._core import waits as _rings
-from batchproxy._core.counters import Counters
 from batchproxy._core.flights import Elsewhere, Flight
 from batchproxy._core.outcome import Answers, Failure
-from batchproxy._core.plan import Plan
 from batchproxy._core.table import Table
 from batchproxy._core.values import Unbounded
 
 
 def empty() -> Table:
     return Table(Unbounded({}))
+
+
+def flight() -> Flight:
+    return Flight(None)
 
 
 def claimed(table: Table, *keys: int, home: object = None) -> Flight:
@@ -76,20 +77,6 @@ def test_an_end_that_is_cut_short_can_be_repeated() -> None:
     assert table.in_flight() == []
     table.end(flight)
     assert woken == [1]
-
-
-def test_a_claim_that_was_forgotten_is_not_released_again() -> None:
-    """After an invalidation the key may be another's: the old flight leaves it alone."""
-    table = empty()
-    old = claimed(table, 1, 2)
-    table._flights.forget([1])
-    new = claimed(table, 1)
-    assert list(table.current(old)) == [2]
-    table.end(old)
-    assert table._flights.meet([1, 2]) == {1: new}
-    table._flights.forget_all()
-    assert table.current(new) == []
-    table.end(new)
 
 
 def test_what_was_forgotten_stays_so_when_keys_are_added() -> None:
@@ -157,25 +144,6 @@ def test_what_is_elsewhere_leads_on_by_key() -> None:
     _rings.unblock("token", [calls[1]])
 
 
-def test_calls_of_a_closed_loop_are_counted() -> None:
-    """They came to nothing; nobody but who meets their keys can find out."""
-
-    class Loop:
-        def is_closed(self) -> bool:
-            return True
-
-    table, counters = empty(), Counters[Flight]()
-    plan = Plan([1], [1])
-    call = Flight(Loop(), counters)
-    assert table.claim(plan, call, 1)
-    assert table.begin(plan, call)
-    assert table.statistics(counters).running == 1
-    table.open(Plan([1], [1]))
-    assert call.done
-    now = table.statistics(counters)
-    assert (now.calls, now.running, now.cancelled) == (1, 0, 1)
-
-
 def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
     """A flight that has noted its keys and not entered them does not release another's claim."""
     table = empty()
@@ -188,22 +156,11 @@ def test_a_claim_that_was_cut_short_releases_nothing_of_others() -> None:
 
 def test_the_lock_is_not_held_while_waking() -> None:
     """Another thread can use the table from inside a wake."""
-    table = empty()
+    table, held = empty(), list[bool]()
     flight = claimed(table, 1)
-    seen = []
-
-    def wake() -> None:
-        thread = threading.Thread(target=lambda: seen.append(table.waiting()))
-        thread.start()
-        thread.join(10)
-
-    table.join({flight: flight.keys}, wake)
+    table.join({flight: flight.keys}, lambda: held.append(is_held(table._lock)))
     table.end(flight)
-    assert seen == [0]
-
-
-def flight() -> Flight:
-    return Flight(None)
+    assert held == [False]
 
 
 def test_rings() -> None:
@@ -259,20 +216,6 @@ def test_a_ring_beyond_what_was_seen() -> None:
         _rings.check([target], {a: [1]})
     for node in edges:
         _rings.unblock("token", [node])
-
-
-def test_rings_through_a_loop() -> None:
-    """A call whose loop stands still for a synchronous caller is blocked on what that awaits."""
-    loop, other_loop = object(), object()
-    in_the_loop, elsewhere = Flight(loop), Flight(other_loop)
-    with pytest.raises(CircularWaitError):
-        _rings.check([loop], {in_the_loop: [1]})
-    _rings.check([loop], {elsewhere: [1]})
-    _rings.block("sync", [loop], dict.fromkeys([elsewhere], ()))
-    with pytest.raises(CircularWaitError):
-        _rings.check([elsewhere], {in_the_loop: [1]})
-    _rings.unblock("sync", [loop])
-    _rings.check([elsewhere], {in_the_loop: [1]})
 
 
 def test_of_two_that_close_a_ring_at_once_the_second_sees_it(

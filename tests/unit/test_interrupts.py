@@ -36,10 +36,7 @@ def twice():
     interrupt()
 
 start(twice)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt as error:
-    print("interrupted", type(error.__context__).__name__)
+print(type(interrupted(proxy.map, [1], never).__context__).__name__)
 print(proxy.statistics().waiting)  # the portal does not know yet
 busy.set()
 until(lambda: not proxy.statistics().waiting)
@@ -48,7 +45,7 @@ owner.join()
 print(proxy.map([2, 1], never))
 assert_idle(proxy)
 """
-    assert run_prepared(script, backend) == "interrupted KeyboardInterrupt\n1\n['2', '1']\n"
+    assert run_prepared(script, backend) == "KeyboardInterrupt\n1\n['2', '1']\n"
 
 
 @both
@@ -71,16 +68,13 @@ _portal.Portal.wait_until_ready = noted
 
 proxy = BatchingMapProxy(backend=sys.argv[1])
 interrupt_when(lambda: waiting)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt:
-    print("interrupted")
+interrupted(proxy.map, [1], never)
 ready.set()
 print(proxy.map([1], Calls()))
 print(len(set(waiting)))
 assert_idle(proxy)
 """
-    assert run_prepared(script, backend) == "interrupted\n['1']\n1\n"
+    assert run_prepared(script, backend) == "['1']\n1\n"
 
 
 @both
@@ -121,15 +115,12 @@ def interrupt_elsewhere():
     threading.Event().wait()
 
 start(interrupt_elsewhere)
-try:
-    proxy.map([1], never)
-except KeyboardInterrupt:
-    print("interrupted")
+interrupted(proxy.map, [1], never)
 gate.set()
 calls.gate.set()
 print(proxy.map([1, 2], Calls()))
 """
-    assert run_prepared(script, backend, asleep) == "interrupted\n['1', '2']\n"
+    assert run_prepared(script, backend, asleep) == "['1', '2']\n"
 
 
 @both
@@ -158,11 +149,8 @@ async def answer(items):
     return [str(item) for item in items]
 
 Table.end = interrupted_end
-try:
-    anyio.run(proxy.map, [1, 2, 3], answer, backend=backend)
-except KeyboardInterrupt:
-    print("interrupted")
+interrupted(lambda: anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
 assert_idle(proxy)
 print(anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
 """
-    assert run_prepared(script, backend, batch_size) == "interrupted\n['1', '2', '3']\n"
+    assert run_prepared(script, backend, batch_size) == "['1', '2', '3']\n"

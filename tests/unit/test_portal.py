@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Backend, Thread, both, never, until
+from tools import Backend, Thread, both, never
 
 from batchproxy import BatchingMapProxy, PortalError, _loops
 from batchproxy._engine import portal as _portal
@@ -58,10 +58,8 @@ def test_a_portal_that_dies(backend: Backend, how: str) -> None:
     """Whoever is under way when the portal dies gets a PortalError; the next map() works."""
     proxy = BatchingMapProxy[int, str](1, backend=backend)
     calls = Calls(gated=True)
-    owner = Thread(proxy.map, [1, 2], calls)
-    until(lambda: calls.running)
-    waiter = Thread(proxy.map, [1], never)
-    until(lambda: proxy.statistics().waiting)
+    owner = Thread(proxy.map, [1, 2], calls).until(lambda: calls.running)
+    waiter = Thread(proxy.map, [1], never).until(lambda: proxy.statistics().waiting)
     portal = _portal._portals[backend]
     kill(portal, how)
     assert type(waiter.outcome()) is PortalError
@@ -81,8 +79,7 @@ def test_a_portal_that_is_dying(backend: Backend, how: str) -> None:
     """A dead loop may wait for its worker threads, but its callers and the next map() do not."""
     proxy = BatchingMapProxy[int, str](1, max_concurrency=2, backend=backend)
     calls = Calls(gated=True)
-    caller = Thread(proxy.map, [1, 2], calls)
-    until(lambda: calls.running == 2)
+    caller = Thread(proxy.map, [1, 2], calls).until(lambda: calls.running == 2)
     portal = _portal._portals[backend]
     kill(portal, how)
     assert type(caller.outcome()) is PortalError
@@ -114,34 +111,27 @@ def test_a_portal_that_drops_what_is_posted(
 
 
 @both
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ((anyio, "run"), "no {} event loop could be started"),
+        ((threading.Thread, "start"), "no thread could be started"),
+    ],
+    ids=["loop", "thread"],
+)
 @pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_that_cannot_start(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that fails to start gives an error instead of a hang, and is tried again."""
-    proxy = BatchingMapProxy[int, str](backend=backend)
-
-    def fail(*args: object, **options: object) -> None:
-        raise OSError("too many open files")
-
-    monkeypatch.setattr(anyio, "run", fail)
-    assert isinstance(Thread(proxy.map, [1], never).outcome(), PortalError)
-    monkeypatch.undo()
-    assert Thread(proxy.map, [1], Calls()).outcome() == ["1"]
-
-
-@both
-@pytest.mark.usefixtures("mortal_portals")
-def test_a_portal_thread_that_cannot_start(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
+def test_a_portal_that_cannot_start(
+    backend: Backend, target: tuple[object, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system refuses the portal its thread, its caller is told; the next map() works."""
+    """Its caller is told, instead of a hang; the next map() tries again, and works."""
     proxy = BatchingMapProxy[int, str](backend=backend)
     refused = RuntimeError("can't start new thread")
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*args: object, **options: object) -> None:
         raise refused
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(PortalError, match="no thread could be started") as caught:
+    monkeypatch.setattr(*target, refuse)
+    with pytest.raises(PortalError, match=message.format(backend)) as caught:
         proxy.map([1], never)
     assert caught.value.__cause__ is refused
     monkeypatch.undo()
