@@ -1,8 +1,12 @@
-"""A small embedding service on loopback, for embeddings_http.py.
+"""A small embedding service on loopback, for embeddings_http.py and the recipes of the docs.
 
 `POST /v1/embeddings` takes {"model": ..., "input": [text, ...]} and answers {"data": [{"index": i,
 "embedding": [...]}, ...]}, in no particular order, after the 30 ms that such a service takes. Its
 embedding is the honest minimum: how often each of 64 hashes of words occurs.
+
+If it is to have moods, as services do, it refuses a request of more than 8,000 characters, or with
+an empty text in it, whatever else is in it; and tells some to come again later, fails with others,
+and leaves others without an answer.
 """
 
 import json
@@ -11,10 +15,14 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from threading import Thread
+from typing import Any
 
 SIZE = 64
+MOST = 8_000
 
 
 def embed(text: str) -> list[int]:
@@ -28,12 +36,30 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet: else each waits for the other's acknowledgement
 
+    def __init__(self, requests: Iterator[int] | None, *connection: Any) -> None:
+        self.requests = requests  # counted, if this has moods
+        super().__init__(*connection)
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(0.03)
-        data = [{"index": i, "embedding": embed(text)} for i, text in enumerate(body["input"])]
-        reply = json.dumps({"model": body["model"], "data": data[::-1]}).encode()
-        self.send_response(200)
+        texts = body["input"]
+        mood = 0 if self.requests is None else next(self.requests) % 5
+        if mood == 2:
+            self.answer(429, {"error": "come again later"})
+        elif mood == 3:
+            self.answer(500, {"error": "out of order"})
+        elif mood == 4:
+            self.close_connection = True  # without an answer
+        elif self.requests and (not all(texts) or sum(map(len, texts)) > MOST):
+            self.answer(400, {"error": "a text is empty, or all together are too long"})
+        else:
+            data = [{"index": i, "embedding": embed(text)} for i, text in enumerate(texts)]
+            self.answer(200, {"model": body["model"], "data": data[::-1]})
+
+    def answer(self, status: int, body: Any) -> None:
+        reply = json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
@@ -44,9 +70,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve() -> Iterator[str]:
+def serve(*, moody: bool = False) -> Iterator[str]:
     """Run the service as long as the context lasts, and give its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    requests = count() if moody else None
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, requests)) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
