@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
 from batchproxy.codecs import PickleCodec, digests
@@ -156,6 +156,10 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     strings.invalidate([1, 2])
     assert_type(len(strings), int)
     assert_type(1 in strings, bool)
+    assert_type(strings.get(1), str | None)
+    assert_type(strings.get(1, 0), str | int)
+    assert_type(strings.get(1, default=None), str | None)
+    assert_type(strings.get_many(range(3)), dict[Any, str])
 
     strings.prime({1: 1})  # type: ignore[dict-item] # the wrong results
     BatchingMapProxy[int, bytes](cache=strings)  # type: ignore[arg-type] # of another proxy

@@ -75,6 +75,11 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         """The most calls at a time in one event loop."""
         return self._engine.max_concurrency or 1
 
+    @property
+    def cache(self) -> Cache[T]:
+        """Where results are kept; also for a mapping of your own there is a `Cache` in front."""
+        return self._engine.cache
+
     @overload
     async def map(
         self,

@@ -81,6 +81,11 @@ class BatchingMapProxy(Generic[S, T]):
         """The most calls at a time; None if those of a ``map()`` are made one after another."""
         return self._engine.max_concurrency
 
+    @property
+    def cache(self) -> Cache[T]:
+        """Where results are kept; also for a mapping of your own there is a `Cache` in front."""
+        return self._engine.cache
+
     @overload
     def map(
         self,

@@ -49,14 +49,19 @@ class Table:
                 self._values.use(keys)
             return answers
 
+    def known(self, keys: list[Hashable]) -> dict[Hashable, Any]:
+        """The values of those of `keys` that have one."""
+        with self._lock:
+            if known := self._values.known(keys):
+                self._values.use(list(known))
+            return known
+
     # Claimed, ...
 
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
         with self._lock:
-            known = self._values.known(plan.distinct)
-            if known:
-                self._values.use(list(known))
+            known = self.known(plan.distinct)
             missing = self._missing(plan, plan.distinct, known)
             if missing is not plan.distinct:
                 plan.start(missing)
