@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Limit, Progress, Statistics
 from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import (
     MemoryStore,
@@ -152,6 +152,9 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"], cache=strings)
     BatchingMapProxy[int, str](cache=mapping, backend="trio")
     AsyncBatchingMapProxy[int, str](None, 3, key=str, cache=strings)
+    AsyncBatchingMapProxy[int, str](limit=Limit(3))
+    BatchingMapProxy[int, str](limit=Limit(total=3))
+    AsyncBatchingMapProxy[int, str](limit=3)  # type: ignore[arg-type] # could be shared with nobody
     strings.prime({1: "one"})
     strings.invalidate([1, 2])
     assert_type(len(strings), int)
@@ -164,4 +167,4 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     strings.prime({1: 1})  # type: ignore[dict-item] # the wrong results
     BatchingMapProxy[int, bytes](cache=strings)  # type: ignore[arg-type] # of another proxy
     BatchingMapProxy[int, str](backend="curio")  # type: ignore[arg-type] # there is none
-    BatchingMapProxy[int, str](3, 2, str)  # type: ignore[call-arg] # options are keyword-only
+    BatchingMapProxy[int, str](3, 2, None)  # type: ignore[call-arg] # options are keyword-only

@@ -11,6 +11,7 @@ from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
 from ._errors import StoreError as StoreError
+from ._slots import Limit as Limit
 from ._sync import BatchingMapProxy as BatchingMapProxy
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Cache",
     "CircularWaitError",
     "ClosedError",
+    "Limit",
     "PortalError",
     "Progress",
     "Statistics",

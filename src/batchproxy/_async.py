@@ -19,9 +19,17 @@ from ._engine.caller import innermost
 from ._engine.callers import InTask
 from ._engine.engine import Engine, unpicklable
 from ._loops import running_loop
+from ._slots import Limit
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class _Default(int):
+    """A number that nobody gave, beside the same that somebody did."""
+
+
+_EIGHT = _Default(8)
 
 
 class AsyncBatchingMapProxy(Generic[S, T]):
@@ -38,6 +46,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             so many. None (the default), 0 or less: one call with all that is missing.
         max_concurrency: The most calls at a time, 1 or more, over all ``map()`` calls of this proxy
             in one event loop; waiting calls go first come, first served, batch by batch.
+        limit: In place of `max_concurrency`, a `Limit` that is shared with other proxies: the most
+            calls at a time over all of them.
         key: A function from an item to its hashable identity; by default the item itself. Items
             with equal keys share one result, and Python's equality decides: ``1 == 1.0 == True``.
         cache: Where results are kept: a `Cache`, to share with other proxies, or any mutable
@@ -47,7 +57,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1.
+        ValueError: `max_concurrency` is less than 1, or there is a `limit`, too.
 
     Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
     number of threads at once, and a key is computed once among them all.
@@ -56,14 +66,16 @@ class AsyncBatchingMapProxy(Generic[S, T]):
     def __init__(
         self,
         batch_size: int | None = None,
-        max_concurrency: int = 8,
+        max_concurrency: int = _EIGHT,
         *,
+        limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
     ) -> None:
         if max_concurrency is None:
             raise TypeError("max_concurrency must be an integer of 1 or more, got None")
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        chosen = None if limit is not None and max_concurrency is _EIGHT else max_concurrency
+        self._engine = Engine(batch_size, chosen, limit, key, cache)
 
     @property
     def batch_size(self) -> int | None:

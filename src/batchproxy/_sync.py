@@ -17,6 +17,7 @@ from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThre
 from ._engine.engine import Engine, unpicklable
 from ._engine.portal import PortalCall, get_portal
 from ._messages import short
+from ._slots import Limit
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class BatchingMapProxy(Generic[S, T]):
             most so many at a time over all callers. An asynchronous `map_func` runs in the event
             loop in any case; None is one call after another of each ``map()``, and a number as
             there.
+        limit: In place of `max_concurrency`, a `Limit` that is shared with other synchronous
+            proxies of the same `backend`: the most calls at a time over all of them.
         key: As there.
         cache: As there.
         backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
@@ -48,7 +51,8 @@ class BatchingMapProxy(Generic[S, T]):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1, or `backend` is not known.
+        ValueError: `max_concurrency` is less than 1, there is a `limit`, too, or `backend` is not
+            known.
         ImportError: `backend` is ``"trio"``, which is not installed.
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
@@ -60,11 +64,12 @@ class BatchingMapProxy(Generic[S, T]):
         batch_size: int | None = None,
         max_concurrency: int | None = None,
         *,
+        limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
         backend: Literal["asyncio", "trio"] = "asyncio",
     ) -> None:
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        self._engine = Engine(batch_size, max_concurrency, limit, key, cache)
         if backend not in ("asyncio", "trio"):
             raise ValueError(f"backend must be 'asyncio' or 'trio', got {short(backend)}")
         if backend == "trio" and importlib.util.find_spec("trio") is None:
@@ -169,7 +174,7 @@ class BatchingMapProxy(Generic[S, T]):
         kind: type[FromThread] = InWorkerThread
         if is_async(map_func):
             kind = InPortal
-        elif engine.max_concurrency is None:
+        elif engine.limit is None:
             kind = InCallingThread
         try:
             portal_call.run(engine.run, plan, kind(map_func, portal_call, report))

@@ -18,26 +18,34 @@ from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
 from .._errors import ClosedError
 from .._messages import short
-from .._slots import Slots
+from .._slots import Limit, check_limit
 from .caller import Caller
 from .run import Options, Run
 
 
 class Engine:
-    """What a proxy is made of: its options, its cache, its slots and its counters."""
+    """What a proxy is made of: its options, its cache, its limit and its counters."""
 
     def __init__(
         self,
         batch_size: int | None,
         max_concurrency: int | None,
+        limit: Limit | None,
         key: Callable[[Any], Hashable] | None,
         cache: Cache[Any] | MutableMapping[Any, Any] | None,
     ) -> None:
         _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
         if max_concurrency is not None:
-            _check_integer("max_concurrency", max_concurrency, "an integer of 1 or more")
-            if max_concurrency < 1:
-                raise ValueError(f"max_concurrency must be 1 or more, got {short(max_concurrency)}")
+            check_limit("max_concurrency", max_concurrency)
+        if limit is None:
+            limit = None if max_concurrency is None else Limit(max_concurrency)
+        elif not isinstance(limit, Limit):
+            raise TypeError(f"limit must be a batchproxy.Limit, as in Limit(8), got {short(limit)}")
+        elif max_concurrency is not None:
+            raise ValueError(
+                "limit= takes the place of max_concurrency=: give one of the two; a Limit has the "
+                "number of calls at a time"
+            )
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function from item to key, got {short(key)}")
         if cache is None:
@@ -47,15 +55,19 @@ class Engine:
         elif not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache or a mutable mapping, got {short(cache)}")
         self.batch_size = batch_size
-        self.max_concurrency = max_concurrency
+        self.limit = limit
         self.cache = cache
         self.closed = False
         self._table = cache._table
         self._key = key
-        self._slots = None if max_concurrency is None else Slots(max_concurrency)
         self._counters = Counters[Flight]()
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
-        self._options = Options(size, max_concurrency or 1, self._slots, self._counters)
+        self._options = Options(size, limit.total if limit else 1, limit, self._counters)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """The most calls at a time in one event loop; None for one after another."""
+        return None if self.limit is None else self.limit.total
 
     def __repr__(self) -> str:
         return (

@@ -20,7 +20,7 @@ from .._core.flights import Flight
 from .._core.outcome import GivenUp
 from .._core.plan import Plan
 from .._loops import is_cancellation, post
-from .._slots import Slots
+from .._slots import Limit
 from .caller import Caller
 from .calls import call
 
@@ -30,7 +30,7 @@ class Options(NamedTuple):
 
     size: int  # of a batch
     tasks: int  # at most
-    slots: Slots | None
+    limit: Limit | None
     counters: Counters[Flight]
 
 
@@ -131,7 +131,7 @@ class Run:
     async def _call_batches(self) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it."""
         plan, caller, claims = self._plan, self._caller, self._claims
-        size, _, slots, counters = self._options
+        size, _, limit, counters = self._options
         while (plan.left or plan.asked) and not plan.over:
             await checkpoint()
             if plan.over or not (plan.left or plan.asked):
@@ -139,8 +139,8 @@ class Run:
             flight, outcome = Flight(caller.home, counters), None
             plan.running.add(flight)
             try:
-                if slots is not None:
-                    flight.slot = slots.slot(caller.loop, caller.slots)
+                if limit is not None:
+                    flight.slot = limit._slot(caller.loop, caller.slots)
                     try:
                         flight.slot.acquire_nowait()
                     except anyio.WouldBlock:
