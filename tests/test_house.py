@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "_core.progress",
             "_core.table",
             "_core.claims",
+            "_core.pool",
         ],
     ),
     ("where results outlive the process", ["_store", "stores"]),
