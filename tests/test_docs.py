@@ -161,7 +161,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_the_contract_is_guarded() -> None:
     """They are numbered, and each is named by the tests that guard it."""
     text = (ROOT / "docs" / "contract.md").read_text("utf-8")
-    points = [*range(1, 19), 22]
+    points = [*range(1, 19), 21, 22]
     assert re.findall(r"^(\d+)\. \*\*", text, re.MULTILINE) == list(map(str, points))
     guarded: set[int] = set()
     for path in (ROOT / "tests").glob("test_*.py"):

@@ -76,6 +76,8 @@ LAYERS: list[tuple[str, list[str]]] = [
             "_engine.calls",
             "_engine.run",
             "_engine.engine",
+            "_engine.meetings",
+            "_engine.loading",
         ],
     ),
     ("the proxies", ["_async", "_sync"]),
@@ -104,6 +106,8 @@ MAY_LOOK_INSIDE = {"cli", "stores"}
 # A room is understood in a minute; these are longer, and why.
 MOST_LINES = 300
 LONGER = {
+    "_async": "most of it says what users may rely on",
+    "_sync": "most of it says what users may rely on",
     "_cache": "half of it says what users may rely on",
     "_backing.codecs": "half of it says what users may rely on",
     "stores._redis": "a script on the server beside each step of the protocol",

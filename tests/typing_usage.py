@@ -10,7 +10,16 @@ from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Limit, Progress, Statistics
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    AsyncBoundFunction,
+    BatchingMapProxy,
+    BoundFunction,
+    Cache,
+    Limit,
+    Progress,
+    Statistics,
+)
 from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import (
     MemoryStore,
@@ -134,6 +143,34 @@ def places(path: Path) -> None:
     Cache[str](store=MemoryStore(MemoryStore(lease=1)), namespace="n")
     assert_type(digests([1, "a", (1, None)]), list[bytes])
     open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
+
+
+async def bound(flag: bool) -> None:
+    proxy = AsyncBatchingMapProxy[int, str](batch_size=3)
+    users = proxy.bind(asynchronous)
+    assert_type(users, AsyncBoundFunction[int, str])
+    assert_type(await users.load(1), str)
+    assert_type(await users.map([1]), list[str])
+    assert_type(await users.map([1], return_exceptions=True), list[str | Exception])
+    assert_type(await users.map([1], return_exceptions=flag), list[str | Exception])
+    assert_type(await users.map([1], progress=True), list[str])
+    assert_type(users.proxy, AsyncBatchingMapProxy[int, str])
+    assert_type(proxy.cache, Cache[str])
+
+    @BatchingMapProxy[int, str](batch_size=3).bind
+    def names(items: list[int]) -> list[str]:
+        raise NotImplementedError
+
+    assert_type(names, BoundFunction[int, str])
+    assert_type(names.load(1), str)
+    assert_type(names.map(range(3)), list[str])
+    assert_type(names.map([1], return_exceptions=True), list[str | Exception])
+    assert_type(BatchingMapProxy[int, str]().bind(asynchronous).load(1), str)
+
+    await users.load("1")  # type: ignore[arg-type] # the wrong item
+    await users.map([1], asynchronous)  # type: ignore[call-overload] # it is bound already
+    proxy.bind(as_list)  # type: ignore[arg-type] # of the other face
+    proxy.bind(wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
 
 
 async def progress(proxy: AsyncBatchingMapProxy[int, str]) -> None:

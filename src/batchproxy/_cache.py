@@ -111,6 +111,15 @@ class Cache(Generic[T]):
             return self._table_claims
         return BackedClaims(self._table, self._backing, home)
 
+    def _check(self, key: Any) -> None:
+        """Refuse what cannot be a key here.
+
+        Raises:
+            TypeError: there is a store, which cannot have it.
+        """
+        if self._backing is not None:
+            self._backing.encoding.digests([key], {})
+
     @overload
     def get(self, key: Any) -> T | None: ...
 

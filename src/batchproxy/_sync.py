@@ -10,11 +10,14 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from ._cache import Cache
 from ._core.answers import Answer
 from ._core.counters import Statistics
+from ._core.keys import is_unequal
+from ._core.outcome import Failure
 from ._core.plan import Plan
 from ._core.progress import Progress, reporting
 from ._engine.caller import is_async
 from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
-from ._engine.engine import Engine, unpicklable
+from ._engine.engine import Engine, name_like, name_of, unpicklable
+from ._engine.loading import Loads
 from ._engine.portal import PortalCall, get_portal
 from ._messages import short
 from ._slots import Limit
@@ -183,6 +186,25 @@ class BatchingMapProxy(Generic[S, T]):
                 report.end()
         return engine.finish(plan)
 
+    def bind(
+        self, function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]]
+    ) -> BoundFunction[S, T]:
+        """Bind a batch function to this proxy, so that single keys can be asked for, too.
+
+        May be used as a decorator: ``@proxy.bind``. Bind a function once: single keys gather with
+        those that are asked for through the same bound function.
+
+        Args:
+            function: As `map_func` of `map`.
+
+        Returns:
+            The function, with the methods ``map(items)`` and ``load(key)``.
+
+        Raises:
+            TypeError: `function` cannot be called.
+        """
+        return BoundFunction(self, function)
+
     def clear(self) -> None:
         """Forget every result, for everybody who shares the cache.
 
@@ -223,3 +245,146 @@ class BatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
+
+
+class BoundFunction(Generic[S, T]):
+    """A batch function, bound to the proxy that it is called through.
+
+    The synchronous twin of `AsyncBoundFunction`. Made by `BatchingMapProxy.bind`. It has the name
+    and the docstring of the function, which is its ``__wrapped__``.
+
+    Args:
+        proxy: The proxy.
+        function: As `map_func` of `BatchingMapProxy.map`.
+
+    Raises:
+        TypeError: `function` cannot be called.
+
+    Threads: As those of the proxy.
+    """
+
+    def __init__(
+        self,
+        proxy: BatchingMapProxy[S, T],
+        function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
+    ) -> None:
+        name_like(self, function)
+        self._proxy = proxy
+        self._function = function
+        self._loads = Loads(proxy._engine, function)
+
+    @property
+    def proxy(self) -> BatchingMapProxy[S, T]:
+        """The proxy that it is bound to."""
+        return self._proxy
+
+    @property
+    def function(self) -> Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]]:
+        """The function itself."""
+        return self._function
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T]: ...
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T | Exception]: ...
+
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[Any]:
+        """Give the result of each of `items`, in their order.
+
+        Equivalent to ``self.proxy.map(items, self.function)``; see there.
+
+        Args:
+            items: As there.
+            return_exceptions: As there.
+            progress: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+
+        Cancellation: As there.
+
+        Threads: As there.
+        """
+        return self._proxy.map(
+            items, self._function, return_exceptions=return_exceptions, progress=progress
+        )
+
+    def load(self, item: S) -> T:
+        """Give the result of one item, computed together with what other threads ask for.
+
+        See `AsyncBoundFunction.load`; what differs: threads gather where calls are limited
+        (``max_concurrency``, ``limit``) or the function is asynchronous. A function that is called
+        in the calling thread has no slots, and so nothing to wait for: there it is
+        ``self.map([item])[0]``.
+
+        The function sees the context variables of *one* of those who wait.
+
+        Args:
+            item: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+            AnswerTypeError: As there.
+            AnswerValueError: As there.
+            CircularWaitError: As there, and as `BatchingMapProxy.map`.
+            ClosedError: As there.
+            PortalError: As `BatchingMapProxy.map`.
+            StoreError: As there.
+            TypeError: As there.
+
+        Cancellation: As `BatchingMapProxy.map`; those who wait for a call of which the caller was
+            interrupted make it anew.
+
+        Threads: As `BatchingMapProxy.map`.
+        """
+        loads, proxy = self._loads, self._proxy
+        key, known = loads.look(item)
+        if known is not None:
+            loads.engine.count(1)
+            return known[0]  # type: ignore[no-any-return] # the cache is one of T
+        asynchronous = is_async(self._function)
+        if (loads.engine.limit is None and not asynchronous) or is_unequal(key):
+            return self.map([item])[0]  # nobody to gather with
+        call = PortalCall(get_portal(proxy._backend))
+        kind: type[FromThread] = InPortal if asynchronous else InWorkerThread
+        caller = kind(self._function, call, None)
+        box: list[Any] = []
+        call.run(loads.load_into, box, key, item, caller.loop, caller)
+        outcome = box.pop()
+        if isinstance(outcome, Failure):
+            try:
+                raise outcome.error.with_traceback(outcome.traceback)
+            finally:
+                del outcome, caller, call  # this frame is in the traceback now: a cycle
+        return outcome  # type: ignore[no-any-return] # as above
+
+    def __reduce__(self) -> Any:
+        raise unpicklable(self._proxy)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

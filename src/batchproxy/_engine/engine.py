@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from functools import update_wrapper
 from typing import Any
 
 from .._cache import Cache
@@ -17,6 +18,7 @@ from .._core.keys import check_hashable, listed
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
 from .._errors import ClosedError
+from .._forks import Alive
 from .._messages import short
 from .._slots import Limit, check_limit
 from .caller import Caller
@@ -59,10 +61,11 @@ class Engine:
         self.cache = cache
         self.closed = False
         self._table = cache._table
-        self._key = key
+        self.key = key
         self._counters = Counters[Flight]()
+        self.loads = Alive[Any]()  # of the functions that are bound to it
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
-        self._options = Options(size, limit.total if limit else 1, limit, self._counters)
+        self.options = Options(size, limit.total if limit else 1, limit, self._counters)
 
     @property
     def max_concurrency(self) -> int | None:
@@ -97,7 +100,7 @@ class Engine:
         if self.closed:
             raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
         items = listed(items)
-        keys = items if self._key is None else list(map(self._key, items))
+        keys = items if self.key is None else list(map(self.key, items))
         try:
             answers = self._table.lookup(keys)
             if answers is not None:
@@ -108,7 +111,7 @@ class Engine:
                 return answers
             plan = Plan(items, keys, keep_failures=keep_failures)
         except TypeError:
-            check_hashable(keys, has_key=self._key is not None)
+            check_hashable(keys, has_key=self.key is not None)
             raise
         if not callable(map_func):
             raise TypeError(
@@ -124,7 +127,7 @@ class Engine:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         claims = self.cache._claims(caller.home)
-        return Run(plan, caller, claims, self._options).carry_out()
+        return Run(plan, caller, claims, self.options).carry_out()
 
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.
@@ -163,6 +166,26 @@ def unpicklable(proxy: object) -> TypeError:
         "instance at the top of a module; to share results between them, give it a Cache with a "
         "store"
     )
+
+
+def name_like(bound: object, function: object) -> None:
+    """Let `bound` be called as `function` is.
+
+    Raises:
+        TypeError: that cannot be called.
+    """
+    if not callable(function):
+        raise TypeError(
+            f"bind() takes a function from a list of items to their results, got {short(function)}"
+        )
+    names = ("__module__", "__name__", "__qualname__", "__doc__")
+    update_wrapper(bound, function, names, ())  # type: ignore[arg-type] # it has no call
+
+
+def name_of(function: object) -> str:
+    """What `function` is called, for a repr."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else short(function)
 
 
 def _check_integer(name: str, value: object, expected: str) -> None:

@@ -42,6 +42,8 @@ class Inside:
     """Results that the store did not take, and that are kept until it does. They may stay."""
     blocked: int
     """Calls and event loops that cannot go on before a nested ``map()`` does, in this process."""
+    loading: int = 0
+    """``load()`` calls under way whose key was not in memory; those of the proxies."""
 
     @property
     def idle(self) -> bool:
@@ -73,6 +75,7 @@ def look(*things: Looked) -> Inside:
         waiting=_waiting(engines, caches),
         slots=slots,
         queueing=queueing,
+        loading=sum(loads.under_way for engine in engines for loads in engine.loads.all()),
         claiming=sum(map(_claiming, backings)),
         writing=sum(len(backing.writers._pending) for backing in backings),
         forgetting=sum(backing.writers._forgetting for backing in backings),
