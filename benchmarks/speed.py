@@ -6,8 +6,8 @@
 
 A row runs two things in turn, several rounds, the collector off, and gives the median of the
 rounds' ratios and their range: seconds of different rows are not comparable, ratios are. `limits`,
-`growth`, `features` and `peers` say what each row is to show; peers that are not installed are left
-out.
+`growth`, `features`, `loads` and `peers` say what each row is to show; peers that are not installed
+are left out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import features
 import growth
 import limits
+import loads
 import peers
 from measuring import HEADING, Row, medians
 
@@ -51,6 +52,7 @@ def rows(drawn: dict[str, growth.Series]) -> Iterator[Row]:
     yield from limits.rows()
     yield from growth.rows(drawn)
     yield from features.rows()
+    yield from loads.rows()
     yield from peers.rows()
 
 

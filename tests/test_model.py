@@ -12,7 +12,6 @@ Forty programs are run on each backend; 2,000 with `HYPOTHESIS_PROFILE=nightly` 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +21,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools import BACKENDS, VirtualTimeLoop, backend_options
+from tools import BACKENDS, backend_options
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, CircularWaitError
 from batchproxy.testing import assert_idle, look
@@ -529,23 +528,6 @@ def failures(call: Call) -> dict[int, Exception]:
     return {key: end for key, end in call.outcomes.items() if isinstance(end, Exception)}
 
 
-class ShuffledLoop(VirtualTimeLoop):
-    """What is ready at the same time runs in any order; Hypothesis seeds `random`."""
-
-    _ready: Any
-
-    def _run_once(self) -> None:
-        random.shuffle(self._ready)
-        super()._run_once()  # type: ignore[misc] # typeshed does not tell
-
-
-# Without the debug mode of asyncio, which takes as long as all else.
-FAST: dict[str, Any] = {
-    "asyncio": {"loop_factory": VirtualTimeLoop},
-    "shuffled": {"loop_factory": ShuffledLoop},
-}
-
-
 @pytest.mark.parametrize("backend", ["shuffled", *BACKENDS])
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(program=programs, seed=st.random_module())
@@ -554,5 +536,5 @@ def test_random_programs_agree_with_the_model(backend: str, program: Program, se
     anyio.run(
         Model(program, backend).main,
         backend="trio" if backend == "trio" else "asyncio",
-        backend_options=FAST.get(backend) or backend_options(backend),
+        backend_options=backend_options(backend, debug=False),  # which takes as long as all else
     )

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import math
+import random
 import selectors
 import sys
 import threading
@@ -231,11 +232,26 @@ def eager_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def backend_options(name: str) -> dict[str, Any]:
-    """What `anyio.run` needs for one of BACKENDS. All but uvloop have virtual time."""
+class ShuffledLoop(VirtualTimeLoop):
+    """What is ready at the same time runs in any order; seed `random` before."""
+
+    _ready: Any
+
+    def _run_once(self) -> None:
+        random.shuffle(self._ready)
+        super()._run_once()  # type: ignore[misc] # typeshed does not tell
+
+
+def backend_options(name: str, *, debug: bool = True) -> dict[str, Any]:
+    """What `anyio.run` needs for one of BACKENDS, or "shuffled". All but uvloop have virtual time.
+
+    Only "asyncio" can `debug`.
+    """
     match name:
         case "asyncio":
-            return {"debug": True, "loop_factory": VirtualTimeLoop}
+            return {"debug": debug, "loop_factory": VirtualTimeLoop}
+        case "shuffled":
+            return {"loop_factory": ShuffledLoop}
         case "eager":
             return {"loop_factory": eager_loop}
         case "uvloop":

@@ -8,9 +8,18 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, assert_type
+from typing import Any, Protocol, assert_type
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, Statistics
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    AsyncBoundFunction,
+    BatchingMapProxy,
+    BoundFunction,
+    Cache,
+    Limit,
+    Progress,
+    Statistics,
+)
 from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import (
     MemoryStore,
@@ -108,6 +117,34 @@ def places(path: Path) -> None:
     open_store(b"results.db")  # type: ignore[arg-type] # neither text nor a path
 
 
+async def bound(f: Functions, flag: bool) -> None:
+    proxy = AsyncBatchingMapProxy[int, str](batch_size=3)
+    users = proxy.bind(f.asynchronous)
+    assert_type(users, AsyncBoundFunction[int, str])
+    assert_type(await users.load(1), str)
+    assert_type(await users.map([1]), list[str])
+    assert_type(await users.map([1], return_exceptions=True), list[str | Exception])
+    assert_type(await users.map([1], return_exceptions=flag), list[str | Exception])
+    assert_type(await users.map([1], progress=True), list[str])
+    assert_type(users.proxy, AsyncBatchingMapProxy[int, str])
+    assert_type(proxy.cache, Cache[str])
+
+    @BatchingMapProxy[int, str](batch_size=3).bind
+    def names(items: list[int]) -> list[str]:
+        raise NotImplementedError
+
+    assert_type(names, BoundFunction[int, str])
+    assert_type(names.load(1), str)
+    assert_type(names.map(range(3)), list[str])
+    assert_type(names.map([1], return_exceptions=True), list[str | Exception])
+    assert_type(BatchingMapProxy[int, str]().bind(f.asynchronous).load(1), str)
+
+    await users.load("1")  # type: ignore[arg-type] # the wrong item
+    await users.map([1], f.asynchronous)  # type: ignore[call-overload] # it is bound already
+    proxy.bind(f.as_list)  # type: ignore[arg-type] # of the other face
+    proxy.bind(f.wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
+
+
 async def progress(proxy: AsyncBatchingMapProxy[int, str], f: Functions) -> None:
     def report(now: Progress) -> None:
         assert_type(now.done, int)
@@ -124,12 +161,19 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"], cache=strings)
     BatchingMapProxy[int, str](cache=mapping, backend="trio")
     AsyncBatchingMapProxy[int, str](None, 3, key=str, cache=strings)
+    AsyncBatchingMapProxy[int, str](limit=Limit(3))
+    BatchingMapProxy[int, str](limit=Limit(total=3))
+    AsyncBatchingMapProxy[int, str](limit=3)  # type: ignore[arg-type] # could be shared with nobody
     strings.prime({1: "one"})
     strings.invalidate([1, 2])
     assert_type(len(strings), int)
     assert_type(1 in strings, bool)
+    assert_type(strings.get(1), str | None)
+    assert_type(strings.get(1, 0), str | int)
+    assert_type(strings.get(1, default=None), str | None)
+    assert_type(strings.get_many(range(3)), dict[Any, str])
 
     strings.prime({1: 1})  # type: ignore[dict-item] # the wrong results
     BatchingMapProxy[int, bytes](cache=strings)  # type: ignore[arg-type] # of another proxy
     BatchingMapProxy[int, str](backend="curio")  # type: ignore[arg-type] # there is none
-    BatchingMapProxy[int, str](3, 2, str)  # type: ignore[call-arg] # options are keyword-only
+    BatchingMapProxy[int, str](3, 2, None)  # type: ignore[call-arg] # options are keyword-only

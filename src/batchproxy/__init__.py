@@ -1,6 +1,7 @@
 """Map lists through an expensive batch function so that each distinct item is computed once."""
 
 from ._async import AsyncBatchingMapProxy as AsyncBatchingMapProxy
+from ._async import AsyncBoundFunction as AsyncBoundFunction
 from ._cache import Cache as Cache
 from ._core.counters import Statistics as Statistics
 from ._core.progress import Progress as Progress
@@ -11,17 +12,22 @@ from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
 from ._errors import StoreError as StoreError
+from ._slots import Limit as Limit
 from ._sync import BatchingMapProxy as BatchingMapProxy
+from ._sync import BoundFunction as BoundFunction
 
 __all__ = [
     "AnswerTypeError",
     "AnswerValueError",
     "AsyncBatchingMapProxy",
+    "AsyncBoundFunction",
     "BatchProxyError",
     "BatchingMapProxy",
+    "BoundFunction",
     "Cache",
     "CircularWaitError",
     "ClosedError",
+    "Limit",
     "PortalError",
     "Progress",
     "Statistics",

@@ -13,15 +13,26 @@ from anyio.lowlevel import checkpoint
 from ._cache import Cache
 from ._core.answers import Answer
 from ._core.counters import Statistics
+from ._core.keys import is_unequal
+from ._core.outcome import Failure
 from ._core.plan import Plan
 from ._core.progress import Progress, reporting
 from ._engine.caller import innermost
 from ._engine.callers import InTask
-from ._engine.engine import Engine, unpicklable
+from ._engine.engine import Engine, name_like, name_of, unpicklable
+from ._engine.loading import Loads
 from ._loops import running_loop
+from ._slots import Limit
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+class _Default(int):
+    """A number that nobody gave, beside the same that somebody did."""
+
+
+_EIGHT = _Default(8)
 
 
 class AsyncBatchingMapProxy(Generic[S, T]):
@@ -38,6 +49,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             so many. None (the default), 0 or less: one call with all that is missing.
         max_concurrency: The most calls at a time, 1 or more, over all ``map()`` calls of this proxy
             in one event loop; waiting calls go first come, first served, batch by batch.
+        limit: In place of `max_concurrency`, a `Limit` that is shared with other proxies: the most
+            calls at a time over all of them.
         key: A function from an item to its hashable identity; by default the item itself. Items
             with equal keys share one result, and Python's equality decides: ``1 == 1.0 == True``.
         cache: Where results are kept: a `Cache`, to share with other proxies, or any mutable
@@ -47,7 +60,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1.
+        ValueError: `max_concurrency` is less than 1, or there is a `limit`, too.
 
     Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
     number of threads at once, and a key is computed once among them all.
@@ -56,14 +69,18 @@ class AsyncBatchingMapProxy(Generic[S, T]):
     def __init__(
         self,
         batch_size: int | None = None,
-        max_concurrency: int = 8,
+        max_concurrency: int = _EIGHT,
         *,
+        limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
     ) -> None:
         if max_concurrency is None:
             raise TypeError("max_concurrency must be an integer of 1 or more, got None")
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        chosen: int | None = max_concurrency
+        if max_concurrency is _EIGHT:
+            chosen = 8 if limit is None else None
+        self._engine = Engine(batch_size, chosen, limit, key, cache)
 
     @property
     def batch_size(self) -> int | None:
@@ -74,6 +91,11 @@ class AsyncBatchingMapProxy(Generic[S, T]):
     def max_concurrency(self) -> int:
         """The most calls at a time in one event loop."""
         return self._engine.max_concurrency or 1
+
+    @property
+    def cache(self) -> Cache[T]:
+        """Where results are kept; also for a mapping of your own there is a `Cache` in front."""
+        return self._engine.cache
 
     @overload
     async def map(
@@ -177,6 +199,23 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 report.end()
         return engine.finish(plan)
 
+    def bind(self, function: Callable[[list[S]], Awaitable[Answer[T]]]) -> AsyncBoundFunction[S, T]:
+        """Bind a batch function to this proxy, so that single keys can be asked for, too.
+
+        May be used as a decorator: ``@proxy.bind``. Bind a function once: single keys gather with
+        those that are asked for through the same bound function.
+
+        Args:
+            function: As `map_func` of `map`.
+
+        Returns:
+            The function, with the methods ``map(items)`` and ``load(key)``.
+
+        Raises:
+            TypeError: `function` cannot be called.
+        """
+        return AsyncBoundFunction(self, function)
+
     async def clear(self) -> None:
         """Forget every result, for everybody who shares the cache.
 
@@ -229,3 +268,151 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
+
+
+class AsyncBoundFunction(Generic[S, T]):
+    """An asynchronous batch function, bound to the proxy that it is called through.
+
+    Made by `AsyncBatchingMapProxy.bind`. It has the name and the docstring of the function, which
+    is its ``__wrapped__``.
+
+    Args:
+        proxy: The proxy.
+        function: As `map_func` of `AsyncBatchingMapProxy.map`.
+
+    Raises:
+        TypeError: `function` cannot be called.
+
+    Threads: As those of the proxy.
+    """
+
+    def __init__(
+        self,
+        proxy: AsyncBatchingMapProxy[S, T],
+        function: Callable[[list[S]], Awaitable[Answer[T]]],
+    ) -> None:
+        name_like(self, function)
+        self._proxy = proxy
+        self._function = function
+        self._loads = Loads(proxy._engine, function)
+
+    @property
+    def proxy(self) -> AsyncBatchingMapProxy[S, T]:
+        """The proxy that it is bound to."""
+        return self._proxy
+
+    @property
+    def function(self) -> Callable[[list[S]], Awaitable[Answer[T]]]:
+        """The function itself."""
+        return self._function
+
+    @overload
+    async def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T | Exception]: ...
+
+    async def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[Any]:
+        """Give the result of each of `items`, in their order.
+
+        Equivalent to ``await self.proxy.map(items, self.function)``; see there.
+
+        Args:
+            items: As there.
+            return_exceptions: As there.
+            progress: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+
+        Checkpoints: As there.
+
+        Cancellation: As there.
+
+        Threads: As there.
+        """
+        return await self._proxy.map(
+            items, self._function, return_exceptions=return_exceptions, progress=progress
+        )
+
+    async def load(self, item: S) -> T:
+        """Give the result of one item, computed together with what others ask for.
+
+        Equivalent to ``(await self.map([item]))[0]``, but that the call is shared: if a slot is
+        free, everything that is asked for within the same moment goes to the function together, in
+        batches of at most ``batch_size``; if none is, those who wait go together when one comes
+        free. Nobody waits for a batch to fill.
+
+        The function is called in the task, and with the context variables, of *one* of those who
+        wait: let it use nothing that is one caller's alone, such as the credentials of a user.
+
+        Args:
+            item: The item. Its key is what ``key=`` of the proxy gives for it, or the item itself.
+
+        Returns:
+            The result. It is shared with everybody who asks for the same key.
+
+        Raises:
+            Exception: What the function raised: that very object, for all whose keys were in that
+                call. An `Exception` instance in its answer is raised for that item alone.
+            AnswerTypeError: As `AsyncBatchingMapProxy.map`.
+            AnswerValueError: As there.
+            CircularWaitError: As there.
+            ClosedError: As there.
+            StoreError: As there.
+            TypeError: The key is not hashable, or one that a store cannot have.
+
+        Checkpoints: Always one, also if the result is known; and one before a call.
+
+        Cancellation: A cancelled caller leaves at once, and disturbs nobody: if the call ran in its
+            task, that is cancelled, and another of those who wait makes it anew.
+
+        Threads: As those of ``map()``. Those who ask in one event loop gather, and for calls under
+            way all wait, whichever loop or thread they run in. Inside of a call, they gather with
+            those inside of that same call only, and use its slot.
+        """
+        loads = self._loads
+        key, known = loads.look(item)
+        if known is not None:
+            await checkpoint()
+            loads.engine.count(1)
+            return known[0]  # type: ignore[no-any-return] # the cache is one of T
+        if is_unequal(key):
+            return (await self.map([item]))[0]  # such a key cannot be waited for
+        loop = running_loop()
+        inside = innermost.get() is not None
+        caller = InTask(self._function, loop, home=loop) if inside else None
+        outcome = await loads.load(key, item, loop, caller)
+        if isinstance(outcome, Failure):
+            try:
+                raise outcome.error.with_traceback(outcome.traceback)
+            finally:
+                del outcome, caller  # this frame is in the traceback now: a cycle
+        return outcome  # type: ignore[no-any-return] # as above
+
+    def __reduce__(self) -> Any:
+        raise unpicklable(self._proxy)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

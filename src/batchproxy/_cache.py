@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from ._backing.backing import Backing
 from ._backing.claims import BackedClaims
@@ -15,10 +15,11 @@ from ._core.claims import Claims
 from ._core.keys import unequal
 from ._core.table import Table
 from ._core.values import Bounded, Expiring, Mapped, Unbounded
-from ._messages import short
+from ._messages import kind_of, short
 from ._store import SharedStore, Store, check_seconds
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 _NAMESPACE = 1_000  # characters; it is shown in lists, and is in the name of each key on a server
 
@@ -110,6 +111,64 @@ class Cache(Generic[T]):
             return self._table_claims
         return BackedClaims(self._table, self._backing, home, loop)
 
+    def _check(self, key: Any) -> None:
+        """Refuse what cannot be a key here.
+
+        Raises:
+            TypeError: there is a store, which cannot have it.
+        """
+        if self._backing is not None:
+            self._backing.encoding.digests([key], {})
+
+    @overload
+    def get(self, key: Any) -> T | None: ...
+
+    @overload
+    def get(self, key: Any, default: T | D) -> T | D: ...
+
+    def get(self, key: Any, default: object = None) -> object:
+        """Give the result of `key` that is in memory, without a call, a store or a checkpoint.
+
+        It counts as a use, as in a ``map()``: a full cache forgets others first.
+
+        Args:
+            key: What ``key=`` gives, where a proxy has one. One that is not equal to itself, such
+                as NaN, is never found.
+            default: What is given if there is none; `None` may be a result, too.
+
+        Raises:
+            TypeError: `key` is not hashable.
+        """
+        try:
+            found = self._table.lookup([key])
+        except TypeError:
+            _check_hashable("get", [key])
+            raise
+        return default if found is None or unequal([key]) else found[0]
+
+    def get_many(self, keys: Iterable[Any]) -> dict[Any, T]:
+        """Give those results of `keys` that are in memory, as `get`, in one step.
+
+        Args:
+            keys: Any iterable of keys; it is read once.
+
+        Returns:
+            A new dict from key to result, in the order of `keys`. What is not in memory is not in
+            it.
+
+        Raises:
+            TypeError: `keys` is a single string or bytes object, or no iterable; or a key is not
+                hashable.
+        """
+        keys = _listed("get_many", keys)
+        try:
+            distinct = list(dict.fromkeys(keys))
+        except TypeError:
+            _check_hashable("get_many", keys)
+            raise
+        unkept = unequal(distinct)
+        return self._table.known([key for key in distinct if key not in unkept])
+
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.
 
@@ -164,19 +223,12 @@ class Cache(Generic[T]):
                 hashable, or one that no store can have. Nothing is forgotten then.
             StoreError: the store failed; it is not known what it still has.
         """
-        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-            raise TypeError(
-                f"invalidate() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
-                f"single key into a list: invalidate([{short(keys)}])"
-            )
-        keys = list(keys)
+        keys = _listed("invalidate", keys)
         try:
             unkept = unequal(dict.fromkeys(keys))
         except TypeError:
-            raise TypeError(
-                "invalidate() takes keys, got something that is not hashable among them; the key "
-                "of an item is what key= gives for it"
-            ) from None
+            _check_hashable("invalidate", keys)
+            raise
         keys = [key for key in keys if key not in unkept]
         forget = partial(self._table.invalidate, keys)
         if (backing := self._backing) is None:
@@ -244,6 +296,26 @@ class Cache(Generic[T]):
         under_way = f"{in_flight} keys in flight, {waiting} waiting"
         backing = "" if self._backing is None else f", {self._backing!r}"
         return f"<Cache: {len(self)} values, {under_way}{backing}>"
+
+
+def _listed(method: str, keys: Any) -> list[Any]:
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise TypeError(
+            f"{method}() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
+            f"single key into a list: {method}([{short(keys)}])"
+        )
+    return list(keys)
+
+
+def _check_hashable(method: str, keys: list[Any]) -> None:
+    for key in keys:
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(
+                f"{method}() takes keys, got something that is not hashable: {kind_of(key)}; the "
+                "key of an item is what key= gives for it"
+            ) from None
 
 
 def _check_bounds(max_size: object, ttl: object) -> None:

@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter
 
+from ._messages import short
 
-class Slots:
-    """One anyio `CapacityLimiter` per event loop that a proxy is used in.
 
-    Not in anyio ``RunVar``s: those would live as long as the loop, also after the proxy.
+class Limit:
+    """At most so many calls at a time, over all proxies that are given it as their ``limit=``.
+
+    They share its slots in each event loop, first come, first served; two event loops have as many
+    each, as with ``max_concurrency``. All synchronous proxies of one ``backend`` run in one event
+    loop, which is none of your own: so they share slots with each other, and not with asynchronous
+    ones. A call that is made inside another one, of whichever of these proxies, uses the slot of
+    that.
+
+    Args:
+        total: How many calls at a time, 1 or more.
+
+    Raises:
+        TypeError: `total` is no integer.
+        ValueError: `total` is less than 1.
+
+    Threads: Proxies that share it may be used from any event loops and threads.
     """
 
-    __slots__ = ("_limiters", "_total")
+    # One anyio `CapacityLimiter` per event loop. Not in anyio ``RunVar``s: those would live as long
+    # as the loop, also after the proxy.
+    __slots__ = ("__weakref__", "_limiters", "_total")
 
     def __init__(self, total: int) -> None:
+        check_limit("total", total)
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
 
-    def slot(self, loop: object, around: Iterable[Slot]) -> Slot:
+    @property
+    def total(self) -> int:
+        """How many calls at a time there may be in one event loop."""
+        return self._total
+
+    def __repr__(self) -> str:
+        return f"Limit({self._total})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Limit cannot be pickled or copied: it has the calls under way, which belong to this "
+            "process. Make it in each process"
+        )
+
+    def _slot(self, loop: object, around: Iterable[Slot]) -> Slot:
         """A slot of `loop`, the running one, to be acquired.
 
         Borrowed from the first of `around` that is of the same limiter: those are of the calls that
@@ -34,6 +67,19 @@ class Slots:
             if slot.limiter is limiter and slot.in_use:
                 return Slot(limiter, slot)
         return Slot(limiter, None)
+
+
+def check_limit(name: str, value: object) -> None:
+    """Refuse what is no number of calls at a time.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is less than 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer of 1 or more, got {short(value)}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, got {short(value)}")
 
 
 class Slot:

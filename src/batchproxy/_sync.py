@@ -10,13 +10,17 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from ._cache import Cache
 from ._core.answers import Answer
 from ._core.counters import Statistics
+from ._core.keys import is_unequal
+from ._core.outcome import Failure
 from ._core.plan import Plan
 from ._core.progress import Progress, reporting
 from ._engine.caller import is_async
 from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
-from ._engine.engine import Engine, unpicklable
+from ._engine.engine import Engine, name_like, name_of, unpicklable
+from ._engine.loading import Loads
 from ._engine.portal import PortalCall, get_portal
 from ._messages import short
+from ._slots import Limit
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -41,6 +45,8 @@ class BatchingMapProxy(Generic[S, T]):
             most so many at a time over all callers. An asynchronous `map_func` runs in the event
             loop in any case; None is one call after another of each ``map()``, and a number as
             there.
+        limit: In place of `max_concurrency`, a `Limit` that is shared with other synchronous
+            proxies of the same `backend`: the most calls at a time over all of them.
         key: As there.
         cache: As there.
         backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
@@ -48,7 +54,8 @@ class BatchingMapProxy(Generic[S, T]):
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1, or `backend` is not known.
+        ValueError: `max_concurrency` is less than 1, there is a `limit`, too, or `backend` is not
+            known.
         ImportError: `backend` is ``"trio"``, which is not installed.
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
@@ -60,11 +67,12 @@ class BatchingMapProxy(Generic[S, T]):
         batch_size: int | None = None,
         max_concurrency: int | None = None,
         *,
+        limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
         backend: Literal["asyncio", "trio"] = "asyncio",
     ) -> None:
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        self._engine = Engine(batch_size, max_concurrency, limit, key, cache)
         if backend not in ("asyncio", "trio"):
             raise ValueError(f"backend must be 'asyncio' or 'trio', got {short(backend)}")
         if backend == "trio" and importlib.util.find_spec("trio") is None:
@@ -80,6 +88,11 @@ class BatchingMapProxy(Generic[S, T]):
     def max_concurrency(self) -> int | None:
         """The most calls at a time; None if those of a ``map()`` are made one after another."""
         return self._engine.max_concurrency
+
+    @property
+    def cache(self) -> Cache[T]:
+        """Where results are kept; also for a mapping of your own there is a `Cache` in front."""
+        return self._engine.cache
 
     @overload
     def map(
@@ -164,7 +177,7 @@ class BatchingMapProxy(Generic[S, T]):
         kind: type[FromThread] = InWorkerThread
         if is_async(map_func):
             kind = InPortal
-        elif engine.max_concurrency is None:
+        elif engine.limit is None:
             kind = InCallingThread
         try:
             portal_call.run(engine.run, plan, kind(map_func, portal_call, report))
@@ -172,6 +185,25 @@ class BatchingMapProxy(Generic[S, T]):
             if report is not None:
                 report.end()
         return engine.finish(plan)
+
+    def bind(
+        self, function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]]
+    ) -> BoundFunction[S, T]:
+        """Bind a batch function to this proxy, so that single keys can be asked for, too.
+
+        May be used as a decorator: ``@proxy.bind``. Bind a function once: single keys gather with
+        those that are asked for through the same bound function.
+
+        Args:
+            function: As `map_func` of `map`.
+
+        Returns:
+            The function, with the methods ``map(items)`` and ``load(key)``.
+
+        Raises:
+            TypeError: `function` cannot be called.
+        """
+        return BoundFunction(self, function)
 
     def clear(self) -> None:
         """Forget every result, for everybody who shares the cache.
@@ -213,3 +245,146 @@ class BatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
+
+
+class BoundFunction(Generic[S, T]):
+    """A batch function, bound to the proxy that it is called through.
+
+    The synchronous twin of `AsyncBoundFunction`. Made by `BatchingMapProxy.bind`. It has the name
+    and the docstring of the function, which is its ``__wrapped__``.
+
+    Args:
+        proxy: The proxy.
+        function: As `map_func` of `BatchingMapProxy.map`.
+
+    Raises:
+        TypeError: `function` cannot be called.
+
+    Threads: As those of the proxy.
+    """
+
+    def __init__(
+        self,
+        proxy: BatchingMapProxy[S, T],
+        function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
+    ) -> None:
+        name_like(self, function)
+        self._proxy = proxy
+        self._function = function
+        self._loads = Loads(proxy._engine, function)
+
+    @property
+    def proxy(self) -> BatchingMapProxy[S, T]:
+        """The proxy that it is bound to."""
+        return self._proxy
+
+    @property
+    def function(self) -> Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]]:
+        """The function itself."""
+        return self._function
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T]: ...
+
+    @overload
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[T | Exception]: ...
+
+    def map(
+        self,
+        items: Iterable[S],
+        *,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> list[Any]:
+        """Give the result of each of `items`, in their order.
+
+        Equivalent to ``self.proxy.map(items, self.function)``; see there.
+
+        Args:
+            items: As there.
+            return_exceptions: As there.
+            progress: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+
+        Cancellation: As there.
+
+        Threads: As there.
+        """
+        return self._proxy.map(
+            items, self._function, return_exceptions=return_exceptions, progress=progress
+        )
+
+    def load(self, item: S) -> T:
+        """Give the result of one item, computed together with what other threads ask for.
+
+        See `AsyncBoundFunction.load`; what differs: threads gather where calls are limited
+        (``max_concurrency``, ``limit``) or the function is asynchronous. A function that is called
+        in the calling thread has no slots, and so nothing to wait for: there it is
+        ``self.map([item])[0]``.
+
+        The function sees the context variables of *one* of those who wait.
+
+        Args:
+            item: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+            AnswerTypeError: As there.
+            AnswerValueError: As there.
+            CircularWaitError: As there, and as `BatchingMapProxy.map`.
+            ClosedError: As there.
+            PortalError: As `BatchingMapProxy.map`.
+            StoreError: As there.
+            TypeError: As there.
+
+        Cancellation: As `BatchingMapProxy.map`; those who wait for a call of which the caller was
+            interrupted make it anew.
+
+        Threads: As `BatchingMapProxy.map`.
+        """
+        loads, proxy = self._loads, self._proxy
+        key, known = loads.look(item)
+        if known is not None:
+            loads.engine.count(1)
+            return known[0]  # type: ignore[no-any-return] # the cache is one of T
+        asynchronous = is_async(self._function)
+        if (loads.engine.limit is None and not asynchronous) or is_unequal(key):
+            return self.map([item])[0]  # nobody to gather with
+        call = PortalCall(get_portal(proxy._backend))
+        kind: type[FromThread] = InPortal if asynchronous else InWorkerThread
+        caller = kind(self._function, call, None)
+        box: list[Any] = []
+        call.run(loads.load_into, box, key, item, caller.loop, caller)
+        outcome = box.pop()
+        if isinstance(outcome, Failure):
+            try:
+                raise outcome.error.with_traceback(outcome.traceback)
+            finally:
+                del outcome, caller, call  # this frame is in the traceback now: a cycle
+        return outcome  # type: ignore[no-any-return] # as above
+
+    def __reduce__(self) -> Any:
+        raise unpicklable(self._proxy)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

@@ -17,9 +17,9 @@ class Statistics:
     """
 
     maps: int
-    """``map()`` calls that returned a list."""
+    """``map()`` calls that returned a list, and ``load()`` calls that returned."""
     items: int
-    """Items in those, repetitions included."""
+    """Items in those, repetitions included; one for each ``load()``."""
     calls: int
     """Calls of a ``map_func`` begun."""
     completed: int
@@ -34,14 +34,16 @@ class Statistics:
     """Keys whose result came from the calls of this proxy."""
     shared: int
     """Keys that a ``map()`` got from the call of another one, instead of computing them, also from
-    one of another process that was under way."""
+    one of another process that was under way. Of several ``load()`` of one key that gathered, all
+    but one share it."""
     stored: int
     """Keys whose result the store of the cache had."""
     in_flight: int
     """Keys in flight now, counted over everybody who shares the cache; with a store also those that
     another process computes and somebody here waits for."""
     waiting: int
-    """``map()`` calls asleep now until somebody else's call ends, over everybody who shares it."""
+    """``map()`` calls asleep now until somebody else's call ends, over everybody who shares it.
+    Those in ``load()`` of one bound function and event loop who wait for one call count as one."""
     cached: int
     """Values in the cache now."""
 

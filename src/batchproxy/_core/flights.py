@@ -110,6 +110,12 @@ class Flight:
             self.waiters.clear()
 
 
+class Interested(Protocol):
+    """Who is to get keys that others compute."""
+
+    elsewhere: set[Elsewhere]
+
+
 class Elsewhere(Flight):
     """Keys that another cache is computing, of this process or of another one."""
 

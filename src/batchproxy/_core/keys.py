@@ -68,9 +68,9 @@ def unequal(keys: Collection[Hashable]) -> Mapping[Hashable, Hashable]:
         elif kinds == {tuple} and _EQUAL.issuperset(map(type, _parts(keys))):
             return _NONE
         else:
-            found = filter(_is_unequal, keys)
+            found = filter(is_unequal, keys)
     except Exception:  # one cannot be compared
-        found = filter(_is_unequal, keys)
+        found = filter(is_unequal, keys)
     firsts: dict[Hashable, Hashable] = {}
     return {key: firsts.setdefault(_form(key), key) for key in found}
 
@@ -79,7 +79,8 @@ def _parts(keys: Iterable[Any]) -> Iterable[object]:
     return chain.from_iterable(keys)
 
 
-def _is_unequal(key: object) -> bool:
+def is_unequal(key: object) -> bool:
+    """Whether `key` is not equal to itself, or has a part that is not."""
     rest = [key]
     while rest:  # no recursion: a key may be nested as deeply as it likes
         part = rest.pop()

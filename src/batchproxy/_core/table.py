@@ -15,7 +15,7 @@ from typing import Any
 
 from .._forks import Alive
 from .counters import Counters, Statistics
-from .flights import Elsewhere, Flight, Flights
+from .flights import Elsewhere, Flight, Flights, Interested
 from .outcome import MISSING, Failure, Outcome
 from .plan import Plan
 from .values import Unbounded, Values
@@ -48,13 +48,19 @@ class Table:
                 self._values.use(keys)
             return answers
 
+    def known(self, keys: list[Hashable]) -> dict[Hashable, Any]:
+        """The values of those of `keys` that have one."""
+        with self._lock:
+            if known := self._values.known(keys):
+                self._values.use(list(known))
+            return known
+
     # Claimed, ...
 
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
         with self._lock:
-            known = self._values.known(plan.distinct)
-            if known:
+            if known := self._values.known(plan.distinct):
                 self._values.use(list(known))
             missing = self._missing(plan, plan.distinct, known)
             if missing is not plan.distinct:
@@ -73,8 +79,7 @@ class Table:
         In the same step the cache is checked again, and who else computes what.
         """
         with self._lock:
-            batch = self._next_batch(plan, size)
-            if batch:
+            if batch := self._next_batch(plan, size):
                 flight.unkept = plan.unkept
                 self._flights.claim(flight, batch)
             return batch
@@ -215,15 +220,15 @@ class Table:
         for flight in flights:
             flight.waiters.discard(wake)
 
-    def lose_interest(self, plan: Plan) -> None:
-        """`plan` is over: what others compute, and nobody else waits for, is not in flight here."""
-        for flight in plan.elsewhere.copy():  # to which a worker thread may add
+    def lose_interest(self, who: Interested) -> None:
+        """`who` is over: what others compute, and nobody else waits for, is not in flight here."""
+        for flight in who.elsewhere.copy():  # to which a worker thread may add
             with self._lock:
-                flight.interested.discard(plan)
+                flight.interested.discard(who)
                 wanted = bool(flight.interested)
             if not wanted:
                 self.end(flight)
-            plan.elsewhere.discard(flight)
+            who.elsewhere.discard(flight)
 
     # What users of the cache do, and see.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from functools import update_wrapper
 from typing import Any
 
 from .._cache import Cache
@@ -17,27 +18,36 @@ from .._core.keys import check_hashable, listed
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
 from .._errors import ClosedError
+from .._forks import Alive
 from .._messages import short
-from .._slots import Slots
+from .._slots import Limit, check_limit
 from .caller import Caller
 from .run import Options, Run
 
 
 class Engine:
-    """What a proxy is made of: its options, its cache, its slots and its counters."""
+    """What a proxy is made of: its options, its cache, its limit and its counters."""
 
     def __init__(
         self,
         batch_size: int | None,
         max_concurrency: int | None,
+        limit: Limit | None,
         key: Callable[[Any], Hashable] | None,
         cache: Cache[Any] | MutableMapping[Any, Any] | None,
     ) -> None:
         _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
         if max_concurrency is not None:
-            _check_integer("max_concurrency", max_concurrency, "an integer of 1 or more")
-            if max_concurrency < 1:
-                raise ValueError(f"max_concurrency must be 1 or more, got {short(max_concurrency)}")
+            check_limit("max_concurrency", max_concurrency)
+        if limit is None:
+            limit = None if max_concurrency is None else Limit(max_concurrency)
+        elif not isinstance(limit, Limit):
+            raise TypeError(f"limit must be a batchproxy.Limit, as in Limit(8), got {short(limit)}")
+        elif max_concurrency is not None:
+            raise ValueError(
+                "limit= takes the place of max_concurrency=: give one of the two; a Limit has the "
+                "number of calls at a time"
+            )
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function from item to key, got {short(key)}")
         if cache is None:
@@ -47,15 +57,20 @@ class Engine:
         elif not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache or a mutable mapping, got {short(cache)}")
         self.batch_size = batch_size
-        self.max_concurrency = max_concurrency
+        self.limit = limit
         self.cache = cache
         self.closed = False
         self._table = cache._table
-        self._key = key
-        self._slots = None if max_concurrency is None else Slots(max_concurrency)
+        self.key = key
         self._counters = Counters[Flight]()
+        self.loads = Alive[Any]()  # of the functions that are bound to it
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
-        self._options = Options(size, max_concurrency or 1, self._slots, self._counters)
+        self.options = Options(size, limit.total if limit else 1, limit, self._counters)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """The most calls at a time in one event loop; None for one after another."""
+        return None if self.limit is None else self.limit.total
 
     def __repr__(self) -> str:
         return (
@@ -85,7 +100,7 @@ class Engine:
         if self.closed:
             raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
         items = listed(items)
-        keys = items if self._key is None else list(map(self._key, items))
+        keys = items if self.key is None else list(map(self.key, items))
         try:
             answers = self._table.lookup(keys)
             if answers is not None:
@@ -96,7 +111,7 @@ class Engine:
                 return answers
             plan = Plan(items, keys, keep_failures=keep_failures)
         except TypeError:
-            check_hashable(keys, has_key=self._key is not None)
+            check_hashable(keys, has_key=self.key is not None)
             raise
         if not callable(map_func):
             raise TypeError(
@@ -112,7 +127,7 @@ class Engine:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         claims = self.cache._claims(caller.home, caller.loop)
-        return Run(plan, caller, claims, self._options).carry_out()
+        return Run(plan, caller, claims, self.options).carry_out()
 
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.
@@ -151,6 +166,26 @@ def unpicklable(proxy: object) -> TypeError:
         "instance at the top of a module; to share results between them, give it a Cache with a "
         "store"
     )
+
+
+def name_like(bound: object, function: object) -> None:
+    """Let `bound` be called as `function` is.
+
+    Raises:
+        TypeError: that cannot be called.
+    """
+    if not callable(function):
+        raise TypeError(
+            f"bind() takes a function from a list of items to their results, got {short(function)}"
+        )
+    names = ("__module__", "__name__", "__qualname__", "__doc__")
+    update_wrapper(bound, function, names, ())  # type: ignore[arg-type] # it has no call
+
+
+def name_of(function: object) -> str:
+    """What `function` is called, for a repr."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else short(function)
 
 
 def _check_integer(name: str, value: object, expected: str) -> None:

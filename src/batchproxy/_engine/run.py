@@ -20,7 +20,7 @@ from .._core.flights import Flight
 from .._core.outcome import GivenUp
 from .._core.plan import Plan
 from .._loops import is_cancellation, post
-from .._slots import Slots
+from .._slots import Limit
 from .caller import Caller
 from .calls import call
 
@@ -30,7 +30,7 @@ class Options(NamedTuple):
 
     size: int  # of a batch
     tasks: int  # at most
-    slots: Slots | None
+    limit: Limit | None
     counters: Counters[Flight]
 
 
@@ -68,7 +68,7 @@ class Run:
                 if plan.left > options.size and options.tasks > 1:
                     await self._call_in_tasks()
                 else:
-                    await self._call_batches()
+                    await self.call_batches()
                 if plan.over or not plan.awaited:
                     caller.tell(plan)
                     break
@@ -78,18 +78,33 @@ class Run:
             plan.forget()
             raise
         finally:
-            # Empty, unless Ctrl-C cut a release short: trio raises it anywhere in the main thread,
-            # asyncio does the second time. That one is on its way out; no other may stop us.
-            while plan.running or plan.elsewhere:
-                with suppress(KeyboardInterrupt):
-                    if plan.running:
-                        self._release(next(iter(plan.running)))
-                    else:
-                        self._claims.table.lose_interest(plan)
+            if plan.running or plan.elsewhere:
+                self.release_all()
             caller.blocked.clear()  # as `Plan.forget`
 
+    async def read(self, limit: Limit) -> None:
+        """Look once, in a slot of `limit`. `release_all` is still to come."""
+        slot = limit._slot(self._caller.loop, ())
+        try:
+            await slot.acquire()
+            await self._claims.look(self._plan)
+        finally:
+            slot.release(slot)
+
+    def release_all(self) -> None:
+        """Release whatever is left of this ``map()``; twice is fine."""
+        # There is nothing, unless Ctrl-C cut a release short: trio raises it anywhere in the main
+        # thread, asyncio does the second time. That one is on its way out; no other may stop us.
+        plan = self._plan
+        while plan.running or plan.elsewhere:
+            with suppress(KeyboardInterrupt):
+                if plan.running:
+                    self._release(next(iter(plan.running)))
+                else:
+                    self._claims.table.lose_interest(plan)
+
     async def _call_in_tasks(self) -> None:
-        """`_call_batches` in no more tasks than there are batches."""
+        """`call_batches` in no more tasks than there are batches."""
         plan, interruptible = self._plan, self._caller.interruptible
         tasks = min(math.ceil(plan.left / self._options.size), self._options.tasks)
         ended_by: list[BaseException] = []
@@ -100,7 +115,7 @@ class Run:
             # and KeyboardInterrupt would leave the loop right from here. So it is noted here, and
             # raised bare below.
             try:
-                await self._call_batches()
+                await self.call_batches()
             except GeneratorExit:  # pragma: no cover - of a loop that was torn down
                 raise
             except BaseException as error:
@@ -131,10 +146,13 @@ class Run:
             finally:
                 del error  # this frame is in its traceback now: a cycle
 
-    async def _call_batches(self) -> None:
-        """Claim and call until nothing is left to compute, or a failure ends it."""
+    async def call_batches(self) -> None:
+        """Claim and call until nothing is left to compute, or a failure ends it.
+
+        Also by itself; then `release_all` is still to come.
+        """
         plan, caller, claims = self._plan, self._caller, self._claims
-        size, _, slots, counters = self._options
+        size, _, limit, counters = self._options
         while (plan.left or plan.spare) and not plan.over:
             await checkpoint()
             if plan.over or not (plan.left or plan.spare):
@@ -142,8 +160,8 @@ class Run:
             flight, outcome = Flight(caller.home, counters), None
             plan.running.add(flight)
             try:
-                if slots is not None:
-                    flight.slot = slots.slot(caller.loop, caller.slots)
+                if limit is not None:
+                    flight.slot = limit._slot(caller.loop, caller.slots)
                     try:
                         flight.slot.acquire_nowait()
                     except anyio.WouldBlock:

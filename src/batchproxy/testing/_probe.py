@@ -42,6 +42,8 @@ class Inside:
     """Results that the store did not take, and that are kept until it does. They may stay."""
     blocked: int
     """Calls and event loops that cannot go on before a nested ``map()`` does, in this process."""
+    loading: int = 0
+    """``load()`` calls under way whose key was not in memory; those of the proxies."""
 
     @property
     def idle(self) -> bool:
@@ -66,13 +68,14 @@ def look(*things: Looked) -> Inside:
         dict.fromkeys(each if isinstance(each, Cache) else each._engine.cache for each in things)
     )
     backings = [cache._backing for cache in caches if cache._backing is not None]
-    slots, queueing = map(sum, zip((0, 0), *map(_slots, engines)))
+    slots, queueing = _slots(engines)
     return Inside(
         in_flight=frozenset(key for cache in caches for key in cache._table.in_flight()),
         running=sum(engine.statistics().running for engine in engines),
         waiting=_waiting(engines, caches),
         slots=slots,
         queueing=queueing,
+        loading=sum(loads.under_way for engine in engines for loads in engine.loads.all()),
         claiming=sum(map(_claiming, backings)),
         writing=sum(len(backing.writers._pending) for backing in backings),
         forgetting=sum(backing.writers._forgetting for backing in backings),
@@ -91,13 +94,13 @@ def _waiting(engines: list[Engine], caches: list[Cache[Any]]) -> int:
     return len(set[object]().union(*waiters))
 
 
-def _slots(engine: Engine) -> tuple[int, int]:
+def _slots(engines: list[Engine]) -> tuple[int, int]:
     """How many are taken, and how many calls wait for one."""
-    if engine._slots is None:
-        return 0, 0
-    limiters = list(engine._slots._limiters.values())
+    limits = {engine.limit for engine in engines if engine.limit is not None}
+    limiters = [limiter for limit in limits for limiter in list(limit._limiters.values())]
     lenders = [
         flight.slot._lender
+        for engine in engines
         for flight in engine._counters.running.copy()
         if flight.slot is not None and flight.slot._lender is not None
     ]

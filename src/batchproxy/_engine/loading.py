@@ -1,0 +1,256 @@
+"""load(): those who ask for single keys gather in a pool, and one of them calls for a batch.
+
+Who finds its key in flight waits for that call. All others wait in a pool; with a store, first in
+one of those who read. Who waits has no plan, caller or slot: they sleep together on a few events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from anyio.lowlevel import checkpoint
+
+from .._core import waits
+from .._core.flights import NOTHING, Flight
+from .._core.keys import check_hashable
+from .._core.outcome import MISSING, Failure, GivenUp
+from .._core.pool import Gathered, Meeting, Pool, Wanted
+from .._errors import ClosedError
+from .._forks import Alive
+from .._loops import is_closed
+from .._slots import Limit
+from .caller import Caller, innermost
+from .callers import InTask
+from .engine import Engine
+from .meetings import Bell, Here
+from .run import Run
+
+READS = 8
+"""Reads of a store at a time; who comes later gathers meanwhile."""
+
+
+class Loads:
+    """Those who ask for single keys of one function."""
+
+    def __init__(self, engine: Engine, function: Callable[[list[Any]], Any]) -> None:
+        self.engine = engine
+        self._function = function
+        self._table = engine.cache._table
+        self._reads = Limit(READS)
+        self._heres: WeakKeyDictionary[object, Here] = WeakKeyDictionary()
+        engine.loads.add(self)
+        _alive.add(self)
+
+    @property
+    def under_way(self) -> int:
+        """How many there are now, in all event loops."""
+        return sum(here.loads for here in list(self._heres.values()))
+
+    def reset_after_fork(self) -> None:
+        """In the child: none of the loads that were under way is here."""
+        self._heres = WeakKeyDictionary()
+
+    def look(self, item: Any) -> tuple[Hashable, list[Any] | None]:
+        """The key of `item`, and its result in a list, if it is in memory.
+
+        Raises:
+            ClosedError: the proxy is closed.
+            TypeError: the key is not hashable, or one that the store of the cache cannot have.
+        """
+        engine = self.engine
+        if engine.closed:
+            raise ClosedError("load() on a closed proxy; make a new one (they may share a Cache)")
+        key = item if engine.key is None else engine.key(item)
+        try:
+            known = self._table.lookup([key])
+        except TypeError:
+            check_hashable([key], has_key=engine.key is not None)
+            raise
+        if known is None:
+            engine.cache._check(key)
+        return key, known
+
+    async def load(self, key: Hashable, item: Any, loop: Any, caller: Caller | None) -> Any:
+        """The result of `key`, which was not in memory, or the `Failure` that it has.
+
+        `caller` is None for one that is in no other call, and stops nothing.
+
+        Raises:
+            CircularWaitError: this load would wait for itself.
+        """
+        here = self._here(loop)
+        place = () if caller is None else _place(caller)
+        read = self.engine.cache._backing is None
+        here.loads += 1
+        try:
+            while True:
+                flight = self._in_flight(key)
+                if flight is not None:
+                    outcome = await self._meet(here, flight, key, caller)
+                else:
+                    outcome = await self._gather(here, place, key, item, caller, reading=not read)
+                read = True  # by whoever it was; a claim asks the store once more
+                if outcome is not MISSING:
+                    return outcome
+                known = self._table.lookup([key])
+                if known is not None:
+                    self.engine.count(1)
+                    return known[0]
+        finally:
+            here.loads -= 1
+            if caller is not None:
+                caller.blocked.clear()
+            # As `Plan.forget`: the frames in here are in the traceback of a failure, and must not
+            # have what has that.
+            flight = outcome = None
+
+    async def load_into(
+        self, box: list[Any], key: Hashable, item: Any, loop: Any, caller: Caller
+    ) -> None:
+        """`load` for another thread, which takes the outcome out of `box`."""
+        box.append(await self.load(key, item, loop, caller))
+
+    def _here(self, loop: Any) -> Here:
+        try:
+            return self._heres[loop]
+        except KeyError:
+            return self._heres.setdefault(loop, Here(loop, self._table))
+
+    def _in_flight(self, key: Hashable) -> Flight | None:
+        """The call that computes `key`, if somebody can end it."""
+        for flight in self._table.who_computes((key,)):
+            if flight.home is None or flight.handed_over or not is_closed(flight.home):
+                return flight
+        return None
+
+    async def _meet(self, here: Here, flight: Flight, key: Hashable, caller: Caller | None) -> Any:
+        meeting = here.meet(flight)
+        meeting.loads += 1
+        try:
+            return await self._attend(meeting, key, caller)
+        finally:
+            meeting.leave()
+            del meeting, flight
+
+    async def _attend(self, meeting: Meeting, key: Hashable, caller: Caller | None) -> Any:
+        """What comes of `key` in a call under way; `MISSING` if it is to be looked for again."""
+        flight, token = meeting.flight, object()
+        blocked = [] if caller is None else caller.blocked.copy()
+        awaited = {flight: (key,)}
+        try:
+            waits.block_checked(token, blocked, awaited)
+            if flight.done or key in flight.gone:  # somebody was quicker
+                await checkpoint()
+            while not (flight.done or key in flight.gone):
+                await meeting.wait()
+            results, failures = flight.answers() if flight.done else (flight.gone, NOTHING)
+            result = results.get(key, MISSING)
+            if result is MISSING:
+                return failures.get(key, MISSING)
+            self.engine.count(1, shared=1)
+            return result
+        finally:
+            waits.unblock(token, blocked)
+            blocked.clear()
+            awaited.clear()
+            results = failures = NOTHING
+            del flight, meeting
+
+    async def _gather(
+        self,
+        here: Here,
+        place: tuple[object, ...],
+        key: Hashable,
+        item: Any,
+        caller: Caller | None,
+        *,
+        reading: bool,
+    ) -> Any:
+        """What comes of `key` after waiting for it in a pool; `MISSING` as there."""
+        pools = here.reading if reading else here.calling
+        pool = pools.get(place)
+        if pool is None:
+            pool = pools[place] = Pool(Bell)
+        wanted, me = pool.join(key, item), object()
+        given_up: Failure | None = None
+        outcome: Any = MISSING
+        try:
+            while not wanted.settled and given_up is None:
+                if pool.lead(wanted, me):
+                    given_up = await self._lead(here, pool, wanted, me, caller, reading=reading)
+                else:
+                    await wanted.bell.wait()
+            if given_up is not None:
+                return given_up
+            if wanted.meeting is not None:
+                return await self._attend(wanted.meeting, key, caller)
+            outcome = wanted.outcome
+            if outcome is not MISSING and not isinstance(outcome, Failure):
+                self.engine.count(1, *wanted.source)
+                wanted.source = (1, 0)
+            return outcome
+        finally:
+            pool.retire(wanted, me)
+            pool.leave(wanted)
+            if wanted.meeting is not None:
+                wanted.meeting.leave()
+            if place and pool.idle:
+                pools.pop(place, None)
+            outcome = given_up = None
+            del wanted
+
+    async def _lead(
+        self,
+        here: Here,
+        pool: Pool,
+        wanted: Wanted,
+        me: object,
+        caller: Caller | None,
+        *,
+        reading: bool,
+    ) -> Failure | None:
+        """Call for a batch of those who wait; a failure that is nobody else's is given."""
+        if caller is None:
+            loop = here.loop()
+            caller = InTask(self._function, loop, home=loop)
+        options = self.engine.options
+        if len(pool) < options.size:
+            await checkpoint()  # who asks in this tick comes along
+        plan = Gathered(pool, wanted, me, here.meet, reading=reading)
+        run = Run(plan, caller, self.engine.cache._claims(caller.home, caller.loop), options)
+        outside = innermost.set(caller.nest)
+        try:
+            if reading:
+                await run.read(self._reads)
+            else:
+                await run.call_batches()
+            return plan.failure if isinstance(plan.failure, GivenUp) else None
+        finally:
+            run.release_all()
+            plan.end()
+            try:
+                innermost.reset(outside)
+            except ValueError:
+                pass  # the loop was torn down, and the collector ends this in another context
+            del plan, run, wanted
+
+
+def _place(caller: Caller) -> tuple[object, ...]:
+    """What those have in common who may gather: whom they hold up, and whose slot they use."""
+    inside = () if caller.nest is None else (caller.nest.flight(),)
+    return (*caller.blocked, *inside)
+
+
+_alive = Alive[Loads]()
+
+
+def _reset_after_fork() -> None:
+    for loads in _alive.all():
+        loads.reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

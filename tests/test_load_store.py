@@ -1,0 +1,212 @@
+"""Points 16 to 18 and 21 of the contract: single keys of a cache with a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from memory_store import MemoryStore, PlainStore
+from store_tools import OTHER, nothing_left, proxy_of, released
+from tools import Outcomes, happens, settle
+
+from batchproxy import StoreError
+from batchproxy.testing import AsyncCalls, look, names_in_store
+
+pytestmark = pytest.mark.anyio
+
+
+async def all_at_once(load: Any, keys: Any) -> dict[Any, Any]:
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for key in keys:
+            callers.start(key, load, key)
+    return callers.results
+
+
+async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
+    """One look into the store for all that were asked for at once, and one for each batch."""
+    calls = AsyncCalls()
+    proxy = proxy_of(store, 10)
+    assert await all_at_once(proxy.bind(calls).load, range(25)) == {n: str(n) for n in range(25)}
+    assert sorted(map(len, calls.batches)) == [5, 10, 10]
+    method = "claim_many" if isinstance(store, MemoryStore) else "get_many"
+    assert store.asked[0] == ("get_many", 25)
+    assert [number for name, number in store.asked[1:] if name == method] == [10, 10, 5]
+    assert proxy.statistics().computed == 25
+    again = proxy_of(store, 10)
+    calls = AsyncCalls()
+    store.asked.clear()
+    results = await all_at_once(again.bind(calls).load, [*range(20, 30), *range(20, 22)])
+    assert results == {n: str(n) for n in range(20, 30)}
+    assert sorted(calls.keys) == list(range(25, 30))
+    now = again.statistics()
+    assert (now.stored, now.computed, now.maps, now.shared) == (5, 5, 12, 2)
+    nothing_left(store, proxy, again)
+
+
+async def test_reads_gather_while_the_store_is_slow(store: PlainStore) -> None:
+    """A lone load is read at once; with eight reads under way those who come wait together."""
+    proxy = proxy_of(store, 100)
+    users = proxy.bind(AsyncCalls())
+    gates = [store.gate("get_many") for _ in range(8)]
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number, gate in enumerate(gates):
+            callers.start(number, users.load, number)
+            await gate.wait_entered()
+        for number in range(8, 20):
+            callers.start(number, users.load, number)
+        await settle()
+        assert [number for _, number in store.asked] == [1] * 8
+        for gate in gates:
+            gate.open()
+    assert callers.results == {number: str(number) for number in range(20)}
+    assert ("get_many", 12) in store.asked
+    nothing_left(store, proxy)
+
+
+async def test_who_reads_is_cancelled(store: PlainStore) -> None:
+    """At once; the others read, or are read, anew."""
+    proxy = proxy_of(store, 10)
+    calls = AsyncCalls()
+    users = proxy.bind(calls)
+    gate = store.gate("get_many")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start(0, users.load, 0)
+        await gate.wait_entered()
+        callers.scopes[0].cancel()
+        await happens(lambda: 0 in callers.results)
+        callers.start(1, users.load, 0)
+        await settle()
+        assert calls.batches == []
+        gate.open()
+    assert callers.results == {0: "cancelled", 1: "0"}
+    await released()
+    nothing_left(store, proxy)
+
+
+@pytest.mark.parametrize("method", ["get_many", "claim_many", "publish_many"])
+async def test_a_store_that_fails(method: str) -> None:
+    """All whose keys were asked for together get the one `StoreError`, once each."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 10, on_store_error="raise")
+    calls = AsyncCalls()
+    users = proxy.bind(calls)
+    store.fail[method] = OSError("full")
+    results = await all_at_once(users.load, range(8))
+    assert {type(result) for result in results.values()} == {StoreError}
+    assert len({id(result) for result in results.values()}) == 1
+    assert store.uses[method] == 1
+    del store.fail[method]
+    assert await all_at_once(users.load, range(8)) == {n: str(n) for n in range(8)}
+    assert len(calls.batches) == 1
+    await released()
+    nothing_left(store, proxy)
+
+
+async def test_going_on_without_a_store() -> None:
+    """The loads are gathered and computed in memory."""
+    store = MemoryStore()
+    store.fail |= dict.fromkeys(["get_many", "claim_many", "publish_many"], OSError("full"))
+    proxy = proxy_of(store, 10, on_store_error="continue")
+    calls = AsyncCalls()
+    assert await all_at_once(proxy.bind(calls).load, range(8)) == {n: str(n) for n in range(8)}
+    assert len(calls.batches) == 1
+    nothing_left(store, proxy)
+
+
+async def test_a_key_that_no_store_can_have(store: PlainStore) -> None:
+    """It is refused before it could hurt those it would have been asked for with."""
+    proxy = proxy_of(store, 10)
+    users = proxy.bind(AsyncCalls())
+    results = await all_at_once(users.load, [1, frozenset(), 2])
+    assert isinstance(results.pop(frozenset()), TypeError)
+    assert results == {1: "1", 2: "2"}
+    nothing_left(store, proxy)
+
+
+async def test_keys_that_another_process_computes() -> None:
+    """They thin no batch; who wants one waits for it, all together, and gets what it publishes."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 3)
+    calls = AsyncCalls()
+    users = proxy.bind(calls)
+    held = names_in_store(0, 2)
+    store.claims |= {("n", name): OTHER for name in held}
+    store.leases[OTHER.process] = 60.0
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(5):
+            callers.start(number, users.load, number)
+        callers.start("also 2", users.load, 2)
+        await happens(lambda: len(callers.results) == 3)
+        assert callers.results == {1: "1", 3: "3", 4: "4"}
+        callers.start("later", users.load, 2)
+        await happens(lambda: look(proxy).loading == 4)
+        assert look(proxy).in_flight == {0, 2}
+        callers.scopes["also 2"].cancel()
+        value = await encoded()
+        store.publish_many("n", {held[1]: value}, OTHER, None)
+        await happens(lambda: callers.results.get(2))
+        assert look(proxy).in_flight == {0}
+        callers.scopes[0].cancel()
+        await happens(lambda: not look(proxy).in_flight)
+    assert callers.results[2] == callers.results["later"] == "theirs"
+    assert sorted(calls.keys) == [1, 3, 4]
+    assert len(calls.batches) == 1
+    del store.claims["n", held[0]]
+    nothing_left(store, proxy)
+
+
+async def encoded() -> bytes:
+    """A value as another process would have written it."""
+    store = MemoryStore()
+    await proxy_of(store).map([0], AsyncCalls(lambda item: "theirs"))
+    [value] = store.values.values()
+    return value
+
+
+async def test_another_process_gives_up() -> None:
+    """Those who waited for it gather, and are computed here."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 10)
+    calls = AsyncCalls()
+    users = proxy.bind(calls)
+    held = names_in_store(*range(4))
+    store.claims |= {("n", name): OTHER for name in held}
+    store.leases[OTHER.process] = 60.0
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(4):
+            callers.start(number, users.load, number)
+        await happens(lambda: look(proxy).in_flight == set(range(4)))
+        for name in held:
+            del store.claims["n", name]
+    assert callers.results == {number: str(number) for number in range(4)}
+    assert sorted(calls.keys) == list(range(4))
+    await released()
+    nothing_left(store, proxy)
+
+
+async def test_what_a_call_gave_is_written_whoever_leaves(store: PlainStore) -> None:
+    """A recruiter that is cancelled while its results are written loses none for the others."""
+    proxy = proxy_of(store, 10)
+    calls = AsyncCalls()
+    users = proxy.bind(calls)
+    gate = store.gate("publish_many" if isinstance(store, MemoryStore) else "set_many")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(4):
+            callers.start(number, users.load, number)
+        await gate.wait_entered()
+        callers.scopes[calls.keys[0]].cancel()
+        await settle()
+        gate.open()
+    left = callers.results.pop(calls.keys[0])
+    assert left == "cancelled"
+    assert callers.results == {key: str(key) for key in calls.keys[1:]}
+    assert len(calls.batches) == 1
+    await released()
+    nothing_left(store, proxy)
