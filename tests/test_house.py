@@ -34,7 +34,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "decides, without an event loop and I/O",
         folder(
             "_core",
-            "outcome answers keys counters values flights waits plan progress table claims",
+            "outcome answers keys counters sizes values flights waits plan progress batches table "
+            "claims",
         ),
     ),
     ("where results outlive the process", ["_store", "stores"]),
@@ -47,7 +48,7 @@ LAYERS: list[tuple[str, list[str]]] = [
         ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
-    ("awaits", folder("_engine", "portal caller callers calls run engine")),
+    ("awaits", folder("_engine", "portal caller callers calls splits run engine")),
     ("the proxies", ["_async", "_sync"]),
     ("the door", ["__init__"]),
     ("who comes through it", ["testing", "cli", "__main__"]),

@@ -10,6 +10,7 @@ from ._errors import BatchProxyError as BatchProxyError
 from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
+from ._errors import SplitBatch as SplitBatch
 from ._errors import StoreError as StoreError
 from ._sync import BatchingMapProxy as BatchingMapProxy
 
@@ -24,6 +25,7 @@ __all__ = [
     "ClosedError",
     "PortalError",
     "Progress",
+    "SplitBatch",
     "Statistics",
     "StoreError",
 ]

@@ -115,7 +115,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 many results in the same order (a list, tuple, array, Series: anything sized and
                 indexable), or with a mapping from key to result (further entries are ignored); if
                 there is a ``key=`` and the mapping lacks a key, it may be one from item to result.
-                An `Exception` instance among the results is the failure of that one item.
+                An `Exception` instance among the results is the failure of that one item. If it
+                raises `SplitBatch`, the batch is halved, and each half is a call of its own, in the
+                same slot; an item that is refused alone fails with the ``__cause__`` of that.
             return_exceptions: If true, failed items hold their exception in the list, every batch
                 is called, and nothing is raised for them, as in `asyncio.gather`.
             progress: True for a bar (it needs the extra ``progress``), or a plain function that is

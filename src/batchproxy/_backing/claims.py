@@ -178,7 +178,9 @@ class BackedClaims(Claims):
         ``await``.
         """
         if isinstance(outcome, Failure):
-            return await super().settle(flight, outcome)
+            self.table.settle(flight, outcome)
+            self._release_part(flight)
+            return outcome
         backing = self._backing
         job = Job(self.table, flight, self._loop, partial(self._publish, flight, outcome))
         try:
@@ -241,6 +243,12 @@ class BackedClaims(Claims):
         if published.adopted or refused:
             answers = answers.corrected(flight.keys, published.adopted, refused)
         self.table.settle(flight, answers)
+        self._release_part(flight)
+
+    def _release_part(self, flight: Flight) -> None:
+        """Give back the claims on keys that have left `flight` without being written."""
+        if flight.rest and isinstance(hold := flight.outside, Hold):
+            hold.release_some([self._names[key] for key in flight.keys if key in self._names])
 
     async def _in_thread(self, flight: Flight, work: Callable[[], R]) -> R | StoreFailure:
         """Run `work` in a worker thread, which `flight` is handed over to.

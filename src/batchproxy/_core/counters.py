@@ -25,7 +25,7 @@ class Statistics:
     completed: int
     """Calls whose answer was accepted (single items in it may have failed)."""
     failed: int
-    """Calls that raised, or whose answer could not be used."""
+    """Calls that raised (also `SplitBatch`), or whose answer could not be used."""
     cancelled: int
     """Calls given up: the caller was cancelled, interrupted, or another call of it failed."""
     running: int

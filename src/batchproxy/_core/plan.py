@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from .._messages import describe
-from .flights import NOTHING, Elsewhere, Flight
+from .flights import Elsewhere, Flight
 from .keys import unequal
 from .outcome import MISSING, Failure, Outcome
 
@@ -190,6 +190,12 @@ class Plan:
         self.computed += count - failed
         self._computed[flight.place : flight.place + count] = results
 
+    def take_refused(self, flight: Flight, failure: Failure) -> None:
+        """Take that the items of `flight` were refused; `fail` with it is still to come."""
+        count = len(flight.keys)
+        self.failed += count
+        self._computed[flight.place : flight.place + count] = [failure.error] * count
+
     def take_awaited(self) -> None:
         """Take what has come of somebody else's calls.
 
@@ -198,7 +204,7 @@ class Plan:
         lost: set[Hashable] = set()
         for flight in [each for each in self.awaited if each.done or each.gone]:
             done, gone = flight.done, flight.gone
-            results, failures = flight.answers() if done else (gone, NOTHING)
+            results, failures = flight.answers() if done else (gone, flight.failures)
             waiting: list[Hashable] = []
             for key in self.awaited.pop(flight):
                 if (result := results.get(key, MISSING)) is not MISSING:

@@ -14,6 +14,7 @@ from threading import RLock
 from typing import Any
 
 from .._forks import Alive
+from .batches import missing, next_batch
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights
 from .outcome import MISSING, Failure, Outcome
@@ -56,14 +57,14 @@ class Table:
             known = self._values.known(plan.distinct)
             if known:
                 self._values.use(list(known))
-            missing = self._missing(plan, plan.distinct, known)
-            if missing is not plan.distinct:
-                plan.start(missing)
+            left = missing(plan.distinct, known, self._flights, plan)
+            if left is not plan.distinct:
+                plan.start(left)
 
     def has_work(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
         with self._lock:
-            batch = self._next_batch(plan, size)
+            batch = next_batch(self._values, self._flights, plan, size)
             plan.draw_back(batch)
             return bool(batch)
 
@@ -73,7 +74,7 @@ class Table:
         In the same step the cache is checked again, and who else computes what.
         """
         with self._lock:
-            batch = self._next_batch(plan, size)
+            batch = next_batch(self._values, self._flights, plan, size)
             if batch:
                 flight.unkept = plan.unkept
                 self._flights.claim(flight, batch)
@@ -87,24 +88,6 @@ class Table:
         if flight.counters is not None:
             flight.counters.running.add(flight)
         return True
-
-    def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
-        drawn = plan.draw(size)
-        batch = self._missing(plan, drawn, self._values.known(drawn))
-        while plan.left and len(batch) < size:
-            drawn = plan.draw(size - len(batch))
-            batch += self._missing(plan, drawn, self._values.known(drawn))
-        return batch
-
-    def _missing(
-        self, plan: Plan, keys: list[Hashable], known: dict[Hashable, Any]
-    ) -> list[Hashable]:
-        """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
-        flying = self._flights.meet(keys)
-        if not known and not flying:
-            return keys
-        plan.learn(known, flying)
-        return [key for key in keys if key not in known and key not in flying]
 
     # ... settled, ...
 
@@ -131,7 +114,28 @@ class Table:
                     keys = [key for key in current if key not in unkept]
                     results = [values[key] for key in keys]
                 self._values.store(keys, results)
-            self._flights.release(flight)
+            if not flight.rest:
+                self._flights.release(flight)
+                return
+            self._flights.settle_part(flight, outcome)
+        flight.wake()
+
+    def refuse(self, flight: Flight) -> None:
+        """The call of `flight` was refused: its keys wait there for calls that have fewer."""
+        with self._lock:
+            counters, flight.counters = flight.counters, None
+            assert counters is not None  # it was a call
+            counters.running.discard(flight)
+            counters.failed += 1
+            self._flights.refuse(flight)
+
+    def proceed(self, flight: Flight, count: int, counters: Counters[Flight] | None) -> None:
+        """Begin a call of the next `count` keys that wait in `flight`; without counters, none."""
+        with self._lock:
+            self._flights.proceed(flight, count)
+            flight.counters = counters
+            if counters is not None:
+                counters.running.add(flight)
 
     def part(
         self,

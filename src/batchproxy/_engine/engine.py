@@ -16,6 +16,7 @@ from .._core.flights import Flight
 from .._core.keys import check_hashable, listed
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
+from .._core.sizes import Size
 from .._errors import ClosedError
 from .._messages import short
 from .._slots import Slots
@@ -55,7 +56,7 @@ class Engine:
         self._slots = None if max_concurrency is None else Slots(max_concurrency)
         self._counters = Counters[Flight]()
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
-        self._options = Options(size, max_concurrency or 1, self._slots, self._counters)
+        self._options = Options(Size(size), max_concurrency or 1, self._slots, self._counters)
 
     def __repr__(self) -> str:
         return (

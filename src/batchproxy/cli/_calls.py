@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .. import BatchingMapProxy, Cache, Progress, Statistics
+from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results
@@ -134,6 +134,10 @@ class Calls:
         return ended
 
     def _note(self, error: BaseException, items: list[Any]) -> None:
+        if isinstance(error, SplitBatch):  # which ends nothing, or its cause does
+            if len(items) > 1:
+                return
+            error = error.__cause__ or error
         if not (self._keep_failures and isinstance(error, Exception)):
             self._blame.setdefault(id(error), (error, items))
 
