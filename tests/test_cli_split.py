@@ -1,4 +1,4 @@
-"""The command: functions that refuse batches."""
+"""The command: functions that refuse batches, and batches by weight."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ async def refusing_async(items):
 
 def without_cause(items):
     raise SplitBatch("no")
+
+def plain(items):
+    calls.append(items)
+    return [str(item).upper() for item in items]
+
+def stars(item):
+    return item.count("*")
+
+def negative(item):
+    return -1
 '''
 
 
@@ -108,3 +118,64 @@ def test_a_run_that_stops_names_the_refused_row(folder: Path, function: str, mes
     Path("words.txt").write_text("\n".join(WORDS))
     result = call("map", f"refusing.py:{function}", "words.txt", status=1)
     assert message in result.output
+
+
+# --- Weights ---
+
+
+def test_the_weight_of_an_item_is_its_characters(folder: Path) -> None:
+    """Unless told otherwise; of what is no text, those of its JSON."""
+    Path("words.txt").write_text("\n".join(["one", "two", "three", "four", "é", "seventeen"]))
+    call("map", "refusing.py:plain", "words.txt", "--max-weight", 8, "-q")
+    assert calls_of_functions() == [["one", "two"], ["three"], ["four", "é"], ["seventeen"]]
+    Path("values.jsonl").write_text('[1, 2]\n{"a": 1}\n12345\n"12"\n')
+    call("map", "refusing.py:plain", "values.jsonl", "--max-weight", 14, "-q")
+    assert calls_of_functions() == [[[1, 2], {"a": 1}], [12345, "12"]]
+
+
+def test_the_weight_is_what_a_function_says(folder: Path) -> None:
+    """Beside the size of a batch; `--dry-run` says how many calls that makes."""
+    items = ["*", "**", "no", "*?", "**", "***", "no!"]
+    Path("words.txt").write_text("\n".join(items))
+    weight = ("--max-weight", 3, "--weight", "refusing.py:stars", "--batch-size", 3)
+    result = call("map", "refusing.py:plain", "words.txt", *weight, "--dry-run")
+    assert "6 would be computed in 3 calls" in result.output
+    call("map", "refusing.py:plain", "words.txt", *weight, "-q")
+    assert calls_of_functions() == [["*", "**", "no"], ["*?"], ["***", "no!"]]
+    result = call("map", "refusing.py:plain", "words.txt", "--batch-size", 4, "--dry-run")
+    assert "6 would be computed in 2 calls" in result.output
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_is_no_weight_ends_the_run(folder: Path, more: tuple[str, ...]) -> None:
+    """Before anything is sent, and says which item it is of."""
+    Path("words.txt").write_text("a\nb\n")
+    weight = ("--max-weight", 3, "--weight", "refusing.py:negative", *more)
+    result = call("map", "refusing.py:plain", "words.txt", *weight, status=1)
+    assert "gave -1 for 'a': a weight is a number of 0 or more" in result.output
+    assert calls_of_functions() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--weight", "refusing.py:stars"), "--weight needs --max-weight N"),
+        (("--max-weight", 0), "0.0 is not in the range x>0"),
+        (("--max-weight", "nan"), "--max-weight must be a number, got nan"),
+        (("--max-weight", 1, "--weight", "refusing.py:starts"), "did you mean stars"),
+        (("--max-weight", 1, "--weight", "stars"), "--weight must be PACKAGE.MODULE:NAME"),
+        (
+            ("--max-weight", 1, "--weight", "weights.py:w", "-o", "weights.py"),
+            "weights.py",
+        ),
+    ],
+)
+def test_options_of_weights_that_are_refused(
+    folder: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    """With what to write instead."""
+    Path("words.txt").write_text("a\n")
+    Path("weights.py").write_text("w = len\n")
+    result = call("map", "refusing.py:plain", "words.txt", *arguments, status=2)
+    assert message in result.output
+    assert Path("weights.py").read_text() == "w = len\n"

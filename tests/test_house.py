@@ -34,8 +34,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "decides, without an event loop and I/O",
         folder(
             "_core",
-            "outcome answers keys counters sizes values flights waits plan progress batches table "
-            "claims",
+            "outcome answers keys counters sizes values flights waits weights plan progress "
+            "batches table claims",
         ),
     ),
     ("where results outlive the process", ["_store", "stores"]),

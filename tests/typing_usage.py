@@ -124,6 +124,10 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     BatchingMapProxy[dict[str, int], str](key=lambda item: item["id"], cache=strings)
     BatchingMapProxy[int, str](cache=mapping, backend="trio")
     AsyncBatchingMapProxy[int, str](None, 3, key=str, cache=strings)
+    AsyncBatchingMapProxy[str, str](weight=len, max_weight=1000)
+    BatchingMapProxy[str, str](weight=lambda item: len(item) / 4, max_weight=1000.0)
+    BatchingMapProxy[int, str](weight=len, max_weight=1)  # type: ignore[arg-type]
+    BatchingMapProxy[str, str](weight=str.upper, max_weight=1)  # type: ignore[arg-type]
     strings.prime({1: "one"})
     strings.invalidate([1, 2])
     assert_type(len(strings), int)

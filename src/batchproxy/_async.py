@@ -35,7 +35,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     Args:
         batch_size: The most items in one call. Every batch of a ``map()`` but the last has exactly
-            so many. None (the default), 0 or less: one call with all that is missing.
+            so many, or fewer where a weight says so, or after batches were refused because of their
+            size. None (the default), 0 or less: one call with all that is missing.
         max_concurrency: The most calls at a time, 1 or more, over all ``map()`` calls of this proxy
             in one event loop; waiting calls go first come, first served, batch by batch.
         key: A function from an item to its hashable identity; by default the item itself. Items
@@ -44,10 +45,17 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             mapping; by default a private `Cache` without bounds. Every access to a mapping is made
             under a lock, from whichever thread has to; what it raises is logged (logger
             ``batchproxy``) and counts as a miss.
+        weight: A function from an item to a number of 0 or more, such as its length, in any unit.
+            It is called once for each distinct key of a ``map()`` that has anything to look for,
+            in the calling thread, before any call. It comes with `max_weight`.
+        max_weight: The most that a batch may weigh, in the same unit, more than 0. A batch is as
+            many of the next missing keys, in their order, as fit into this and into `batch_size`;
+            an item that is heavier goes alone.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1.
+        TypeError: An argument is of the wrong type, or there is only one of `weight` and
+            `max_weight`.
+        ValueError: `max_concurrency` is less than 1, or `max_weight` is not more than 0.
 
     Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
     number of threads at once, and a key is computed once among them all.
@@ -60,10 +68,12 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         *,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
+        weight: Callable[[S], float] | None = None,
+        max_weight: float | None = None,
     ) -> None:
         if max_concurrency is None:
             raise TypeError("max_concurrency must be an integer of 1 or more, got None")
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        self._engine = Engine(batch_size, max_concurrency, key, cache, weight, max_weight)
 
     @property
     def batch_size(self) -> int | None:
@@ -141,8 +151,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             StoreError: The store of the cache failed. What could not be written is kept, and is
                 written for the next who asks for it.
             TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
-                `map_func` cannot be called, `progress` is no bool or plain function, or a key is of
-                a type that a store cannot have.
+                `map_func` cannot be called, `progress` is no bool or plain function, a key is of
+                a type that a store cannot have, or ``weight=`` gave something that is no number.
+            ValueError: ``weight=`` gave a negative number, or NaN.
             ImportError: `progress` is True, and tqdm is not installed.
 
         Checkpoints: Always one, also for an empty list or if everything is cached; and one before

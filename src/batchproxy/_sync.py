@@ -43,12 +43,14 @@ class BatchingMapProxy(Generic[S, T]):
             there.
         key: As there.
         cache: As there.
+        weight: As there.
+        max_weight: As there.
         backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
             engine, and an asynchronous `map_func`.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1, or `backend` is not known.
+        TypeError: As there.
+        ValueError: As there, or `backend` is not known.
         ImportError: `backend` is ``"trio"``, which is not installed.
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
@@ -62,9 +64,11 @@ class BatchingMapProxy(Generic[S, T]):
         *,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
+        weight: Callable[[S], float] | None = None,
+        max_weight: float | None = None,
         backend: Literal["asyncio", "trio"] = "asyncio",
     ) -> None:
-        self._engine = Engine(batch_size, max_concurrency, key, cache)
+        self._engine = Engine(batch_size, max_concurrency, key, cache, weight, max_weight)
         if backend not in ("asyncio", "trio"):
             raise ValueError(f"backend must be 'asyncio' or 'trio', got {short(backend)}")
         if backend == "trio" and importlib.util.find_spec("trio") is None:
@@ -142,6 +146,7 @@ class BatchingMapProxy(Generic[S, T]):
                 ``atexit`` handler or later.
             StoreError: As there.
             TypeError: As there.
+            ValueError: As there.
             ImportError: As there.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and

@@ -64,17 +64,18 @@ class Table:
     def has_work(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
         with self._lock:
-            batch = next_batch(self._values, self._flights, plan, size)
+            batch = next_batch(self._values, self._flights, plan, size, [], 0)
             plan.draw_back(batch)
             return bool(batch)
 
-    def claim(self, plan: Plan, flight: Flight, size: int) -> list[Hashable]:
+    def claim(self, plan: Plan, flight: Flight, size: int, least: int = 0) -> list[Hashable]:
         """Claim the next keys of `plan` for `flight`, at most `size`; none if nothing is left.
 
-        In the same step the cache is checked again, and who else computes what.
+        In the same step the cache is checked again, and who else computes what. Where keys have
+        weights it is as many as fit; but so many at `least`, whatever they weigh.
         """
         with self._lock:
-            batch = next_batch(self._values, self._flights, plan, size)
+            batch = next_batch(self._values, self._flights, plan, size, flight.keys, least)
             if batch:
                 flight.unkept = plan.unkept
                 self._flights.claim(flight, batch)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapp
 from typing import Any
 
 from .._cache import Cache
+from .._core import weights
 from .._core.counters import Counters, Statistics
 from .._core.flights import Flight
 from .._core.keys import check_hashable, listed
@@ -33,6 +34,8 @@ class Engine:
         max_concurrency: int | None,
         key: Callable[[Any], Hashable] | None,
         cache: Cache[Any] | MutableMapping[Any, Any] | None,
+        weight: Callable[[Any], float] | None,
+        max_weight: float | None,
     ) -> None:
         _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
         if max_concurrency is not None:
@@ -41,6 +44,7 @@ class Engine:
                 raise ValueError(f"max_concurrency must be 1 or more, got {short(max_concurrency)}")
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function from item to key, got {short(key)}")
+        weights.check(weight, max_weight)
         if cache is None:
             cache = Cache()
         elif isinstance(cache, MutableMapping):
@@ -53,6 +57,7 @@ class Engine:
         self.closed = False
         self._table = cache._table
         self._key = key
+        self._weight, self._max_weight = weight, max_weight
         self._slots = None if max_concurrency is None else Slots(max_concurrency)
         self._counters = Counters[Flight]()
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
@@ -81,7 +86,8 @@ class Engine:
         Raises:
             ClosedError: the proxy is closed.
             TypeError: `items` is no iterable, an item (or its key) is not hashable, or there is
-                something to compute and `map_func` cannot be called.
+                something to compute and `map_func` cannot be called, or a weight is no number.
+            ValueError: a weight is negative, or NaN.
         """
         if self.closed:
             raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
@@ -104,6 +110,8 @@ class Engine:
                 "map() takes a function from a list of items to their results as its second "
                 f"argument, got {short(map_func)}"
             )
+        if self._weight is not None and self._max_weight is not None:
+            plan.weigh(self._weight, self._max_weight)
         return plan
 
     def run(self, plan: Plan, caller: Caller) -> Awaitable[None]:

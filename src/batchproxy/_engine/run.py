@@ -6,7 +6,6 @@ All state is in `Plan`, `Flight` and `Table`, changed by plain methods; whatever
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -67,7 +66,7 @@ class Run:
                 await checkpoint()  # the only one here
             while not plan.over:
                 caller.tell(plan)
-                if plan.left > options.size.now and options.tasks > 1:
+                if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
                     await self._call_in_tasks()
                 else:
                     await self._call_batches()
@@ -93,7 +92,7 @@ class Run:
     async def _call_in_tasks(self) -> None:
         """`_call_batches` in no more tasks than there are batches."""
         plan, interruptible = self._plan, self._caller.interruptible
-        tasks = min(math.ceil(plan.left / self._options.size.now), self._options.tasks)
+        tasks = plan.batches(self._options.size.now, self._options.tasks)
         ended_by: list[BaseException] = []
 
         async def child() -> None:
