@@ -211,3 +211,10 @@ def eviction(session: nox.Session) -> None:
     """What the bounded cache finds again, compared with other policies."""
     session.install(".")
     session.run("python", "benchmarks/eviction.py")
+
+
+@nox.session
+def splitting(session: nox.Session) -> None:
+    """How many calls it takes to find what is refused of a batch: counted, so always the same."""
+    session.install(".")
+    session.run("python", "benchmarks/splitting.py")

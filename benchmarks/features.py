@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -11,6 +12,8 @@ from measuring import Row, ratios_async
 from work import BATCH, ITEMS, fetch_async
 
 from batchproxy import AsyncBatchingMapProxy, Cache
+
+LIMIT = sum(map(len, ITEMS)) * BATCH // len(ITEMS)  # what a batch weighs, about
 
 New = Callable[[], AsyncBatchingMapProxy[str, str]]
 
@@ -57,6 +60,22 @@ async def options() -> AsyncIterator[Row]:
             )
 
 
+async def weights() -> AsyncIterator[Row]:
+    """A limit that no batch reaches, and one that cuts every batch, into as many as without it."""
+    limits = {
+        "a limit of weight not reached": (BATCH, 2 * LIMIT, 1.15),
+        "a limit of weight cuts each batch": (2 * BATCH, LIMIT, 1.3),
+    }
+    for name, (size, limit, at_most) in limits.items():
+        new = partial(AsyncBatchingMapProxy[str, str], size, weight=len, max_weight=limit)
+        yield Row(
+            f"100,000 cold, {name}",
+            "without",
+            at_most,
+            await ratios_async(cold(new, ITEMS), cold(plain, ITEMS), rounds=21),
+        )
+
+
 async def repeated() -> Row:
     """Items that repeat are looked up in the order asked for."""
     twice = ITEMS[: len(ITEMS) // 2] * 2
@@ -74,4 +93,8 @@ def rows() -> Iterator[Row]:
 
 
 async def _collect() -> list[Row]:
-    return [*[row async for row in options()], await repeated()]
+    return [
+        *[row async for row in options()],
+        *[row async for row in weights()],
+        await repeated(),
+    ]

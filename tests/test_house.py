@@ -34,7 +34,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "decides, without an event loop and I/O",
         folder(
             "_core",
-            "outcome answers keys counters values flights waits plan progress table claims pool",
+            "outcome answers keys counters sizes values flights waits weights plan progress "
+            "batches table claims pool gathered",
         ),
     ),
     ("where results outlive the process", ["_store", "stores"]),
@@ -47,7 +48,7 @@ LAYERS: list[tuple[str, list[str]]] = [
         ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
-    ("awaits", folder("_engine", "portal caller callers calls run engine meetings loading")),
+    ("awaits", folder("_engine", "portal caller callers calls splits run engine meetings loading")),
     ("the proxies", ["_async", "_sync"]),
     ("the door", ["__init__"]),
     ("who comes through it", ["testing", "cli", "__main__"]),

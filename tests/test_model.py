@@ -1,10 +1,11 @@
-"""Points 1, 2 and 4 to 11 of the contract: random programs beside a model that knows every state.
+"""Points 1, 2, 4 to 11, 19 and 20 of the contract: random programs beside a model.
 
 A program starts callers, ends their calls in one way or another, cancels, forgets, primes and lets
-time pass. The model follows it: which call has which key, which value is cached, what each map()
-met and may therefore get. After every step, and at each beginning of a call, proxy and model must
-agree exactly, so that a key computed twice, a waiter of a call that has ended, a lost slot or a
-value of before the last `clear()` shows where it arises and not only in some answer.
+time pass. The model, which knows every state, follows it: which call has which key, or will have it
+when its batch was refused, which value is cached, what each map() met and may therefore get. After
+every step, and at each beginning of a call, proxy and model must agree exactly, so that a key
+computed twice, a waiter of a call that has ended, a lost slot or a value of before the last
+`clear()` shows where it arises and not only in some answer.
 
 Forty programs are run on each backend; 2,000 with `HYPOTHESIS_PROFILE=nightly` in the environment.
 """
@@ -12,7 +13,7 @@ Forty programs are run on each backend; 2,000 with `HYPOTHESIS_PROFILE=nightly` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,7 +24,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tools import BACKENDS, backend_options
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, CircularWaitError
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    CircularWaitError,
+    SplitBatch,
+)
 from batchproxy.testing import assert_idle, look
 
 KEYS = range(6)
@@ -57,7 +64,7 @@ class Start:
 
 @dataclass(frozen=True)
 class End:
-    """A call ends: with an answer, an answer with one failed item, or an exception."""
+    """A call ends: with an answer, one with a failed item, an exception, or a refusal."""
 
     call: int  # a position among those running
     how: str
@@ -99,7 +106,8 @@ Step: TypeAlias = Start | End | Cancel | Sleep | Forget | Prime
 class Program:
     """What is to happen, each step with how many checkpoints follow; None: as many as it takes."""
 
-    options: list[tuple[int | None, int]]  # batch_size and max_concurrency of each proxy
+    # batch_size, max_concurrency and max_weight of each proxy; a key weighs what it is.
+    options: list[tuple[int | None, int, int | None]]
     max_size: int | None
     steps: list[tuple[Step, int | None]]
 
@@ -122,6 +130,7 @@ steps = (
     )
     | st.builds(End, numbers, st.sampled_from(["answer", "mapping"]))
     | st.builds(End, numbers, st.sampled_from(["exception", "failed item"]))
+    | st.builds(End, numbers, st.just("refused"))
     | st.builds(Cancel, numbers, st.booleans())
     | st.builds(Forget, st.none() | some_keys)
     | st.builds(Prime, some_keys)
@@ -129,7 +138,9 @@ steps = (
 programs = st.builds(
     Program,
     options=st.lists(
-        st.tuples(st.none() | st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=2
+        st.tuples(st.none() | st.integers(1, 4), st.integers(1, 3), st.none() | st.integers(4, 8)),
+        min_size=1,
+        max_size=2,
     ),
     max_size=st.none() | st.integers(0, 3),
     # Left to itself, Hypothesis makes most lists empty or short; Sleep(0) is what it puts instead.
@@ -146,7 +157,7 @@ class Request:
     proxy: int
     parent: Call | None = None
     depth: int = 0
-    met: dict[int, Call] = field(default_factory=dict)  # what was in flight when it began
+    met: dict[int, Batch] = field(default_factory=dict)  # what was in flight when it began
     oldest: dict[int, int] = field(default_factory=dict)  # values it may get: born when or later
     over: bool = False  # whether a call of its own has failed and ended it
     outcome: Any = None  # its list, the exception that it raised, or "cancelled"
@@ -162,9 +173,25 @@ class Request:
     def met_itself(self) -> bool:
         """Whether it asks for a key that a call around it is computing."""
         around, met = self.parent, self.met.values()
-        while around is not None and around not in met:
+        while around is not None and around.batch not in met:
             around = around.request.parent
         return around is not None
+
+
+@dataclass(eq=False)
+class Batch:
+    """One call; or if it is refused, that and those of its halves."""
+
+    request: Request
+    ahead: list[list[int]]  # halves that are to be called, the next one last
+    between: bool = False  # whether it is neither over nor called
+    over: bool = False
+    outcomes: dict[int, Value | Exception] = field(default_factory=dict)  # by key
+    alone: int = 0  # items that were refused alone
+
+    @property
+    def failing(self) -> bool:
+        return any(isinstance(end, Exception) for end in self.outcomes.values())
 
 
 @dataclass(eq=False)
@@ -172,6 +199,7 @@ class Call:
     """One call of a batch function."""
 
     request: Request
+    batch: Batch
     keys: list[int]
     born: int
     gate: anyio.Event = field(default_factory=anyio.Event)
@@ -189,14 +217,20 @@ class Model:
         self.virtual_time = backend != "uvloop"
         self.cache = Cache[Value](max_size=program.max_size)
         self.proxies = [
-            AsyncBatchingMapProxy[int, Value](size, concurrency, cache=self.cache)
-            for size, concurrency in program.options
+            AsyncBatchingMapProxy[int, Value](
+                size,
+                concurrency,
+                cache=self.cache,
+                weight=None if max_weight is None else int,
+                max_weight=max_weight,
+            )
+            for size, concurrency, max_weight in program.options
         ]
         self.reader = BatchingMapProxy[int, Value](cache=self.cache)
         self.requests: list[Request] = []
         self.calls: list[Call] = []
         self.callers = 0
-        self.table: dict[int, Call] = {}  # keys in flight
+        self.table: dict[int, Batch] = {}  # keys in flight
         self.known: dict[int, Value] = {}  # values, as if the cache had no bound
         self.forgotten = dict.fromkeys(KEYS, 0)  # when each key was, the last time
         self.now = 0
@@ -349,6 +383,11 @@ class Model:
                 await call.gate.wait()
                 if call.how == "exception":
                     raise Boom(items)
+                if call.how == "refused":
+                    raise SplitBatch(items)
+            except SplitBatch as error:
+                self.refuse(call, error)
+                raise
             except Exception as error:
                 self.end(call, "failed", dict.fromkeys(items, error))
                 raise
@@ -371,7 +410,7 @@ class Model:
                 await self.ask(
                     Request(request.start, wanted, request.proxy, call, request.depth + 1)
                 )
-            except (Boom, CircularWaitError):
+            except (Boom, SplitBatch, CircularWaitError):
                 if request.start.minds:
                     raise
 
@@ -384,21 +423,67 @@ class Model:
             self.wrong = error
             raise
         self.now += 1
-        call = Call(request, items, self.now)
+        if (batch := self.split_of(request, items)) is not None:
+            batch.between = False
+            batch.ahead.pop()
+        else:
+            batch = Batch(request, [])
+            self.table |= dict.fromkeys(items, batch)
+        call = Call(request, batch, items, self.now)
         self.calls.append(call)
-        self.table |= dict.fromkeys(items, call)
         return call
 
+    def split_of(self, request: Request, items: list[int]) -> Batch | None:
+        """The batch that these are the next half of."""
+        for batch in self.between():
+            if batch.request is request and batch.ahead[-1] == items:
+                return batch
+        return None
+
+    def between(self) -> list[Batch]:
+        return [batch for batch in {call.batch: None for call in self.calls} if batch.between]
+
     def end(self, call: Call, state: str, outcomes: Mapping[int, Value | Exception]) -> None:
+        batch = call.batch
         call.state = state
         call.outcomes = dict(outcomes)
-        for key in call.keys:
-            if self.table.get(key) is call:  # not forgotten since
+        batch.outcomes |= outcomes
+        for key in {*call.keys, *outcomes}:
+            if self.table.get(key) is batch:  # not forgotten since
                 del self.table[key]
                 if isinstance(outcome := outcomes.get(key), Value):
                     self.known[key] = outcome
-        if not call.request.start.return_exceptions:
-            call.request.over |= bool(failures(call))
+        ends_all = not call.request.start.return_exceptions
+        failed = state == "given up" or (
+            bool(failures(call)) and call.how != "refused" and ends_all
+        )
+        if failed or not batch.ahead:
+            self.leave(batch)
+            call.request.over |= batch.failing and ends_all
+        else:
+            batch.between = True
+
+    def refuse(self, call: Call, error: SplitBatch) -> None:
+        """Its halves are called next; but an item that was refused alone fails."""
+        call.how, batch = "refused", call.batch
+        if len(call.keys) > 1:
+            half = len(call.keys) // 2
+            batch.ahead += [call.keys[half:], call.keys[:half]]
+            call.state, batch.between = "failed", True
+            return
+        batch.alone += 1
+        failed = [*call.keys]
+        if batch.alone == 3 and not any(isinstance(end, Value) for end in batch.outcomes.values()):
+            while batch.ahead:
+                failed += batch.ahead.pop()
+        self.end(call, "failed", dict.fromkeys(failed, error))
+
+    def leave(self, batch: Batch) -> None:
+        """Nothing more of it is called, and what is left of it is free."""
+        batch.between, batch.over = False, True
+        batch.ahead = []
+        for key in [key for key, other in self.table.items() if other is batch]:
+            del self.table[key]
 
     def running(self, proxy: int | None = None) -> list[Call]:
         return [
@@ -410,11 +495,14 @@ class Model:
     def check_begin(self, request: Request, items: list[int]) -> None:
         """A call may begin: its keys are free and unknown, and so is one of the slots."""
         keys = set(items)
-        size, concurrency = self.program.options[request.proxy]
+        size, concurrency, max_weight = self.program.options[request.proxy]
         assert 0 < len(items) == len(keys) <= (size or len(KEYS))
+        assert max_weight is None or len(items) == 1 or sum(items) <= max_weight
         assert keys <= set(request.items)
-        assert not keys & self.table.keys(), "a key is computed twice at once"
-        assert not any(key in self.cache for key in keys), "a known key is computed"
+        if self.split_of(request, items) is None:
+            self.see_who_left(keys)
+            assert not keys & self.table.keys(), "a key is computed twice at once"
+            assert not any(key in self.cache for key in keys), "a known key is computed"
         beside = [
             call for call in self.running(request.proxy) if call.request.parent is request.parent
         ]
@@ -425,14 +513,20 @@ class Model:
         assert not request.over, "its map() is over"
         assert not request.met_itself(), "it waits for itself"
         if not request.start.return_exceptions:
-            failed = [key for key, call in request.met.items() if key in failures(call)]
+            failed = [
+                key
+                for key, batch in request.met.items()
+                if isinstance(batch.outcomes.get(key), Exception)
+            ]
             assert not failed, "it met a call that has failed"
 
     def check(self) -> None:
         """At any moment: what is in flight and what is cached is what the model says."""
         if self.wrong is not None:
             raise self.wrong
-        assert look(self.cache).in_flight == self.table.keys()
+        in_flight = look(self.cache).in_flight
+        self.see_who_left(self.table.keys() - in_flight)
+        assert in_flight == self.table.keys()
         known = {key for key in KEYS if key in self.cache}
         if self.program.max_size is None:
             assert known == self.known.keys()
@@ -447,8 +541,16 @@ class Model:
                 self.check_outcome(request)
                 request.verified = True
 
+    def see_who_left(self, free: Collection[int]) -> None:
+        """A map() may end between two halves: then no function of its learns of it."""
+        for batch in self.between():
+            ended = batch.request.outcome is not None
+            if ended or any(self.table.get(key) is batch for key in free):
+                self.leave(batch)
+
     def check_statistics(self) -> None:
         """What is counted is what has happened."""
+        self.check()
         for number, proxy in enumerate(self.proxies):
             now = proxy.statistics()
             calls = [call for call in self.calls if call.request.proxy == number]
@@ -482,10 +584,11 @@ class Model:
                 else:
                     assert request.start.return_exceptions
                     assert any(answer is failures(call).get(key) for call in self.calls)
-            for key, call in request.met.items():
-                assert call.state != "running"
-                if call.state != "given up":
-                    assert answers[key] is call.outcomes[key] or answers[key] == call.outcomes[key]
+            for key, batch in request.met.items():
+                if (end := batch.outcomes.get(key)) is not None:
+                    assert answers[key] is end or answers[key] == end
+                else:
+                    assert batch.over
         elif outcome == "cancelled":
             assert self.may_be_cancelled(request)
         elif request.parent is None or not isinstance(outcome, CircularWaitError):
@@ -505,6 +608,7 @@ class Model:
 
     def check_settled(self) -> None:
         """When nothing moves: who should have left has left, and the others wait for something."""
+        assert not self.between(), "the other half is not called"
         for number, proxy in enumerate(self.proxies):
             top = [call for call in self.running(number) if call.request.parent is None]
             assert look(proxy).slots == len(top), "a slot is lost"

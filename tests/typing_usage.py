@@ -164,6 +164,10 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     AsyncBatchingMapProxy[int, str](limit=Limit(3))
     BatchingMapProxy[int, str](limit=Limit(total=3))
     AsyncBatchingMapProxy[int, str](limit=3)  # type: ignore[arg-type] # could be shared with nobody
+    AsyncBatchingMapProxy[str, str](weight=len, max_weight=1000)
+    BatchingMapProxy[str, str](weight=lambda item: len(item) / 4, max_weight=1000.0)
+    BatchingMapProxy[int, str](weight=len, max_weight=1)  # type: ignore[arg-type]
+    BatchingMapProxy[str, str](weight=str.upper, max_weight=1)  # type: ignore[arg-type]
     strings.prime({1: "one"})
     strings.invalidate([1, 2])
     assert_type(len(strings), int)

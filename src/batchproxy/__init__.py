@@ -11,6 +11,7 @@ from ._errors import BatchProxyError as BatchProxyError
 from ._errors import CircularWaitError as CircularWaitError
 from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
+from ._errors import SplitBatch as SplitBatch
 from ._errors import StoreError as StoreError
 from ._slots import Limit as Limit
 from ._sync import BatchingMapProxy as BatchingMapProxy
@@ -30,6 +31,7 @@ __all__ = [
     "Limit",
     "PortalError",
     "Progress",
+    "SplitBatch",
     "Statistics",
     "StoreError",
 ]

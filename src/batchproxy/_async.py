@@ -46,7 +46,8 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     Args:
         batch_size: The most items in one call. Every batch of a ``map()`` but the last has exactly
-            so many. None (the default), 0 or less: one call with all that is missing.
+            so many, or fewer where a weight says so, or after batches were refused because of their
+            size. None (the default), 0 or less: one call with all that is missing.
         max_concurrency: The most calls at a time, 1 or more, over all ``map()`` calls of this proxy
             in one event loop; waiting calls go first come, first served, batch by batch.
         limit: In place of `max_concurrency`, a `Limit` that is shared with other proxies: the most
@@ -57,10 +58,18 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             mapping; by default a private `Cache` without bounds. Every access to a mapping is made
             under a lock, from whichever thread has to; what it raises is logged (logger
             ``batchproxy``) and counts as a miss.
+        weight: A function from an item to a number of 0 or more, such as its length, in any unit.
+            It is called once for each distinct key of a ``map()`` that has anything to look for,
+            in the calling thread, before any call. It comes with `max_weight`.
+        max_weight: The most that a batch may weigh, in the same unit, more than 0. A batch is as
+            many of the next missing keys, in their order, as fit into this and into `batch_size`;
+            an item that is heavier goes alone.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1, or there is a `limit`, too.
+        TypeError: An argument is of the wrong type, or there is only one of `weight` and
+            `max_weight`.
+        ValueError: `max_concurrency` is less than 1, or there is a `limit`, too; or `max_weight` is
+            not more than 0.
 
     Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
     number of threads at once, and a key is computed once among them all.
@@ -74,13 +83,15 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
+        weight: Callable[[S], float] | None = None,
+        max_weight: float | None = None,
     ) -> None:
         if max_concurrency is None:
             raise TypeError("max_concurrency must be an integer of 1 or more, got None")
         chosen: int | None = max_concurrency
         if max_concurrency is _EIGHT:
             chosen = 8 if limit is None else None
-        self._engine = Engine(batch_size, chosen, limit, key, cache)
+        self._engine = Engine(batch_size, chosen, limit, key, cache, weight, max_weight)
 
     @property
     def batch_size(self) -> int | None:
@@ -137,7 +148,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 many results in the same order (a list, tuple, array, Series: anything sized and
                 indexable), or with a mapping from key to result (further entries are ignored); if
                 there is a ``key=`` and the mapping lacks a key, it may be one from item to result.
-                An `Exception` instance among the results is the failure of that one item.
+                An `Exception` instance among the results is the failure of that one item. If it
+                raises `SplitBatch`, the batch is halved, and each half is a call of its own, in the
+                same slot; an item that is refused alone fails with the ``__cause__`` of that.
             return_exceptions: If true, failed items hold their exception in the list, every batch
                 is called, and nothing is raised for them, as in `asyncio.gather`.
             progress: True for a bar (it needs the extra ``progress``), or a plain function that is
@@ -161,8 +174,9 @@ class AsyncBatchingMapProxy(Generic[S, T]):
             StoreError: The store of the cache failed. What could not be written is kept, and is
                 written for the next who asks for it.
             TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
-                `map_func` cannot be called, `progress` is no bool or plain function, or a key is of
-                a type that a store cannot have.
+                `map_func` cannot be called, `progress` is no bool or plain function, a key is of
+                a type that a store cannot have, or ``weight=`` gave something that is no number.
+            ValueError: ``weight=`` gave a negative number, or NaN.
             ImportError: `progress` is True, and tqdm is not installed.
 
         Checkpoints: Always one, also for an empty list or if everything is cached; and one before
@@ -400,10 +414,11 @@ class AsyncBoundFunction(Generic[S, T]):
             return known[0]  # type: ignore[no-any-return] # the cache is one of T
         if is_unequal(key):
             return (await self.map([item]))[0]  # such a key cannot be waited for
+        weight = loads.engine.weigh(item)
         loop = running_loop()
         inside = innermost.get() is not None
         caller = InTask(self._function, loop, home=loop) if inside else None
-        outcome = await loads.load(key, item, loop, caller)
+        outcome = await loads.load(key, item, weight, loop, caller)
         if isinstance(outcome, Failure):
             try:
                 raise outcome.error.with_traceback(outcome.traceback)

@@ -43,6 +43,15 @@ class PortalError(BatchProxyError, RuntimeError):
     """
 
 
+class SplitBatch(Exception):
+    """For a ``map_func`` to raise, ``from`` the error of its service: "not this batch as it is".
+
+    The batch is halved, and each half is a call of its own, down to the items that are refused when
+    they are alone. Such an item fails with the ``__cause__``, or with this exception if there is
+    none. It is no `BatchProxyError`, since it is not the library that raises it first.
+    """
+
+
 class StoreError(BatchProxyError, RuntimeError):
     """A store could not be opened, read or written; its ``__cause__`` says more.
 

@@ -49,13 +49,14 @@ class BatchingMapProxy(Generic[S, T]):
             proxies of the same `backend`: the most calls at a time over all of them.
         key: As there.
         cache: As there.
+        weight: As there.
+        max_weight: As there.
         backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
             engine, and an asynchronous `map_func`.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: `max_concurrency` is less than 1, there is a `limit`, too, or `backend` is not
-            known.
+        TypeError: As there.
+        ValueError: As there, or `backend` is not known.
         ImportError: `backend` is ``"trio"``, which is not installed.
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
@@ -70,9 +71,11 @@ class BatchingMapProxy(Generic[S, T]):
         limit: Limit | None = None,
         key: Callable[[S], Hashable] | None = None,
         cache: Cache[T] | MutableMapping[Any, T] | None = None,
+        weight: Callable[[S], float] | None = None,
+        max_weight: float | None = None,
         backend: Literal["asyncio", "trio"] = "asyncio",
     ) -> None:
-        self._engine = Engine(batch_size, max_concurrency, limit, key, cache)
+        self._engine = Engine(batch_size, max_concurrency, limit, key, cache, weight, max_weight)
         if backend not in ("asyncio", "trio"):
             raise ValueError(f"backend must be 'asyncio' or 'trio', got {short(backend)}")
         if backend == "trio" and importlib.util.find_spec("trio") is None:
@@ -155,6 +158,7 @@ class BatchingMapProxy(Generic[S, T]):
                 ``atexit`` handler or later.
             StoreError: As there.
             TypeError: As there.
+            ValueError: As there.
             ImportError: As there.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and
@@ -370,11 +374,12 @@ class BoundFunction(Generic[S, T]):
         asynchronous = is_async(self._function)
         if (loads.engine.limit is None and not asynchronous) or is_unequal(key):
             return self.map([item])[0]  # nobody to gather with
+        weight = loads.engine.weigh(item)
         call = PortalCall(get_portal(proxy._backend))
         kind: type[FromThread] = InPortal if asynchronous else InWorkerThread
         caller = kind(self._function, call, None)
         box: list[Any] = []
-        call.run(loads.load_into, box, key, item, caller.loop, caller)
+        call.run(loads.load_into, box, key, item, weight, caller)
         outcome = box.pop()
         if isinstance(outcome, Failure):
             try:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from batchproxy._core.flights import Flight
+from batchproxy._core.gathered import Gathered
 from batchproxy._core.outcome import MISSING, Answers, Failure, GivenUp, StoreFailure
-from batchproxy._core.pool import GROUP, Gathered, Pool, Wanted
+from batchproxy._core.pool import GROUP, Pool, Wanted
 
 PROGRAMS = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 2_000
 

@@ -58,7 +58,8 @@ class BackedClaims(Claims):
         flight = Flight(self._home)
         plan.running.add(flight)
         try:
-            if asked := self.table.claim(plan, flight, WINDOW):
+            # By count, whatever they weigh.
+            if asked := self.table.claim(plan, flight, WINDOW, WINDOW):
                 found = await self._in_thread(flight, partial(self._read, flight))
                 if isinstance(found, StoreFailure):
                     self.unread = False
@@ -91,7 +92,12 @@ class BackedClaims(Claims):
         flight.outside = hold = self._backing.hold()
         async with self._turn:
             while (room := size - len(flight.keys)) and not plan.over:
-                asked = self.table.claim(plan, flight, max(room, self._size))
+                if (weights := plan.weights) is None:
+                    asked = self.table.claim(plan, flight, max(room, self._size))
+                else:  # so many are claimed of those as fit, whichever they are
+                    beside = flight.keys
+                    asked = self.table.claim(plan, flight, room, max(1, self._size))
+                    room = min(room, weights.surely(asked, beside))
                 if not asked:
                     break
                 plan.spare = max(0, len(asked) - room)
@@ -109,7 +115,10 @@ class BackedClaims(Claims):
                     plan.draw_back([key for key in asked if key not in known])
                     plan.learn_stored(claimed.values)
                     plan.learn({}, {key: onward for key in claimed.held if onward})
-                full = len(claimed.mine) == room
+                passed = bool(claimed.values or claimed.held)
+                if not (room or passed or self._size):
+                    break  # the next key does not fit
+                full = len(claimed.mine) == room and (room or not passed)
                 self._size = 0 if full else min(2 * len(asked), WINDOW)
         if plan.awaited:
             plan.take_awaited()  # they may have failed meanwhile
@@ -121,7 +130,7 @@ class BackedClaims(Claims):
         claimed = self._claimed(asked, flight, hold, room)
         if len(claimed.mine) == len(asked):
             return claimed, None
-        if not (claimed.mine or claimed.values or claimed.held):
+        if room and not (claimed.mine or claimed.values or claimed.held):
             # At least not again at once.
             claimed = claimed._replace(held=[key for key in asked if key not in flight.unkept])
         stay = [*flight.keys[: -len(asked)], *claimed.mine]
@@ -152,7 +161,7 @@ class BackedClaims(Claims):
         unkept = {key for key in asked[:limit] if key in flight.unkept}
         claimed = Claimed({}, [], [])
         kept = [key for key in asked if key not in flight.unkept]
-        if kept and len(unkept) < limit:
+        if kept and (len(unkept) < limit or not limit):
             claimed = self._backing.claim(kept, self._names, hold, limit - len(unkept))
         mine = unkept.union(claimed.mine)
         return claimed._replace(mine=[key for key in asked if key in mine])
@@ -178,7 +187,9 @@ class BackedClaims(Claims):
         ``await``.
         """
         if isinstance(outcome, Failure):
-            return await super().settle(flight, outcome)
+            self.table.settle(flight, outcome)
+            self._release_part(flight)
+            return outcome
         backing = self._backing
         job = Job(self.table, flight, self._loop, partial(self._publish, flight, outcome))
         try:
@@ -241,6 +252,12 @@ class BackedClaims(Claims):
         if published.adopted or refused:
             answers = answers.corrected(flight.keys, published.adopted, refused)
         self.table.settle(flight, answers)
+        self._release_part(flight)
+
+    def _release_part(self, flight: Flight) -> None:
+        """Give back the claims on keys that have left `flight` without being written."""
+        if flight.rest and isinstance(hold := flight.outside, Hold):
+            hold.release_some([self._names[key] for key in flight.keys if key in self._names])
 
     async def _in_thread(self, flight: Flight, work: Callable[[], R]) -> R | StoreFailure:
         """Run `work` in a worker thread, which `flight` is handed over to.

@@ -125,6 +125,13 @@ class Hold:
         with self._lock:
             self._keys.difference_update(keys)
 
+    def release_some(self, keys: Collection[bytes]) -> None:
+        """Give back what is still claimed of `keys`; the call goes on with others."""
+        with self._lock:  # in this order, as below
+            if rest := self._keys.intersection(keys):
+                self._process.release(self, rest)
+                self._keys -= rest
+
     def release(self) -> None:
         """Give back what is still claimed. Does not wait; twice is fine."""
         if self._process is not _this:

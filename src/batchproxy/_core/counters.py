@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from .._forks import Alive
+from .outcome import Failure, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Statistics:
     completed: int
     """Calls whose answer was accepted (single items in it may have failed)."""
     failed: int
-    """Calls that raised, or whose answer could not be used."""
+    """Calls that raised (also `SplitBatch`), or whose answer could not be used."""
     cancelled: int
     """Calls given up: the caller was cancelled, interrupted, or another call of it failed."""
     running: int
@@ -70,6 +71,15 @@ class Counters(Generic[C]):
         self.returned: list[tuple[int, int, int]] = []
         self._maps = self._items = self._shared = self._stored = 0
         _alive.add(self)
+
+    def settle(self, call: C, outcome: Outcome) -> None:
+        """A call has an outcome."""
+        self.running.discard(call)
+        if isinstance(outcome, Failure):
+            self.failed += 1
+        else:
+            self.completed += 1
+            self.computed += len(outcome.results) - len(outcome.failures)
 
     def give_up(self, call: C) -> None:
         """A call is released; if it was running, it has come to nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .._loops import is_closed
@@ -23,7 +23,9 @@ class Claim(Protocol):
 class Flight:
     """One call of a ``map_func`` under way. It keeps the outcome for those who wait for it.
 
-    It may end in parts: some of its keys leave it, with an answer or without, before it is done.
+    It may end in parts: some of its keys leave it, with an answer or without, before it is done. So
+    it is one flight for all calls that come of a batch which was refused: `keys` are those of the
+    call under way, and the `rest` waits for its turn.
     """
 
     __slots__ = (
@@ -31,6 +33,7 @@ class Flight:
         "_answers",
         "counters",
         "done",
+        "failures",
         "gone",
         "handed_over",
         "home",
@@ -40,6 +43,7 @@ class Flight:
         "outside",
         "place",
         "released",
+        "rest",
         "slot",
         "unkept",
         "waiters",
@@ -47,10 +51,13 @@ class Flight:
 
     def __init__(self, home: object, counters: Counters[Flight] | None = None) -> None:
         self.keys: list[Hashable] = []
+        self.rest: Sequence[Hashable] = ()  # keys of the same batch, whose call is still to come
         self.outcome: Outcome | None = None  # without one, its keys are to be computed anew
         self.done = False
-        # Keys that have left it before, with their result or `MISSING`. Replaced, never changed.
+        # Keys that have left it before, with their result or `MISSING`; and the failures of some of
+        # the latter. Replaced, never changed.
         self.gone: Mapping[Hashable, Any] = NOTHING
+        self.failures: Mapping[Hashable, Failure] = NOTHING
         self._answers: tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]] | None = None
         self.unkept: Collection[Hashable] = ()  # keys of which nothing is kept
         self.intact = False  # whether the table has all its keys: then none need be looked for
@@ -67,7 +74,8 @@ class Flight:
 
     def __repr__(self) -> str:
         state = "done" if self.done else "under way"
-        return f"<Flight {state}: {len(self.keys)} keys, {len(self.waiters)} waiting>"
+        keys = len(self.keys) + len(self.rest)
+        return f"<Flight {state}: {keys} keys, {len(self.waiters)} waiting>"
 
     @property
     def in_progress(self) -> bool:
@@ -83,14 +91,14 @@ class Flight:
     def _by_key(self) -> tuple[Mapping[Hashable, Any], Mapping[Hashable, Failure]]:
         outcome = self.outcome
         if outcome is None:
-            return self.gone, NOTHING
+            return self.gone, self.failures
         if isinstance(outcome, Failure):
-            return self.gone, dict.fromkeys(self.keys, outcome)
+            return self.gone, {**self.failures, **dict.fromkeys(self.keys, outcome)}
         results = dict(zip(self.keys, outcome.results))
         for key in outcome.failures:
             results.pop(key, None)
         results.update(self.gone)
-        return results, outcome.failures
+        return results, {**self.failures, **outcome.failures}
 
     def wake(self) -> None:
         """Let all who wait for it look again what has become of it.
@@ -193,6 +201,33 @@ class Flights:
                 del self._table[key]
         flight.keys, flight.intact = stay, intact
 
+    def refuse(self, flight: Flight) -> None:
+        """Let all keys of `flight` wait for calls that have fewer."""
+        flight.intact = False
+        flight.rest = [*flight.keys, *flight.rest]  # first: `release` is to find them
+        flight.keys = []
+
+    def proceed(self, flight: Flight, count: int) -> None:
+        """Let `flight` go on with the next `count` of the keys that wait in it."""
+        flight.outcome = None
+        flight.place += len(flight.keys)
+        flight.keys = [*flight.rest[:count]]
+        flight.rest = flight.rest[count:]
+
+    def settle_part(self, flight: Flight, outcome: Outcome) -> None:
+        """Let the keys of `flight` leave it with what came of them, while others wait in it."""
+        for key in self.current(flight):
+            del self._table[key]
+        gone = dict[Hashable, Any].fromkeys(flight.keys, MISSING)
+        if isinstance(outcome, Failure):
+            failures: Mapping[Hashable, Failure] = dict.fromkeys(flight.keys, outcome)
+        else:
+            failures = outcome.failures
+            gone.update(zip(flight.keys, outcome.results))
+            gone.update(dict.fromkeys(failures, MISSING))
+        flight.failures = {**flight.failures, **failures}  # first: it is read after the others
+        flight.gone = {**flight.gone, **gone}
+
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let the calls under way for `keys` answer their waiters, but nobody else."""
         for key in keys:
@@ -207,8 +242,13 @@ class Flights:
     def release(self, flight: Flight) -> None:
         """Release the keys of `flight`, which is done then; `Flight.finish` is still to come."""
         # By identity: after an invalidation the entry may be that of a newer call.
-        current = flight.keys if flight.intact else self.current(flight)
-        table, flight.intact = self._table, False
+        table = self._table
+        if flight.intact:
+            current: Collection[Hashable] = flight.keys
+        else:
+            keys = dict.fromkeys([*flight.keys, *flight.rest])
+            current = [key for key in keys if table.get(key) is flight]
+        flight.intact = False
         if len(current) == len(table):
             table.clear()
         else:

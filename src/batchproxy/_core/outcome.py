@@ -44,10 +44,29 @@ class StoreFailure(Failure):
         return True
 
 
-class GivenUp(Failure):
+class Unsettled(Failure):
+    """Of which those who wait are told nothing: keys are to be computed all the same."""
+
+    __slots__ = ()
+
+
+class GivenUp(Unsettled):
     """To the ``map()`` that made the call a failure; those who wait compute its keys anew."""
 
     __slots__ = ()
+
+
+class Refused(Unsettled):
+    """The function has refused the batch as it is, with a `SplitBatch`."""
+
+    __slots__ = ()
+
+    def of_one(self) -> Failure:
+        """The failure of an item that was refused when it was alone."""
+        cause = self.error.__cause__
+        if isinstance(cause, Exception):
+            return Failure(cause, cause.__traceback__)
+        return Failure(*self)
 
 
 class Answers:

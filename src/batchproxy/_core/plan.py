@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from .._messages import describe
-from .flights import NOTHING, Elsewhere, Flight
+from .flights import Elsewhere, Flight
 from .keys import unequal
 from .outcome import MISSING, Failure, Outcome
+from .weights import Weights
 
 NOTE = "another call of the same map() failed too: "
 MOST_NOTES = 10
@@ -28,6 +30,7 @@ class Plan:
         "_next",
         "_notes",
         "_todo",
+        "_weighed",
         "awaited",
         "calls",
         "computed",
@@ -46,6 +49,7 @@ class Plan:
         "spare",
         "stored",
         "unkept",
+        "weights",
     )
 
     def __init__(
@@ -63,6 +67,9 @@ class Plan:
         self.distinct = distinct  # in the order of first occurrence
         # The first item of each key; the keys are the items themselves unless key= is given.
         self._firsts = dict(zip(reversed(keys), reversed(items))) if keyed else None
+        # What they weigh, if a batch of all of them would be too heavy.
+        self.weights: Weights | None = None
+        self._weighed: list[float]  # then, beside the keys that are missing
         self.start(self.distinct)
         # The only copies of the answers that deliver() reads, so that no cache can lose or change
         # one: those that this map() computes, beside their keys in the order of the claims ...
@@ -93,6 +100,46 @@ class Plan:
         self._drawn_back: list[Hashable] = []
         self._todo = missing
         self._next = 0
+        if self.weights is not None:
+            self._weighed = self.weights.of_each(missing)
+
+    def weigh(self, weight: Callable[[Any], float], most: float) -> None:
+        """Limit batches to so much, too, before anything was drawn.
+
+        Raises:
+            TypeError: `weight` gave something that is no number.
+            ValueError: it gave something negative, or NaN.
+        """
+        items = self.distinct if self._firsts is None else self.items_of(self.distinct)
+        weights = Weights(self.distinct, items, weight, most)
+        if weights.bind:
+            self.weights = weights
+            self.start(self.distinct)
+
+    def fitting(self, size: int, beside: float) -> tuple[int, float]:
+        """How many of the next keys, at most `size`, fit into a batch that weighs so much already.
+
+        Also what it weighs with them. There may be others that fit, after those put back.
+        """
+        assert self.weights is not None  # else all do
+        if self._drawn_back:
+            weights = self.weights.of_each(self._drawn_back[:size])
+            return self.weights.fitting(weights, 0, size, beside)
+        return self.weights.fitting(self._weighed, self._next, size, beside)
+
+    def batches(self, size: int, most: int) -> int:
+        """How many batches are left, while none is drawn; of more than `most`, so many."""
+        if self.weights is None:
+            return min(math.ceil(self.left / size), most)
+        count, start = 0, self._next
+        while start < len(self._weighed) and count < most:
+            start += max(1, self.weights.fitting(self._weighed, start, size, 0)[0])
+            count += 1
+        return count
+
+    def next_key(self) -> Hashable:
+        """The next key, which stays there."""
+        return self._drawn_back[0] if self._drawn_back else self._todo[self._next]
 
     def draw(self, size: int) -> list[Hashable]:
         """Take some of the next keys: `size` at most, and none only if none are left."""
@@ -190,6 +237,12 @@ class Plan:
         self.computed += count - failed
         self._computed[flight.place : flight.place + count] = results
 
+    def take_refused(self, flight: Flight, failure: Failure) -> None:
+        """Take that the items of `flight` were refused; `fail` with it is still to come."""
+        count = len(flight.keys)
+        self.failed += count
+        self._computed[flight.place : flight.place + count] = [failure.error] * count
+
     def take_awaited(self) -> None:
         """Take what has come of somebody else's calls.
 
@@ -198,7 +251,7 @@ class Plan:
         lost: set[Hashable] = set()
         for flight in [each for each in self.awaited if each.done or each.gone]:
             done, gone = flight.done, flight.gone
-            results, failures = flight.answers() if done else (gone, NOTHING)
+            results, failures = flight.answers() if done else (gone, flight.failures)
             waiting: list[Hashable] = []
             for key in self.awaited.pop(flight):
                 if (result := results.get(key, MISSING)) is not MISSING:

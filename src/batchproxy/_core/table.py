@@ -14,6 +14,7 @@ from threading import RLock
 from typing import Any
 
 from .._forks import Alive
+from .batches import missing, next_batch
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights, Interested
 from .outcome import MISSING, Failure, Outcome
@@ -62,24 +63,26 @@ class Table:
         with self._lock:
             if known := self._values.known(plan.distinct):
                 self._values.use(list(known))
-            missing = self._missing(plan, plan.distinct, known)
-            if missing is not plan.distinct:
-                plan.start(missing)
+            left = missing(plan.distinct, known, self._flights, plan)
+            if left is not plan.distinct:
+                plan.start(left)
 
     def has_work(self, plan: Plan, size: int) -> bool:
         """Whether `plan` still has anything to compute, as seen now. Claims nothing."""
         with self._lock:
-            batch = self._next_batch(plan, size)
+            batch = next_batch(self._values, self._flights, plan, size, [], 0)
             plan.draw_back(batch)
             return bool(batch)
 
-    def claim(self, plan: Plan, flight: Flight, size: int) -> list[Hashable]:
+    def claim(self, plan: Plan, flight: Flight, size: int, least: int = 0) -> list[Hashable]:
         """Claim the next keys of `plan` for `flight`, at most `size`; none if nothing is left.
 
-        In the same step the cache is checked again, and who else computes what.
+        In the same step the cache is checked again, and who else computes what. Where keys have
+        weights it is as many as fit; but so many at `least`, whatever they weigh.
         """
         with self._lock:
-            if batch := self._next_batch(plan, size):
+            batch = next_batch(self._values, self._flights, plan, size, flight.keys, least)
+            if batch:
                 flight.unkept = plan.unkept
                 self._flights.claim(flight, batch)
             return batch
@@ -93,24 +96,6 @@ class Table:
             flight.counters.running.add(flight)
         return True
 
-    def _next_batch(self, plan: Plan, size: int) -> list[Hashable]:
-        drawn = plan.draw(size)
-        batch = self._missing(plan, drawn, self._values.known(drawn))
-        while plan.left and len(batch) < size:
-            drawn = plan.draw(size - len(batch))
-            batch += self._missing(plan, drawn, self._values.known(drawn))
-        return batch
-
-    def _missing(
-        self, plan: Plan, keys: list[Hashable], known: dict[Hashable, Any]
-    ) -> list[Hashable]:
-        """Those of `keys` that nobody knows or computes; `plan` is told of the others."""
-        flying = self._flights.meet(keys)
-        if not known and not flying:
-            return keys
-        plan.learn(known, flying)
-        return [key for key in keys if key not in known and key not in flying]
-
     # ... settled, ...
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
@@ -121,22 +106,36 @@ class Table:
             flight.outcome = outcome
             counters, flight.counters = flight.counters, None  # it is counted here, and once
             if counters is not None:
-                counters.running.discard(flight)
-            if isinstance(outcome, Failure):
-                if counters is not None:
-                    counters.failed += 1
-            else:
+                counters.settle(flight, outcome)
+            if not isinstance(outcome, Failure):
                 keys, results = flight.keys, outcome.results
-                if counters is not None:
-                    counters.completed += 1
-                    counters.computed += len(keys) - len(outcome.failures)
                 if outcome.failures or flight.unkept or not flight.intact:
                     values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
                     current = self._flights.current(flight)
                     keys = [key for key in current if key not in unkept]
                     results = [values[key] for key in keys]
                 self._values.store(keys, results)
-            self._flights.release(flight)
+            if not flight.rest:
+                self._flights.release(flight)
+                return
+            self._flights.settle_part(flight, outcome)
+        flight.wake()
+
+    def refuse(self, flight: Flight, refused: Failure) -> None:
+        """The call of `flight` was `refused`: its keys wait there for calls that have fewer."""
+        with self._lock:
+            counters, flight.counters = flight.counters, None
+            assert counters is not None  # it was a call
+            counters.settle(flight, refused)
+            self._flights.refuse(flight)
+
+    def proceed(self, flight: Flight, count: int, counters: Counters[Flight] | None) -> None:
+        """Begin a call of the next `count` keys that wait in `flight`; without counters, none."""
+        with self._lock:
+            self._flights.proceed(flight, count)
+            flight.counters = counters
+            if counters is not None:
+                counters.running.add(flight)
 
     def part(
         self,

@@ -6,8 +6,9 @@ from typing import Any
 
 from .._core.answers import accept
 from .._core.flights import Flight
-from .._core.outcome import Failure, GivenUp, Outcome
+from .._core.outcome import Failure, GivenUp, Outcome, Refused
 from .._core.plan import Plan
+from .._errors import SplitBatch
 from .._loops import is_being_cancelled, is_cancellation
 from .caller import Caller
 
@@ -23,15 +24,21 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
         try:
             answer = await caller.call(flight, plan.items_of(flight.keys))
         except Exception as error:
-            kind = GivenUp if _in_clean_up(error) else Failure
+            kind = GivenUp if _in_clean_up(error) else _kind(error)
             return kind(error, error.__traceback__)
         if isinstance(answer, Failure):  # of a function in another thread
-            return answer if isinstance(answer.error, Exception) else GivenUp(*answer)
+            return _kind(answer.error)(*answer)
         return accept(answer, flight.keys, plan.items_of)
     except Exception as error:
         return Failure(error, error.__traceback__)
     finally:
         del plan, flight, answer  # this frame is in the traceback: a cycle
+
+
+def _kind(error: BaseException) -> type[Failure]:
+    if isinstance(error, SplitBatch):
+        return Refused
+    return Failure if isinstance(error, Exception) else GivenUp
 
 
 def _in_clean_up(error: BaseException) -> bool:

@@ -6,17 +6,20 @@ Both proxies run this. What differs between them, how a ``map_func`` is called, 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from functools import update_wrapper
 from typing import Any
 
 from .._cache import Cache
+from .._core import weights
 from .._core.counters import Counters, Statistics
 from .._core.flights import Flight
 from .._core.keys import check_hashable, listed
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
+from .._core.sizes import Size
 from .._errors import ClosedError
 from .._forks import Alive
 from .._messages import short
@@ -35,6 +38,8 @@ class Engine:
         limit: Limit | None,
         key: Callable[[Any], Hashable] | None,
         cache: Cache[Any] | MutableMapping[Any, Any] | None,
+        weight: Callable[[Any], float] | None,
+        max_weight: float | None,
     ) -> None:
         _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
         if max_concurrency is not None:
@@ -50,6 +55,7 @@ class Engine:
             )
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function from item to key, got {short(key)}")
+        weights.check(weight, max_weight)
         if cache is None:
             cache = Cache()
         elif isinstance(cache, MutableMapping):
@@ -62,10 +68,12 @@ class Engine:
         self.closed = False
         self._table = cache._table
         self.key = key
+        self._weight = weight
+        self.max_weight = math.inf if max_weight is None else max_weight
         self._counters = Counters[Flight]()
         self.loads = Alive[Any]()  # of the functions that are bound to it
         size = sys.maxsize if batch_size is None or batch_size < 1 else batch_size
-        self.options = Options(size, limit.total if limit else 1, limit, self._counters)
+        self.options = Options(Size(size), limit.total if limit else 1, limit, self._counters)
 
     @property
     def max_concurrency(self) -> int | None:
@@ -95,7 +103,8 @@ class Engine:
         Raises:
             ClosedError: the proxy is closed.
             TypeError: `items` is no iterable, an item (or its key) is not hashable, or there is
-                something to compute and `map_func` cannot be called.
+                something to compute and `map_func` cannot be called, or a weight is no number.
+            ValueError: a weight is negative, or NaN.
         """
         if self.closed:
             raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
@@ -118,7 +127,18 @@ class Engine:
                 "map() takes a function from a list of items to their results as its second "
                 f"argument, got {short(map_func)}"
             )
+        if self._weight is not None:
+            plan.weigh(self._weight, self.max_weight)
         return plan
+
+    def weigh(self, item: Any) -> float:
+        """What `item` weighs; 0 without a limit of that.
+
+        Raises:
+            TypeError: its weight is no number.
+            ValueError: it is negative, or NaN.
+        """
+        return 0 if self._weight is None else weights.checked(item, self._weight(item))
 
     def run(self, plan: Plan, caller: Caller) -> Awaitable[None]:
         """Carry out `plan`. A failure that ends it is left in ``plan.failure``, not raised.

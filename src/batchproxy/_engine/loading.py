@@ -6,6 +6,7 @@ one of those who read. Who waits has no plan, caller or slot: they sleep togethe
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -15,9 +16,10 @@ from anyio.lowlevel import checkpoint
 
 from .._core import waits
 from .._core.flights import NOTHING, Flight
+from .._core.gathered import Gathered
 from .._core.keys import check_hashable
 from .._core.outcome import MISSING, Failure, GivenUp
-from .._core.pool import Gathered, Meeting, Pool, Wanted
+from .._core.pool import Meeting, Pool, Wanted
 from .._errors import ClosedError
 from .._forks import Alive
 from .._loops import is_closed
@@ -73,7 +75,9 @@ class Loads:
             engine.cache._check(key)
         return key, known
 
-    async def load(self, key: Hashable, item: Any, loop: Any, caller: Caller | None) -> Any:
+    async def load(
+        self, key: Hashable, item: Any, weight: float, loop: Any, caller: Caller | None
+    ) -> Any:
         """The result of `key`, which was not in memory, or the `Failure` that it has.
 
         `caller` is None for one that is in no other call, and stops nothing.
@@ -91,7 +95,9 @@ class Loads:
                 if flight is not None:
                     outcome = await self._meet(here, flight, key, caller)
                 else:
-                    outcome = await self._gather(here, place, key, item, caller, reading=not read)
+                    outcome = await self._gather(
+                        here, place, key, item, weight, caller, reading=not read
+                    )
                 read = True  # by whoever it was; a claim asks the store once more
                 if outcome is not MISSING:
                     return outcome
@@ -108,10 +114,10 @@ class Loads:
             flight = outcome = None
 
     async def load_into(
-        self, box: list[Any], key: Hashable, item: Any, loop: Any, caller: Caller
+        self, box: list[Any], key: Hashable, item: Any, weight: float, caller: Caller
     ) -> None:
         """`load` for another thread, which takes the outcome out of `box`."""
-        box.append(await self.load(key, item, loop, caller))
+        box.append(await self.load(key, item, weight, caller.loop, caller))
 
     def _here(self, loop: Any) -> Here:
         try:
@@ -165,6 +171,7 @@ class Loads:
         place: tuple[object, ...],
         key: Hashable,
         item: Any,
+        weight: float,
         caller: Caller | None,
         *,
         reading: bool,
@@ -174,7 +181,7 @@ class Loads:
         pool = pools.get(place)
         if pool is None:
             pool = pools[place] = Pool(Bell)
-        wanted, me = pool.join(key, item), object()
+        wanted, me = pool.join(key, item, weight), object()
         given_up: Failure | None = None
         outcome: Any = MISSING
         try:
@@ -217,9 +224,10 @@ class Loads:
             loop = here.loop()
             caller = InTask(self._function, loop, home=loop)
         options = self.engine.options
-        if len(pool) < options.size:
+        if len(pool) < options.size.now:
             await checkpoint()  # who asks in this tick comes along
-        plan = Gathered(pool, wanted, me, here.meet, reading=reading)
+        most = math.inf if reading else self.engine.max_weight
+        plan = Gathered(pool, wanted, me, here.meet, most=most, reading=reading)
         run = Run(plan, caller, self.engine.cache._claims(caller.home, caller.loop), options)
         outside = innermost.set(caller.nest)
         try:

@@ -6,7 +6,6 @@ All state is in `Plan`, `Flight` and `Table`, changed by plain methods; whatever
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,18 +16,20 @@ from .._core import waits
 from .._core.claims import Claims
 from .._core.counters import Counters
 from .._core.flights import Flight
-from .._core.outcome import GivenUp
+from .._core.outcome import Answers, Refused, Unsettled
 from .._core.plan import Plan
+from .._core.sizes import Size
 from .._loops import is_cancellation, post
 from .._slots import Limit
 from .caller import Caller
 from .calls import call
+from .splits import Split
 
 
 class Options(NamedTuple):
     """What all runs of one proxy have in common."""
 
-    size: int  # of a batch
+    size: Size  # of a batch
     tasks: int  # at most
     limit: Limit | None
     counters: Counters[Flight]
@@ -65,7 +66,7 @@ class Run:
                 await checkpoint()  # the only one here
             while not plan.over:
                 caller.tell(plan)
-                if plan.left > options.size and options.tasks > 1:
+                if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
                     await self._call_in_tasks()
                 else:
                     await self.call_batches()
@@ -106,7 +107,7 @@ class Run:
     async def _call_in_tasks(self) -> None:
         """`call_batches` in no more tasks than there are batches."""
         plan, interruptible = self._plan, self._caller.interruptible
-        tasks = min(math.ceil(plan.left / self._options.size), self._options.tasks)
+        tasks = plan.batches(self._options.size.now, self._options.tasks)
         ended_by: list[BaseException] = []
 
         async def child() -> None:
@@ -167,19 +168,25 @@ class Run:
                     except anyio.WouldBlock:
                         # What others compute by now is not worth waiting for a slot; and who meets
                         # a call under way shares its failure instead of repeating it.
-                        if plan.left and not claims.table.has_work(plan, size):
+                        if plan.left and not claims.table.has_work(plan, size.now):
                             break
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not await claims.claim(plan, flight, size):
+                if plan.over or not await claims.claim(plan, flight, size.now):
                     continue
                 if caller.blocked:
                     waits.block(flight, caller.blocked, {flight: ()})
                 outcome = await call(caller, plan, flight)
-                if not isinstance(outcome, GivenUp):
+                if not isinstance(outcome, Unsettled):
                     outcome = await claims.settle(flight, outcome)
+                elif isinstance(outcome, Refused):
+                    split = Split(plan, caller, claims, size, flight)
+                    await split.carry_out(outcome, counters)
+                    continue
                 plan.take(flight, outcome)
+                if size.reduced and isinstance(outcome, Answers):
+                    size.answered(len(flight.keys))
             finally:
                 self._release(flight)
                 del flight, outcome  # as `Plan.forget`

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .. import BatchingMapProxy, Cache, Progress, Statistics
+from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results
+from ._weights import BY_COUNT, Weighing
 
 ASYNC_CONCURRENCY = 8
 
@@ -45,6 +46,7 @@ class Calls:
         batch_size: Items in a call.
         max_concurrency: The most calls at a time; None for what is right for the function.
         backend: The kind of event loop.
+        weighing: What limits batches beside their size.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Calls:
         batch_size: int,
         max_concurrency: int | None,
         backend: Literal["asyncio", "trio"],
+        weighing: Weighing = BY_COUNT,
     ) -> None:
         self._function = function
         self._results = results
@@ -62,7 +65,12 @@ class Calls:
         if is_async(function):
             self._map_func, max_concurrency = self._call_async, max_concurrency or ASYNC_CONCURRENCY
         self._proxy = BatchingMapProxy[Any, Any](
-            batch_size, max_concurrency, key=key_of, cache=cache, backend=backend
+            batch_size,
+            max_concurrency,
+            key=key_of,
+            cache=cache,
+            backend=backend,
+            **weighing._asdict(),
         )
         self.statistics: Callable[[], Statistics] = self._proxy.statistics
         """What has been done so far."""
@@ -134,6 +142,10 @@ class Calls:
         return ended
 
     def _note(self, error: BaseException, items: list[Any]) -> None:
+        if isinstance(error, SplitBatch):  # which ends nothing, or its cause does
+            if len(items) > 1:
+                return
+            error = error.__cause__ or error
         if not (self._keep_failures and isinstance(error, Exception)):
             self._blame.setdefault(id(error), (error, items))
 

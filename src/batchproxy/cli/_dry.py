@@ -7,7 +7,9 @@ import io
 import math
 import os
 from collections.abc import Collection
+from typing import Any
 
+from .. import BatchingMapProxy
 from ..codecs import digests
 from ._apart import check_apart
 from ._formats import Source, make_reader, make_writer
@@ -17,7 +19,9 @@ from ._options import Options
 from ._rows import BadInput
 from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
+from ._weights import Weighing
 from ._windows import windows
+from ._words import describe
 
 
 def dry_run(options: Options) -> int:
@@ -30,6 +34,7 @@ def dry_run(options: Options) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Source(options.input))  # the function may go elsewhere
         function = load(options.function)
+        weighing = options.weighing()
         path, namespace = options.store, options.namespace
         store = None
         if path is not None and (path.is_url or os.path.exists(path.text)):
@@ -50,16 +55,18 @@ def dry_run(options: Options) -> int:
                 malformed += len(bad)
                 for row in bad[: 1 if options.on_error == "stop" else 0]:
                     raise BadInput(f"{source.name}:{row.line}: {row.problem}")
-                keys = digests([key_of(row.item) for row in window if row.mapped])
-                new = [key for key in dict.fromkeys(keys) if key not in seen]
+                items = [row.item for row in window if row.mapped]
+                by_key = dict(zip(digests([key_of(item) for item in items]), items))
+                new = [key for key in by_key if key not in seen]
                 seen.update(new)
                 found: Collection[bytes] = ()
                 if store is not None and path is not None and namespace is not None:
                     with using(path):
                         found = store.get_many(namespace, new)
                 known += len(found)
-                calls += math.ceil((len(new) - len(found)) / options.batch_size)
-        except BadInput as error:
+                left = [by_key[key] for key in new if key not in found]
+                calls += _calls(left, options.batch_size, weighing)
+        except (BadInput, _BadWeight) as error:
             say(str(error))
             return 1
     there = "" if path is None else f"{known:,} {'is' if known == 1 else 'are'} in {path}, "
@@ -70,3 +77,19 @@ def dry_run(options: Options) -> int:
         *([f"{count(malformed, 'malformed row')}"] if malformed else []),
     )
     return 3 if malformed else 0
+
+
+class _BadWeight(Exception):
+    """An item cannot be weighed; says why."""
+
+
+def _calls(items: list[Any], batch_size: int, weighing: Weighing) -> int:
+    """How many calls `items` would take."""
+    if weighing.weight is None:
+        return math.ceil(len(items) / batch_size)
+    proxy = BatchingMapProxy[Any, None](batch_size, key=key_of, **weighing._asdict())
+    try:
+        proxy.map(items, lambda batch: [None] * len(batch))
+    except Exception as error:  # of that function
+        raise _BadWeight(describe(error)) from error
+    return proxy.statistics().calls

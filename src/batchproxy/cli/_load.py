@@ -16,13 +16,13 @@ from click import UsageError
 from ._words import describe
 
 
-def load(target: str) -> Callable[..., Any]:
+def load(target: str, what: str = "FUNCTION") -> Callable[..., Any]:
     """The function that `target` names; of a module, looked for in the current directory first.
 
     Raises:
         UsageError: there is none, and why.
     """
-    function = find(target)
+    function = find(target, what)
     if not callable(function):
         raise UsageError(
             f"{target!r} is of type {type(function).__qualname__!r}, expected a function from a "

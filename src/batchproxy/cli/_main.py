@@ -130,6 +130,17 @@ def command() -> None:
     help="Items in a call.",
 )
 @click.option(
+    "--max-weight",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="The most that the items of a call may weigh together; what is heavier goes alone.",
+)
+@click.option(
+    "--weight",
+    metavar="FUNCTION",
+    help="With --max-weight: from an item to its weight. Default: its characters.",
+)
+@click.option(
     "--max-concurrency",
     type=click.IntRange(min=1),
     help="Calls at a time. Default: 8 of an asynchronous function, 1 of another one.",

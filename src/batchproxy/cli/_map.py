@@ -88,6 +88,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         if output.part is not None:
             interrupts.litter.append(output.part)
         function = load(options.function)
+        weighing = options.weighing()
         reader = make_reader(source, source_format, options.names(), options.form())
         size = options.window(function)
         results = Results(options.codec)
@@ -111,6 +112,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
             options.batch_size,
             options.max_concurrency,
             options.backend,
+            weighing,
         )
         report = stack.enter_context(
             Report(calls.statistics, source.total, quiet=options.quiet, bar=bar, stream=stderr)

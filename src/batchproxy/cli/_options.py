@@ -13,10 +13,12 @@ from .. import Cache
 from ..stores import MemoryStore
 from ._calls import ASYNC_CONCURRENCY, is_async
 from ._formats import Form, format_of
+from ._load import load
 from ._rows import Names, is_text
 from ._store import Place
 from ._text import checked_encoding
 from ._values import is_missing, is_missing_or_empty
+from ._weights import BY_COUNT, Weighing, characters
 from ._words import short
 
 OnError = Literal["stop", "skip", "record"]
@@ -40,6 +42,8 @@ class Options:
     error_field: str
     on_error: OnError
     batch_size: int
+    max_weight: float | None
+    weight: str | None
     max_concurrency: int | None
     backend: Literal["asyncio", "trio"]
     store: Place | None
@@ -51,7 +55,9 @@ class Options:
 
     def code(self) -> list[str]:
         """The files of Python that are named."""
-        names = [self.function.rpartition(":")[0], *(self.codec or "").split(":")[1:2]]
+        functions = (self.function, self.weight or "")
+        names = [each.rpartition(":")[0] for each in functions]
+        names += (self.codec or "").split(":")[1:2]
         return [name for name in names if name.endswith(".py")]
 
     def check(self) -> None:
@@ -75,6 +81,10 @@ class Options:
                 Cache(store=MemoryStore(), namespace=self.namespace)
             except ValueError as error:
                 raise UsageError(f"--{error}") from error
+        if self.weight is not None and self.max_weight is None:
+            raise UsageError("--weight needs --max-weight N, the most that a batch may weigh")
+        if self.max_weight != self.max_weight:
+            raise UsageError("--max-weight must be a number, got nan")
         for option, number in (
             ("batch-size", self.batch_size),
             ("max-concurrency", self.max_concurrency),
@@ -137,6 +147,13 @@ class Options:
         """The fields that are read and written."""
         error = self.error_field if self.on_error == "record" else None
         return Names(self.field, self.into, error)
+
+    def weighing(self) -> Weighing:
+        """What limits batches beside their size."""
+        if self.max_weight is None:
+            return BY_COUNT
+        weight = characters if self.weight is None else load(self.weight, "--weight")
+        return Weighing(weight, self.max_weight)
 
     def window(self, function: Callable[..., Any]) -> int:
         """How many rows are in memory at a time.

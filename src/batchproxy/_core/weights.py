@@ -1,0 +1,148 @@
+"""What the keys of one map() weigh, where batches are limited by weight, too."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Sequence
+from itertools import accumulate
+from numbers import Integral, Real
+from typing import Any
+
+from .._messages import short
+
+_CHUNK = 64
+
+
+class Weights:
+    """The weight of each key of a ``map()``, and the most that a batch of them may have."""
+
+    __slots__ = ("_by_key", "_chunk", "_keys", "_listed", "_most", "bind")
+
+    def __init__(
+        self,
+        keys: list[Hashable],
+        items: list[Any],
+        weight: Callable[[Any], float],
+        most: float,
+    ) -> None:
+        """
+        Raises:
+            TypeError: `weight` gave something that is no number.
+            ValueError: it gave something negative, or NaN.
+        """
+        listed = [*map(weight, items)]
+        try:  # their sum tells of their types, and is NaN if one is
+            total = sum(listed)
+            fine = type(total) is int and min({*listed}, default=0) >= 0  # few differ, most often
+            fine = fine or (type(total) is float and total == total and min(listed) >= 0)
+        except (TypeError, OverflowError):
+            fine = False
+        if not fine:
+            listed = [*map(checked, items, listed)]
+            total = sum(listed)
+        self._keys = keys
+        self._listed = listed  # beside these
+        self._by_key: dict[Hashable, float] | None = None  # made when it is asked for
+        self._most = most
+        self._chunk = _CHUNK  # a few less than fitted the last time
+        self.bind = total > most
+        """Whether a batch of all keys would be too heavy."""
+
+    def of_each(self, keys: list[Hashable]) -> list[float]:
+        """The weight of each of `keys`."""
+        if keys is self._keys:
+            return self._listed
+        if not keys:
+            return []
+        if self._by_key is None:
+            self._by_key = dict(zip(self._keys, self._listed))
+        return [*map(self._by_key.__getitem__, keys)]
+
+    def fitting(
+        self, weights: Sequence[float], start: int, most: int, beside: float
+    ) -> tuple[int, float]:
+        """How many of `weights` from `start` on, at most `most`, fit into a batch.
+
+        Args:
+            weights: Of the next keys.
+            start: Where to begin.
+            most: Keys.
+            beside: The weight of the batch before.
+
+        Returns:
+            How many, and the weight of the batch with them.
+        """
+        # In chunks, since to sum them up is quicker than to look at each. First one that is likely
+        # to fit; then larger and larger ones as long as they do, and smaller and smaller ones when
+        # one does not. The last one weight by weight.
+        count, chunk, following, growing = 0, _CHUNK if beside else self._chunk, _CHUNK, True
+        while count < most and beside <= self._most:
+            first = start + count
+            part = weights[first : first + min(chunk, most - count)]
+            if not part:
+                break
+            with_part = sum(part, beside)
+            if with_part <= self._most:
+                count, beside, chunk = count + len(part), with_part, following
+                following = 2 * chunk if growing else max(chunk // 2, _CHUNK)
+            elif len(part) > _CHUNK:
+                chunk, growing = len(part) // 2, False
+                following = max(chunk // 2, _CHUNK)
+            else:
+                sums = [*accumulate(part, initial=beside)]
+                more = bisect_right(sums, self._most) - 1
+                count, beside = count + more, sums[more]
+                break
+        if count:
+            self._chunk = max(count - count // 8, _CHUNK)
+        return count, beside
+
+    def surely(self, asked: list[Hashable], beside: list[Hashable]) -> int:
+        """So many of `asked` fit into a batch with those `beside`, whichever they are."""
+        heaviest = sorted(self.of_each(asked), reverse=True)
+        fitting = self.fitting(heaviest, 0, len(heaviest), sum(self.of_each(beside)))[0]
+        return fitting if beside else max(fitting, 1)  # what is too heavy goes alone
+
+
+def check(weight: object, max_weight: object) -> None:
+    """Refuse what cannot be the options `weight` and `max_weight`.
+
+    Raises:
+        TypeError: one is of a wrong type, or there is one without the other.
+        ValueError: `max_weight` is not positive.
+    """
+    if weight is None and max_weight is None:
+        return
+    if max_weight is None:
+        raise TypeError("weight= needs max_weight=, the most that a batch may weigh")
+    if isinstance(max_weight, bool) or not isinstance(max_weight, int | float):
+        raise TypeError(f"max_weight must be a number, or None, got {short(max_weight)}")
+    if not max_weight > 0:  # also NaN
+        raise ValueError(f"max_weight must be more than 0, got {short(max_weight)}")
+    if weight is None:
+        raise TypeError(
+            "max_weight= needs weight=, a function from an item to its weight, such as weight=len"
+        )
+    if not callable(weight):
+        raise TypeError(f"weight must be a function from an item to a number, got {short(weight)}")
+
+
+def checked(item: Any, weight: Any) -> float:
+    """The `weight` that a user's function gave for `item`.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative, or NaN.
+    """
+    number = isinstance(weight, Real)
+    if not number:
+        raise TypeError(
+            f"the weight= function gave {short(weight)} for {short(item)}: "
+            "let it return a number of 0 or more"
+        )
+    if not weight >= 0:  # also NaN
+        raise ValueError(
+            f"the weight= function gave {short(weight)} for {short(item)}: "
+            "a weight is a number of 0 or more"
+        )
+    return int(weight) if isinstance(weight, Integral) else float(weight)

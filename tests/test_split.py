@@ -1,0 +1,968 @@
+"""Point 19 of the contract: batches that the function refuses are halved."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from memory_store import MemoryStore, PlainStore
+from store_tools import cache_on, nothing_left, proxy_of, released
+from tools import Outcomes, Thread, collect, happens, modes, naive, never, settle, until
+
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    CircularWaitError,
+    Progress,
+    SplitBatch,
+    StoreError,
+)
+from batchproxy.stores import Claimant
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look, names_in_store
+
+anyio_matrix = pytest.mark.anyio
+
+
+class Bad(Exception):
+    """What a service says of a request that it cannot take."""
+
+
+class Service:
+    """A function that refuses batches with certain items in them, or with too many."""
+
+    def __init__(self, bad: Collection[Any] = (), most: float = math.inf) -> None:
+        self.bad = bad
+        self.most = most
+        self.batches: list[list[Any]] = []
+
+    def answer(self, items: list[Any]) -> list[str]:
+        self.batches.append(items)
+        try:
+            if len(items) > self.most:
+                raise Bad("too many")
+            for item in items:
+                if item in self.bad:
+                    raise Bad(item)
+        except Bad as error:
+            raise SplitBatch from error
+        return naive(items)
+
+    def answer_one(self, item: Any) -> str:
+        return self.answer([item])[0]
+
+    async def __call__(self, items: list[Any]) -> list[str]:
+        await checkpoint()
+        return self.answer(items)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+EIGHT = [
+    [0, 1, 2, 3, 4, 5, 6, 7],
+    [0, 1, 2, 3],
+    [0, 1],
+    [2, 3],
+    [2],
+    [3],
+    [4, 5, 6, 7],
+]
+"""The calls of which the item 3 is refused."""
+
+
+async def never_asked(items: list[Any]) -> list[str]:
+    return never(items)
+
+
+# --- Halves ---
+
+
+@anyio_matrix
+@pytest.mark.parametrize("cache", ["memory", "nothing", "plain", "shared"])
+async def test_a_refused_batch_is_halved(cache: str) -> None:
+    """Each half is a call of its own; the item that is refused alone holds the cause."""
+    stores = {"plain": PlainStore(), "shared": MemoryStore()}
+    caches = {"memory": Cache[str](), "nothing": Cache[str](max_size=0)}
+    store = stores.get(cache)
+    kept = caches[cache] if store is None else cache_on(store)
+    proxy = AsyncBatchingMapProxy[int, str](8, 1, cache=kept)
+    service = Service({3})
+    out: list[Any] = await proxy.map(range(10), service, return_exceptions=True)
+    assert service.batches == [*EIGHT, [8, 9]]
+    assert [*out[:3], *out[4:]] == naive([0, 1, 2, 4, 5, 6, 7, 8, 9])
+    assert isinstance(out[3], Bad)
+    assert out[3].args == (3,)
+    now = proxy.statistics()
+    assert (now.calls, now.completed, now.failed, now.cancelled) == (8, 4, 4, 0)
+    assert (now.maps, now.computed) == (1, 9)
+    assert_idle(proxy)
+    if store is not None:
+        await released()
+        nothing_left(store, proxy)
+        assert {name for _, name in store.values} == {*names_in_store(*{*range(10)} - {3})}
+
+
+@modes
+def test_synchronous_batches_are_halved(max_concurrency: int | None, sync_backend: Any) -> None:
+    """In the calling thread and in workers, as in a task."""
+    proxy = BatchingMapProxy[int, str](8, max_concurrency, backend=sync_backend)
+    service = Service({3})
+    with pytest.raises(Bad, match="3"):
+        proxy.map(range(8), service.answer)
+    assert service.batches == EIGHT
+    assert proxy.map([0, 1, 2, 4, 5, 6, 7], never) == naive([0, 1, 2, 4, 5, 6, 7])
+    service = Service({9})
+    out = proxy.map([8, 9], service, return_exceptions=True)
+    assert out[0] == "8"
+    assert isinstance(out[1], Bad)
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_the_neighbours_of_a_refused_item_are_kept() -> None:
+    """It is the failure of an item: all of its batch is tried, and then it ends the map()."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 1)
+    service = Service({1, 2})
+    with pytest.raises(Bad, match="1") as raised:
+        await proxy.map(range(8), service)
+    assert service.batches == [[0, 1, 2, 3], [0, 1], [0], [1], [2, 3], [2], [3]]
+    assert raised.value.__notes__ == ["another call of the same map() failed too: Bad: 2"]
+    again = AsyncCalls()
+    assert await proxy.map(range(8), again) == naive(range(8))
+    assert again.batches == [[1, 2, 4, 5], [6, 7]]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
+async def test_a_refusal_without_a_cause_is_the_failure(cause: BaseException | None) -> None:
+    """Also if the cause is nothing that an item may hold."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    refusal = SplitBatch("no")
+
+    async def refuse(items: list[int]) -> list[str]:
+        raise refusal from cause
+
+    with pytest.raises(SplitBatch) as raised:
+        await proxy.map([1], refuse)
+    assert raised.value is refusal
+    assert await proxy.map([1], refuse, return_exceptions=True) == [refusal]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_only_a_raised_refusal_halves() -> None:
+    """In an answer it is the failure of that item like any other; in a group it is none."""
+    proxy = AsyncBatchingMapProxy[int, Any]()
+    refusal = SplitBatch()
+    calls = AsyncCalls(lambda item: refusal if item == 1 else str(item))
+    assert await proxy.map(range(3), calls, return_exceptions=True) == ["0", refusal, "2"]
+    assert calls.batches == [[0, 1, 2]]
+    group = ExceptionGroup("several", [refusal])
+    calls = AsyncCalls()
+    calls.fail(0, group)
+    assert await proxy.map([3, 4], calls, return_exceptions=True) == [group, group]
+    assert calls.batches == [[3, 4]]
+
+
+@anyio_matrix
+async def test_progress_of_a_refused_batch() -> None:
+    """Every half is a call that was begun, and what it gave is told at once."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    told: list[Progress] = []
+    await proxy.map(range(4), Service({1}), return_exceptions=True, progress=told.append)
+    assert [(now.done, now.calls, now.failures) for now in told] == [
+        (0, 0, 0),
+        (0, 1, 0),
+        (0, 2, 0),
+        (1, 3, 0),
+        (2, 4, 1),
+        (4, 5, 1),
+    ]
+
+
+# --- Those who wait, and the slot ---
+
+
+@anyio_matrix
+@pytest.mark.parametrize("size", [None, 0])
+async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
+    """It has its answer when that half has, and never computes it, whatever the cache keeps."""
+    cache = Cache[str](max_size=size)
+    proxy = AsyncBatchingMapProxy[int, str](cache=cache)
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(8), calls)
+        await settle()
+        for name, items in {"first": [1], "second": [7], "both": [2, 5]}.items():
+            callers.start(name, proxy.map, items, never)
+        await settle()
+        calls.fail(0, SplitBatch())
+        await settle()
+        assert calls.batches[1:] == [[0, 1, 2, 3]]
+        assert look(proxy).in_flight == {*range(8)}
+        assert proxy.statistics().waiting == 3
+        calls.fail(1, SplitBatch())
+        await settle()
+        calls.finish(2)
+        await settle()
+        assert callers.results == {"first": ["1"]}
+        assert look(proxy).in_flight == {*range(2, 8)}
+        calls.finish(3)
+        await settle()
+        assert calls.batches[4:] == [[4, 5, 6, 7]]
+        assert callers.results == {"first": ["1"]}
+        calls.finish(4)
+    assert callers.results == {
+        "first": ["1"],
+        "second": ["7"],
+        "both": ["2", "5"],
+        "own": naive(range(8)),
+    }
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_who_waits_for_a_refused_item_gets_the_cause() -> None:
+    """The very one, when the item is refused, and not when the batch has ended."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = AsyncCalls(gated=True)
+    bad = Bad()
+    refusal = SplitBatch()
+    refusal.__cause__ = bad
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, [1, 2], calls)
+        await settle()
+        callers.start("waits", proxy.map, [1], never)
+        callers.start("late", proxy.map, [1, 2], never)
+        await settle()
+        calls.fail(0, refusal)
+        await settle()
+        calls.fail(1, refusal)
+        await settle()
+        assert callers.results == {"waits": bad, "late": bad}
+        assert look(proxy).in_flight == {2}
+        calls.finish(2)
+    assert callers.results["own"] is bad
+    assert await proxy.map([2], never_asked) == ["2"]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("end", ["answered", "failed", "cancelled"])
+async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str) -> None:
+    """It met the call, and had one of its own to make until that had ended."""
+    cache = Cache[str](max_size=0)
+    first, second = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+    calls, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
+    bad, boom = Bad(), ValueError("boom")
+    refusal = SplitBatch()
+    refusal.__cause__ = bad
+    calls.fail(0, refusal)
+    calls.fail(1, refusal)
+    calls.fail(2, refusal)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: first.map(range(6), calls, return_exceptions=True))
+        await settle()
+        callers.start("waits", lambda: second.map(range(7), others, return_exceptions=True))
+        for number in range(4):
+            await settle()
+            calls.finish(number)
+        await settle()
+        assert calls.batches == [[*range(6)], [0, 1, 2], [0], [1, 2], [3, 4, 5]]
+        if end == "answered":
+            calls.finish(4)
+        elif end == "failed":
+            calls.fail(4, boom)
+        else:
+            callers.scopes["own"].cancel()
+        await settle()
+        assert "waits" not in callers.results
+        others.open()
+    rest = [boom] * 3 if end == "failed" else ["3", "4", "5"]
+    assert callers.results["waits"] == [bad, "1", "2", *rest, "6"]
+    assert others.batches == ([[6], [3, 4, 5]] if end == "cancelled" else [[6]])
+    assert_idle(first, second)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("bad", [(), {0, 1, 2}])
+async def test_who_looks_late_has_lost_nothing(bad: Collection[int]) -> None:
+    """Neither of what came of the first of several halves, nor of the last."""
+    cache = Cache[str](max_size=0)
+    first, second = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+    service, others = Service(bad, most=1), AsyncCalls(gated=True)
+    calls = AsyncCalls(gated=True)
+    calls.fail(0, SplitBatch())
+
+    async def answer(items: list[int]) -> list[str]:
+        return await (service if calls.batches else calls)(items)
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: first.map(range(3), answer, return_exceptions=True))
+        await settle()
+        callers.start("waits", lambda: second.map(range(4), others, return_exceptions=True))
+        await settle()
+        calls.open()
+        await settle()
+        others.open()
+    assert callers.results["waits"] == [*callers.results["own"], "3"]
+    assert others.batches == [[3]]
+    assert_idle(first, second)
+
+
+@anyio_matrix
+async def test_who_waits_for_a_failed_item_of_a_half_fails() -> None:
+    """Its exception is no result."""
+    proxy = AsyncBatchingMapProxy[int, Any]()
+    bad = Bad()
+    calls = AsyncCalls(lambda item: bad if item == 0 else str(item), gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: proxy.map(range(4), calls, return_exceptions=True))
+        await settle()
+        callers.start("waits", proxy.map, [0], never)
+        await settle()
+        calls.fail(0, SplitBatch())
+        await settle()
+        calls.finish(1)
+        await settle()
+        assert callers.results == {"waits": bad}
+        calls.open()
+    assert callers.results["own"] == [bad, "1", "2", "3"]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
+    """Whoever waits for a slot waits for all of them."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 1)
+    service = Service({1})
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: proxy.map(range(4), service, return_exceptions=True))
+        await checkpoint()
+        callers.start("other", proxy.map, [10, 11], service)
+    assert service.batches.index([10, 11]) in (0, 5)  # trio may start it first
+    service.batches.remove([10, 11])
+    assert service.batches == [[0, 1, 2, 3], [0, 1], [0], [1], [2, 3]]
+    assert_idle(proxy)
+
+
+# --- Failures and cancellation between halves ---
+
+
+@anyio_matrix
+async def test_another_failure_ends_the_map_before_the_other_half() -> None:
+    """It is a failing call like any other: what was finished is kept, what waits is free."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    calls = AsyncCalls()
+    boom = ValueError("boom")
+    calls.fail(0, SplitBatch())
+    calls.fail(1, SplitBatch())
+    calls.fail(3, boom)
+    with pytest.raises(ValueError, match="boom") as raised:
+        await proxy.map(range(16), calls)
+    assert raised.value is boom
+    assert calls.batches == [[*range(8)], [0, 1, 2, 3], [0, 1], [2, 3]]
+    assert proxy.statistics().cancelled == 0
+    assert_idle(proxy)
+    again = AsyncCalls()
+    assert await proxy.map(range(8), again) == naive(range(8))
+    assert again.batches == [[*range(2, 8)]]
+
+
+@anyio_matrix
+async def test_with_exceptions_returned_every_half_is_called() -> None:
+    """Whatever the other one raises."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 1)
+    calls = AsyncCalls()
+    boom = ValueError("boom")
+    calls.fail(0, SplitBatch())
+    calls.fail(1, boom)
+    out = await proxy.map(range(6), calls, return_exceptions=True)
+    assert out == [boom, boom, "2", "3", "4", "5"]
+    assert calls.batches == [[*range(4)], [0, 1], [2, 3], [4, 5]]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_what_was_refused_first_is_raised_first() -> None:
+    """A later failure, which ends the map(), is a note of it."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = AsyncCalls()
+    first = SplitBatch("first")
+    for number, error in enumerate([SplitBatch(), SplitBatch(), first, SplitBatch("second")]):
+        calls.fail(number, error)
+    calls.fail(4, ValueError("boom"))
+    with pytest.raises(SplitBatch) as raised:
+        await proxy.map(range(4), calls)
+    assert raised.value is first
+    assert first.__notes__ == [
+        "another call of the same map() failed too: SplitBatch: second",
+        "another call of the same map() failed too: ValueError: boom",
+    ]
+    assert calls.batches == [[*range(4)], [0, 1], [0], [1], [2, 3]]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("kind", [None, PlainStore, MemoryStore])
+async def test_cancelled_between_halves(kind: type[PlainStore] | None) -> None:
+    """What has finished stays, the rest is free, and who waits for it takes over."""
+    store = None if kind is None else kind()
+    proxy = AsyncBatchingMapProxy[int, str]() if store is None else proxy_of(store)
+    calls, others = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(4), calls)
+        await calls.wait_begun()
+        callers.start("waits", proxy.map, range(4), others)
+        calls.fail(0, SplitBatch())
+        await calls.wait_begun(2)
+        calls.finish(1)
+        await calls.wait_begun(3)
+        callers.scopes["own"].cancel()
+    assert callers.results == {"own": "cancelled", "waits": naive(range(4))}
+    assert calls.batches == [[0, 1, 2, 3], [0, 1], [2, 3]]
+    assert others.batches == [[2, 3]]
+    now = proxy.statistics()
+    assert (now.completed, now.failed, now.cancelled) == (2, 1, 1)
+    assert_idle(proxy)
+    if store is not None:
+        await released()
+        nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_cancelled_while_a_half_is_refused() -> None:
+    """No call is under way then, and none is counted as cancelled."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    with anyio.CancelScope() as scope:
+
+        async def refuse(items: list[int]) -> list[str]:
+            scope.cancel()
+            raise SplitBatch
+
+        await proxy.map(range(4), refuse)
+    assert scope.cancelled_caught
+    now = proxy.statistics()
+    assert (now.calls, now.failed, now.cancelled) == (1, 1, 0)
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
+    """What a function raises in clean-up is no refusal, and no failure to those who wait."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    calls = AsyncCalls(gated=True)
+
+    async def instead(items: list[int]) -> list[str]:
+        try:
+            return await calls(items)
+        except anyio.get_cancelled_exc_class():
+            raise SplitBatch from None
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: proxy.map(range(4), instead, return_exceptions=True))
+        await settle()
+        callers.start("waits", proxy.map, range(4), AsyncCalls())
+        calls.fail(0, SplitBatch())
+        await settle()
+        callers.scopes["own"].cancel()
+    assert callers.results["waits"] == naive(range(4))
+    assert calls.batches == [[*range(4)], [0, 1]]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_a_failure_elsewhere_is_learned_of_before_the_next_half() -> None:
+    """That of a call which the map() waits for: none of its own is made after it."""
+    cache = Cache[str]()
+    proxy, other = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+    calls, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
+    boom = ValueError("boom")
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("other", other.map, [0], others)
+        await settle()
+        callers.start("own", proxy.map, range(5), calls)
+        await settle()
+        calls.fail(0, SplitBatch())
+        await settle()
+        others.fail(0, boom)
+        await settle()
+        calls.finish(1)
+    assert callers.results == {"other": boom, "own": boom}
+    assert calls.batches == [[1, 2, 3, 4], [1, 2]]
+    assert await proxy.map([1, 2], never_asked) == ["1", "2"]
+    assert_idle(proxy, other)
+
+
+def test_no_half_is_called_in_a_worker_when_the_map_is_over() -> None:
+    """Calls in threads go on after a failure of another one; refused, they are not halved."""
+    proxy = BatchingMapProxy[int, str](2, 2)
+    calls = Calls(gated=True)
+    caller = Thread(proxy.map, range(4), calls)
+    calls.wait_begun(2)
+    boom = ValueError("boom")
+    first = calls.batches.index([0, 1])
+    calls.fail(first, boom)
+    while proxy.statistics().failed < 1:
+        pass
+    calls.fail(1 - first, SplitBatch())
+    assert caller.outcome() is boom
+    assert sorted(calls.batches) == [[0, 1], [2, 3]]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_what_is_forgotten_between_halves_is_not_kept() -> None:
+    """By `invalidate()`, as of any call under way; who waits still gets it."""
+    proxy = AsyncBatchingMapProxy[int, str](cache=(cache := Cache[str]()))
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(4), calls)
+        await settle()
+        callers.start("waits", proxy.map, [1, 3], never)
+        await settle()
+        calls.fail(0, SplitBatch())
+        await settle()
+        cache.invalidate([0, 3])
+        assert look(cache).in_flight == {1, 2}
+        calls.finish(1)
+        await settle()
+        calls.finish(2)
+    assert callers.results == {"own": naive(range(4)), "waits": ["1", "3"]}
+    assert [key in cache for key in range(4)] == [False, True, True, False]
+    assert_idle(proxy)
+
+
+# --- Rings ---
+
+
+@anyio_matrix
+@pytest.mark.parametrize("wanted", [0, 3])
+async def test_a_half_that_would_wait_for_the_other_is_in_a_ring(wanted: int) -> None:
+    """The batch goes on with it only when this half has ended: it raises, and does not hang."""
+    cache = Cache[str]()
+    proxy, other = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+
+    async def nested(items: list[int]) -> list[str]:
+        if len(items) == 4:
+            raise SplitBatch
+        if items == [0, 1]:
+            await other.map([wanted], never_asked)
+        return naive(items)
+
+    with pytest.raises(CircularWaitError, match=str(wanted)):
+        await proxy.map(range(4), nested)
+    assert_idle(proxy, other)
+
+
+@modes
+def test_a_ring_of_halves_in_threads(max_concurrency: int | None) -> None:
+    """As in tasks."""
+    proxy = BatchingMapProxy[int, str](4, max_concurrency)
+
+    def nested(items: list[int]) -> list[str]:
+        if len(items) == 4:
+            raise SplitBatch
+        return proxy.map([3], never) if items == [0, 1] else naive(items)
+
+    with pytest.raises(CircularWaitError, match="3"):
+        proxy.map(range(4), nested)
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_a_half_may_ask_for_what_the_other_gave() -> None:
+    """And for what was refused, which is free."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    retried = AsyncCalls(lambda item: f"retried {item}")
+
+    async def nested(items: list[int]) -> list[str]:
+        if len(items) == 4 or items in ([0, 1], [1]):
+            raise SplitBatch
+        if items == [2, 3]:
+            return await proxy.map([0, 1], retried)
+        return naive(items)
+
+    out = await proxy.map(range(4), nested, return_exceptions=True)
+    assert isinstance(out[1], SplitBatch)
+    assert [out[0], *out[2:]] == ["0", "0", "retried 1"]
+    assert retried.batches == [[1]]
+    assert_idle(proxy)
+
+
+# --- Outages, and batches that are too large ---
+
+
+@anyio_matrix
+@pytest.mark.parametrize("size", [3, 4, 1000])
+async def test_an_outage_is_not_bisected(size: int) -> None:
+    """After three items that were refused alone the rest fails untried. The next map() tries it."""
+    proxy = AsyncBatchingMapProxy[int, str](size, 1)
+    service = Service(range(2000))
+    out: list[Any] = await proxy.map(range(size), service, return_exceptions=True)
+    alone = [batch[0] for batch in service.batches if len(batch) == 1]
+    assert len(alone) == 3
+    assert len(service.batches) <= 25
+    assert [error.args[0] for error in out] == [0, 1, 2, *[2] * (size - 3)]
+    assert all(error is out[2] for error in out[3:])
+    now = proxy.statistics()
+    assert (now.calls, now.failed, now.cached) == (len(service.batches), len(service.batches), 0)
+    assert_idle(proxy)
+    assert await proxy.map(range(size), AsyncCalls()) == naive(range(size))
+
+
+@anyio_matrix
+async def test_who_waits_for_what_is_not_tried_fails_with_it() -> None:
+    """As the items of a failing call."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        calls = AsyncCalls(Service(range(8)).answer_one, gated=True)
+        callers.start("own", lambda: proxy.map(range(8), calls, return_exceptions=True))
+        await settle()
+        callers.start("waits", proxy.map, [7], never)
+        await settle()
+        calls.open()
+    assert callers.results["waits"] is callers.results["own"][7] is callers.results["own"][2]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_once_anything_has_succeeded_all_is_tried() -> None:
+    """Also if most items are refused."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    service = Service({*range(8)} - {0})
+    out = await proxy.map(range(8), service, return_exceptions=True)
+    assert [str(each) for each in out] == naive(range(8))
+    assert [batch[0] for batch in service.batches if len(batch) == 1] == [*range(8)]
+
+
+@anyio_matrix
+async def test_an_answer_of_failures_alone_is_no_success() -> None:
+    """Nor is a failing call; and neither is an item that was refused."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    log: list[list[int]] = []
+
+    async def out_of_order(items: list[int]) -> list[Any]:
+        log.append(items)
+        if items == [0, 1]:
+            return [ValueError("0"), ValueError("1")]
+        if items == [3]:
+            raise ValueError("3")
+        raise SplitBatch
+
+    out = await proxy.map(range(8), out_of_order, return_exceptions=True)
+    assert log == [
+        [*range(8)],
+        [*range(4)],
+        [0, 1],
+        [2, 3],
+        [2],
+        [3],
+        [4, 5, 6, 7],
+        [4, 5],
+        [4],
+        [5],
+    ]
+    assert [type(each) for each in out] == [
+        ValueError,
+        ValueError,
+        SplitBatch,
+        ValueError,
+        *[SplitBatch] * 4,
+    ]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_batches_that_were_too_large_are_smaller_from_then_on() -> None:
+    """If both halves succeed; after eight full successes they grow again by an eighth."""
+    proxy = AsyncBatchingMapProxy[int, str](16, 1)
+    service = Service(most=8)
+    await proxy.map(range(64), service)
+    assert service.sizes == [16, 8, 8, *[8] * 6]
+    await proxy.map(range(100, 116), service)
+    assert service.sizes[9:] == [8, 8]
+    service = Service()
+    await proxy.map(range(200, 400), service)
+    assert service.sizes == [*[9] * 8, *[11] * 8, *[13] * 3, 1]
+    service = Service()
+    await proxy.map(range(400, 400 + 65 + 120 + 32), service)
+    assert service.sizes == [*[13] * 5, *[15] * 8, 16, 16]
+    await proxy.map(range(1000, 1064), service)
+    assert service.sizes[-4:] == [16] * 4
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_a_batch_with_a_refused_item_was_not_too_large() -> None:
+    """What is isolated makes no batch smaller; nor do fewer than full batches make them larger."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    service = Service({3, 7})
+    await proxy.map(range(8), service, return_exceptions=True)
+    service = Service(most=4)
+    await proxy.map(range(10, 18), service)
+    assert service.sizes == [8, 4, 4]
+    service = Service()
+    for number in range(10):
+        await proxy.map(range(100 * number + 100, 100 * number + 103), service)
+    await proxy.map(range(20, 30), service)
+    assert service.sizes == [*[3] * 10, 4, 4, 2]
+
+
+@anyio_matrix
+async def test_all_calls_of_a_proxy_have_smaller_batches() -> None:
+    """Also those that waited for a slot, and those of other map() calls; not of other proxies."""
+    cache = Cache[str]()
+    proxy, other = (AsyncBatchingMapProxy[int, str](8, 1, cache=cache) for _ in range(2))
+    service = Service(most=4)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start(1, proxy.map, range(8), service)
+        callers.start(2, proxy.map, range(10, 18), service)
+    assert service.sizes == [8, 4, 4, 4, 4]
+    service = Service()
+    await other.map(range(20, 28), service)
+    assert service.sizes == [8]
+
+
+@anyio_matrix
+async def test_batches_are_as_large_as_the_smallest_that_were_not_too_large() -> None:
+    """Also if a larger one, which was under way before, is found to be too large later."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 2)
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(16), calls)
+        await settle()
+        first = calls.batches.index([*range(8)])
+        calls.fail(first, SplitBatch())
+        await settle()
+        calls.fail(2, SplitBatch())
+        for number in (3, 4):
+            await settle()
+            calls.finish(number)
+        calls.fail(1 - first, SplitBatch())
+        await settle()
+        assert [len(batch) for batch in calls.batches] == [8, 8, 4, 2, 2, 4, 4]
+        calls.open()
+    service = Service()
+    await proxy.map(range(20, 24), service)
+    assert service.sizes == [2, 2]
+    assert_idle(proxy)
+
+
+@anyio_matrix
+async def test_full_successes_are_counted_anew_for_each_size() -> None:
+    """Seven of a larger size say nothing of a smaller one."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    await proxy.map(range(8), Service(most=4))
+    await proxy.map(range(10, 38), Service())
+    service = Service(most=2)
+    await proxy.map(range(40, 60), service)
+    assert service.sizes == [4, 2, 2, *[2] * 8]
+    service = Service()
+    await proxy.map(range(70, 76), service)
+    assert service.sizes == [3, 3]
+
+
+# --- With a store ---
+
+
+@anyio_matrix
+async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
+    """While the other half is still being called; other processes have it then."""
+    store = MemoryStore()
+    proxy, other = proxy_of(store), proxy_of(store)
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(4), calls)
+        await calls.wait_begun()
+        calls.fail(0, SplitBatch())
+        await calls.wait_begun(2)
+        assert not store.values
+        assert {key for _, key in store.claims} == {*names_in_store(*range(4))}
+        calls.finish(1)
+        await calls.wait_begun(3)
+        assert {key for _, key in store.values} == {*names_in_store(0, 1)}
+        assert {key for _, key in store.claims} == {*names_in_store(2, 3)}
+        assert await other.map([0, 1], never_asked) == ["0", "1"]
+        calls.finish(2)
+    assert callers.results == {"own": naive(range(4))}
+    nothing_left(store, proxy, other)
+
+
+@anyio_matrix
+@pytest.mark.parametrize("how", ["refused", "in an answer", "not to be stored"])
+async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> None:
+    """Another process need not wait until the rest of the batch has ended."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = AsyncCalls(
+        lambda item: (
+            {"not to be stored": object(), "in an answer": Bad()}[how] if item == 0 else str(item)
+        ),
+        gated=True,
+    )
+    calls.fail(0, SplitBatch())
+    if how == "refused":
+        calls.fail(1, SplitBatch())
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", lambda: proxy.map([0, 1], calls, return_exceptions=True))
+        for number in range(2):
+            await calls.wait_begun(number + 1)
+            calls.finish(number)
+        await calls.wait_begun(3)
+        [name] = names_in_store(0)
+        await happens(lambda: ("n", name) not in store.claims)
+        assert {key for _, key in store.claims} == {*names_in_store(1)}
+        calls.finish(2)
+    assert isinstance(callers.results["own"][0], Exception)
+    assert callers.results["own"][1] == "1"
+    await released()
+    nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_what_others_published_of_a_half_is_taken() -> None:
+    """As of any call: the first result wins, and is everybody's."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(4), calls)
+        await calls.wait_begun()
+        calls.fail(0, SplitBatch())
+        await calls.wait_begun(2)
+        store.values["n", names_in_store(1)[0]] = b"tother"
+        calls.open()
+    assert callers.results == {"own": ["0", "other", "2", "3"]}
+    nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_a_store_that_fails_ends_it_between_halves(store: PlainStore) -> None:
+    """Also with exceptions returned; what was computed is written for the next who asks."""
+    proxy = proxy_of(store)
+    service = Service(most=2)
+    method = "publish_many" if isinstance(store, MemoryStore) else "set_many"
+    store.fail[method] = OSError("full")
+    with pytest.raises(StoreError):
+        await proxy.map(range(4), service, return_exceptions=True)
+    assert service.batches == [[0, 1, 2, 3], [0, 1]]
+    del store.fail[method]
+    assert await proxy.map(range(4), service) == naive(range(4))
+    assert service.batches[2:] == [[2, 3]]
+    await released()
+    nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_keys_of_which_nothing_is_kept_are_halved_too() -> None:
+    """Of them nothing is claimed, either."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    nan = math.nan
+    service = Service(most=1)
+    assert await proxy.map([nan, 1], service) == ["nan", "1"]
+    assert len(service.batches) == 3
+    nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_the_results_of_a_half_are_written_though_its_caller_leaves() -> None:
+    """And the claims on the rest are given back then."""
+    store = MemoryStore()
+    proxy = proxy_of(store)
+    gate = store.gate("publish_many")
+    service = Service(most=2)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(4), service)
+        await gate.wait_entered()
+        callers.scopes["own"].cancel()
+        await settle()
+        assert callers.results == {"own": "cancelled"}
+        gate.open()
+    again = AsyncCalls()
+    assert await proxy.map(range(4), again) == naive(range(4))
+    assert again.batches == [[2, 3]]
+    await released()
+    nothing_left(store, proxy)
+
+
+@anyio_matrix
+async def test_processes_wait_for_a_half() -> None:
+    """Another process that has claimed a part of it changes nothing."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 4)
+    other = Claimant("other", 1)
+    store.claim_many("n", names_in_store(1), other, 1)
+    service = Service(most=2)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("own", proxy.map, range(5), service)
+        while len(service.batches) < 3:  # noqa: ASYNC110 - it calls nobody back
+            await anyio.sleep(0.001)
+        store.publish_many("n", {names_in_store(1)[0]: b"tother"}, other, None)
+    assert service.batches == [[0, 2, 3, 4], [0, 2], [3, 4]]
+    assert callers.results == {"own": ["0", "other", "2", "3", "4"]}
+    nothing_left(store, proxy)
+
+
+# --- What is left of it ---
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_nothing_of_a_refusal_is_left_to_the_collector(keep: bool) -> None:
+    """Neither the exceptions nor the batches are in a cycle."""
+    proxy = BatchingMapProxy[int, str]()
+    left: list[weakref.ref[Any]] = []
+
+    class Batch(list[int]):
+        pass
+
+    def refuse(items: list[int]) -> list[str]:
+        mine = Batch(items)
+        left.append(weakref.ref(mine))
+        try:
+            raise Bad
+        except Bad as error:
+            left.append(weakref.ref(error))
+            raise SplitBatch from error
+
+    def once() -> None:
+        try:
+            proxy.map(range(4), refuse, return_exceptions=keep)
+        except Bad:
+            assert not keep
+
+    collect()
+    gc.disable()
+    try:
+        once()
+        until(lambda: not [each for each in left if each() is not None])  # a thread may have it
+    finally:
+        gc.enable()
