@@ -1,8 +1,10 @@
-"""A small embedding service on loopback, for embeddings_http.py and the recipes of the docs.
+"""A small service of models on loopback, for embeddings_http.py and the recipes of the docs.
 
 `POST /v1/embeddings` takes {"model": ..., "input": [text, ...]} and answers {"data": [{"index": i,
 "embedding": [...]}, ...]}, in no particular order, after the 30 ms that such a service takes. Its
-embedding is the honest minimum: how often each of 64 hashes of words occurs.
+embedding is the honest minimum: how often each of 64 hashes of words occurs. {"model": ...,
+"messages": [{"content": text}]} is answered with {"choices": [{"message": {"content": ...}}]}: a
+summary, which is the first three words.
 
 If it is to have moods, as services do, it refuses a request of more than 8,000 characters, or with
 an empty text in it, whatever else is in it; and tells some to come again later, fails with others,
@@ -43,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(0.03)
-        texts = body["input"]
+        messages = body.get("messages", ())
+        texts = body.get("input", [message["content"] for message in messages])
         mood = 0 if self.requests is None else next(self.requests) % 5
         if mood == 2:
             self.answer(429, {"error": "come again later"})
@@ -53,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # without an answer
         elif self.requests and (not all(texts) or sum(map(len, texts)) > MOST):
             self.answer(400, {"error": "a text is empty, or all together are too long"})
+        elif messages:
+            summary = " ".join(texts[-1].split()[:3])
+            self.answer(200, {"choices": [{"message": {"content": summary}}]})
         else:
             data = [{"index": i, "embedding": embed(text)} for i, text in enumerate(texts)]
             self.answer(200, {"model": body["model"], "data": data[::-1]})

@@ -46,11 +46,19 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
 
 def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if '"trio"' in text else []
-    for optional in ("aiolimiter", "msgspec", "stamina"):
+    for optional in ("aiolimiter", "msgspec", "stamina", "tiktoken"):
         needed = re.search(rf"^(import|from) {optional}\b", text, re.MULTILINE)
         if needed and importlib.util.find_spec(optional) is None:
             marks.append(pytest.mark.skip(reason=f"{optional} is not installed"))
     return marks
+
+
+def encode_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tiktoken have an encoding that it need not load from elsewhere: a token is a byte."""
+    registry = importlib.import_module("tiktoken.registry")
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    encoding = registry.Encoding("bytes", pat_str=r".", mergeable_ranks=ranks, special_tokens={})
+    monkeypatch.setitem(registry.ENCODINGS, "cl100k_base", encoding)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +69,15 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
         if blocks(page)
     ],
 )
-def test_blocks(page: Path) -> None:
+def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run one after another, and print what their comments say.
 
     A comment that begins a line is a line of output; where it ends in "...", the beginning of one.
     """
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    if "import tiktoken" in page.read_text("utf-8"):
+        encode_offline(monkeypatch)
     namespace: dict[str, Any] = {"__name__": "__page__"}
     for number, block in enumerate(blocks(page)):
         output = io.StringIO()
