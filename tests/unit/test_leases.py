@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from memory_store import MemoryStore
+from tools import until
 
-from batchproxy import StoreError
+from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy._backing import leases as _leases
 from batchproxy._backing.keeper import Owner
-from batchproxy.testing import names_in_store, wait_released
+from batchproxy.testing import Calls, names_in_store, wait_released
 
 
 def lease_threads() -> set[threading.Thread]:
@@ -20,6 +22,7 @@ def lease_threads() -> set[threading.Thread]:
 def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that it finds half done, and that the collector ends, are not its own."""
     store = MemoryStore()
+    store.lease = 86_400
     hold = _leases.Hold(store, "n", Owner())
     hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
     with monkeypatch.context() as child:
@@ -28,8 +31,7 @@ def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPat
         hold._process.flush(10)
     assert len(store.claims) == 1
     hold.release()
-    wait_released()
-    assert store.claims == {}
+    until(lambda: not store.claims)  # soon, though nobody waits for it
 
 
 def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,27 +56,104 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_what_is_given_back_after_a_failure_is_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is tried at once, with what the same call had left; what had failed waits for its time."""
+    caplog.set_level("DEBUG")
+    store = MemoryStore()
+    process = _leases.this_process()
+    hold = _leases.Hold(store, "n", Owner())
+    for error in (OSError("unplugged"), None):
+        hold.add(store.claim_many("n", names_in_store(str(error)), hold.begin(), 1).claimed)
+        if error:
+            store.fail["release_many"] = error
+        else:
+            store.fail.clear()
+        hold.release()
+        process.flush(10)
+        process.flush(10)
+    assert store.claims == {}
+    assert store.uses["release_many"] == 2
+    assert "claims were not released: OSError: unplugged" in caplog.text
+
+
+def test_what_cannot_be_given_back_is_forgotten() -> None:
+    """Its lease has ended; and then there is nothing left to do."""
+    store, others = MemoryStore(), lease_threads()
+    store.lease = 0.04
+    hold = _leases.Hold(store, "n", Owner())
+    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+    store.fail["release_many"] = OSError("unplugged")
+    (thread,) = lease_threads() - others
+    hold.release()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_who_closes_a_store_waits_for_no_other() -> None:
+    """Another one may stall."""
+    stores = stalled, healthy = MemoryStore(), MemoryStore()
+    process = _leases.this_process()
+    flushed, waits = threading.Event(), list[bool]()
+    stalled.release_many = lambda *_: waits.append(flushed.wait(3))  # type: ignore[method-assign] # it stalls
+    for store in stores:
+        hold = _leases.Hold(store, "n", Owner())
+        hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+        hold.release()
+    process.flush(10, healthy)
+    assert healthy.claims == {}
+    flushed.set()
+    wait_released()
+    assert waits == [True]
+
+
+def test_closing_waits_for_what_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that was closed might not take it."""
+    store, left = MemoryStore(), list[int]()
+    gate, flush = store.gate("release_many"), _leases._Process.flush
+
+    def flushed(process: _leases._Process, *how: Any) -> None:
+        gate.open()
+        flush(process, *how)
+
+    monkeypatch.setattr(_leases._Process, "flush", flushed)
+    monkeypatch.setattr(store, "close", lambda: left.append(len(store.claims)))
+    failing = Calls()
+    failing.fail(0, LookupError())
+    with Cache[str](store=store, namespace="n") as cache, pytest.raises(LookupError):
+        BatchingMapProxy[int, str](cache=cache).map([1], failing)
+    assert left == [0]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the next call that needs it."""
+    """By the next call that needs it, be it to claim or to give back."""
     store = MemoryStore()
     monkeypatch.setattr(_leases, "_this", process := _leases._Process())
     others = lease_threads()
+    first, second, third = holds = [_leases.Hold(store, "n", Owner()) for _ in range(3)]
     with monkeypatch.context() as none_left:
         none_left.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(StoreError, match="can't start"):
-            _leases.Hold(store, "n", Owner()).begin()
-    hold = _leases.Hold(store, "n", Owner())
-    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+            first.begin()
+    for key, hold in enumerate(holds):
+        hold.add(store.claim_many("n", names_in_store(key), hold.begin(), 1).claimed)
     (thread,) = lease_threads() - others
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
-    hold.release()
+    first.release()
     thread.join(10)
     store.fail.clear()
-    hold.add(names_in_store(1))
-    hold.release()
+    with monkeypatch.context() as none_left:
+        none_left.setattr(threading.Thread, "start", no_thread)
+        second.release()
+    third.release()
+    process.flush(10)
+    assert set(store.claims) == {("n", names_in_store(0)[0])}
+    first.add(names_in_store(0))
+    first.release()
     process.flush(10)
     assert store.claims == {}
 

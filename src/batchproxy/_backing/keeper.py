@@ -47,11 +47,10 @@ class _Release:
     """Keys that one call had claimed, to be given back."""
 
     def __init__(self, hold: Holder) -> None:
-        self.store: SharedStore | None = hold.store
+        self.store: SharedStore | None = hold.store  # until it has been tried
         self.namespace, self.owner = hold.namespace, hold.owner
         self.keys: set[bytes] = set()
         self.since = self.due = time.monotonic()  # when it is to be tried
-        self.tried = False
 
 
 class Holder(Protocol):
@@ -110,7 +109,7 @@ class Keeper:
         self._give_up()
         release = self._releases.setdefault(hold.claimant, _Release(hold))
         release.keys.update(keys)
-        release.due, release.tried = time.monotonic(), False
+        release.due, release.store = time.monotonic(), hold.store
         with suppress(StoreError):  # then the next call that needs the thread starts one
             self._start()
         self._wake()
@@ -167,14 +166,13 @@ class Keeper:
         with self._lock:
             self._give_up()
             releases = [self._releases[claimant] for claimant in list(self._releases)]
-            if all(release.tried for release in releases):
+            if all(release.store is None for release in releases):
                 while self._flushing:
                     self._flushing.pop().set()
             due = [*self._beats.values(), *[release.due for release in releases]]
             if not due or self._store() is None:
                 self._thread = None
                 return False
-            del releases
         with suppress(Empty):
             self._wakes.get(timeout=max(0.0, min(due) - time.monotonic()))
         if (store := self._store()) is not None:
@@ -213,6 +211,6 @@ class Keeper:
         except Exception as error:  # a store that was closed, say
             _logger.debug("claims were not released: %s", describe(error))
             release.store = None  # only the first try keeps alive what is forgotten
-            release.due, release.tried = now + self._interval, True
+            release.due = now + self._interval
             with self._lock:
                 self._releases.setdefault(claimant, release).keys.update(release.keys)
