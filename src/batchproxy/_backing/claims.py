@@ -120,8 +120,7 @@ class BackedClaims(Claims):
                     break  # the next key does not fit
                 full = len(claimed.mine) == room and (room or not passed)
                 self._size = 0 if full else min(2 * len(asked), WINDOW)
-        if plan.awaited:
-            plan.take_awaited()  # they may have failed meanwhile
+        plan.take_awaited()  # they may have failed meanwhile
         return not plan.over and self.table.begin(plan, flight)
 
     def _ask(

@@ -59,8 +59,7 @@ class Lookout:
         self._wakes.put(None)
 
     def _run(self, look: Look) -> None:
-        polls = 0
-        due = time.monotonic() + _pause(polls)
+        polls, due = 0, time.monotonic() + _pause(0)
         while True:
             with suppress(Empty):
                 self._wakes.get(timeout=max(0.0, due - time.monotonic()))
