@@ -16,6 +16,41 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "for types only: it is always a number",
     ),
     (
+        "",
+        "decide",
+        "if hasattr(os, 'register_at_fork'): => if True:",
+        "only Windows has none, and there it would be an error at once",
+    ),
+    (
+        "BackedClaims.claim",
+        "decide",
+        (
+            "plan.learn({}, {key: onward for key in claimed.held if onward})"
+            " => plan.learn({}, {key: onward for key in claimed.held})"
+        ),
+        "for types only: if any are held, there is one",
+    ),
+    (
+        "BackedClaims._settle",
+        "decide",
+        "if published.adopted or refused: => if True:",
+        _FASTER,
+    ),
+    ("Backing._close", "decide", "if self._unwritten.results: => if True:", _FASTER),
+    (
+        "Backing.publish.ask",
+        "decide",
+        "differing = {name: data for name, data in there.items() if data != encoded[name]}",
+        _FASTER,
+    ),
+    ("Backing.publish.ask", "decide", "if not differing: => if False:", _FASTER),
+    (
+        "Backing.publish.ask",
+        "drop operand",
+        "if unreadable and hold is not None: => if unreadable:",
+        "for types only: a store that nothing is claimed in says of nothing that it was there",
+    ),
+    (
         "Bounded._begin_phase",
         "change constant",
         "self._phase += 1 => self._phase += 2",
@@ -38,6 +73,29 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ),
     ("check", "drop statement", "if not nodes: return", _FASTER),
     ("Flight.answers", "decide", "if self._answers is None: => if True:", _FASTER),
+    (
+        "BackedClaims.__init__",
+        "change constant",
+        "self._turn = anyio.Lock(fast_acquire=True) => self._turn = anyio.Lock(fast_acquire=False)",
+        _FASTER,
+    ),
+    (
+        "BackedClaims.__init__",
+        "drop keyword",
+        "self._turn = anyio.Lock(fast_acquire=True)",
+        _FASTER,
+    ),
+    (
+        "BackedClaims.look",
+        "decide",
+        (
+            "plan.start(plan.distinct if whole else self._missing)"
+            " => plan.start(plan.distinct if False else self._missing)"
+        ),
+        _FASTER,
+    ),
+    ("Flights.claim", "change constant", "intact = True", _FASTER),
+    ("_parts", "return none", "return chain.from_iterable(keys)", _FASTER),
     ("Flights.claim", "decide", "if flight.keys: => if True:", _FASTER),
     (
         "_distinct",
@@ -73,11 +131,17 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "if len(deadlines) > 2 * len(inner) + 1000:",
         "when exactly the notes are cleaned up is nobody's business",
     ),
-    ("_failures_in", "change constant", "failed = False", _FASTER),
+    ("_failures", "change constant", "failed = False", _FASTER),
     (
         "Flights.meet",
         "drop operand",
         ("if not table or table.keys().isdisjoint(keys): => if table.keys().isdisjoint(keys):"),
+        _FASTER,
+    ),
+    (
+        "Flights.meet",
+        "drop operand",
+        "if not table or table.keys().isdisjoint(keys): => if not table:",
         _FASTER,
     ),
     (
@@ -119,8 +183,48 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ("if self._todo is self.keys and len(self._claimed) == len(self.keys): => if False:"),
         _FASTER,
     ),
-    ("Table._missing", "decide", "if not known and (not flying): => if False:", _FASTER),
-    ("Table.open", "decide", "if known: => if True:", _FASTER),
+    (
+        "Lookout._run",
+        "swap twin",
+        "polls, due = (0, time.monotonic() + _pause(0))",
+        "a look comes a few milliseconds sooner",
+    ),
+    (
+        "Lookout._run",
+        "swap twin",
+        (
+            "polls, due = (0, min(due, time.monotonic() + _pause(0)))"
+            " => polls, due = (0, min(due, time.monotonic() - _pause(0)))"
+        ),
+        "a look comes a few milliseconds sooner",
+    ),
+    (
+        "Portal.wait_until_ready",
+        "drop statement",
+        "_wait_for(bell)",
+        "then it does not sleep, but looks again and again whether it may go on",
+    ),
+    (
+        "Run.call_batches",
+        "drop operand",
+        "while (plan.left or plan.spare) and (not plan.over): => while not plan.over:",
+        "the same is asked again after a checkpoint",
+    ),
+    (
+        "Run.call_batches",
+        "drop operand",
+        "while (plan.left or plan.spare) and (not plan.over): => while plan.left or plan.spare:",
+        "the same is asked again after a checkpoint",
+    ),
+    ("Run.call_batches", "decide", "if plan.awaited: => if True:", _FASTER),
+    ("missing", "decide", "if not known and (not flying): => if False:", _FASTER),
+    (
+        "Table.open",
+        "decide",
+        "if (known := self._values.known(plan.distinct)): => if True:",
+        _FASTER,
+    ),
+    ("", "change constant", "_TRIES = 3", "how many exactly is nobody's business"),
     ("Unbounded.every", "decide", "if keys and keys[0] not in data: => if False:", _FASTER),
     (
         "Unbounded.known",
