@@ -76,6 +76,24 @@ def test_a_mapping_by_item() -> None:
         unhashable.map([{"id": 2}], lambda items: {1: "one"})
 
 
+class Miscounted(UserList[int]):
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_an_answer_that_is_not_as_long_as_it_says(rows: int) -> None:
+    """Neither its length nor what is in it may differ from the batch."""
+    proxy = BatchingMapProxy[int, Any]()
+    for items in ([1], [1, 2], [1, 2, 3]):
+        if len(items) == rows == 2:
+            assert proxy.map(items, lambda _: Miscounted([7] * rows)) == [7, 7]
+        else:
+            with pytest.raises(ValueError, match="return exactly one result per item"):
+                proxy.map(items, lambda _: Miscounted([7] * rows))
+    assert_idle(proxy)
+
+
 class DataFrame(UserList[int]):
     columns = ("a", "b")
 

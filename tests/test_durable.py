@@ -454,10 +454,11 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("when", ["reads", "asks", "writes"])
 async def test_a_store_that_fails_ends_the_map(store: PlainStore, when: str) -> None:
     """With a StoreError whose cause says why; and when it works again, so does the proxy."""
-    proxy = proxy_of(store, 2)
-    store.fail[getattr(store, when)] = OSError("unplugged")
+    proxy, method = proxy_of(store, 2), getattr(store, when)
+    what = {"get_many": "read", "claim_many": "asked"}.get(method, "written")
+    store.fail[method] = OSError("unplugged")
     for start in (0, 4):
-        with pytest.raises(StoreError, match="OSError: unplugged") as raised:
+        with pytest.raises(StoreError, match=f"could not be {what}: OSError: unplug") as raised:
             await proxy.map(range(start, start + 4), AsyncCalls())
         assert isinstance(raised.value.__cause__, OSError)
     store.fail.clear()
@@ -509,7 +510,10 @@ async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
     with pytest.raises(StoreError):
         await proxy.map([1, 2], AsyncCalls())
     await anyio.to_thread.run_sync(cache.close)
-    assert "2 results could still not be written" in caplog.text
+    assert (
+        "2 results could still not be written: StoreError: the store could not be written: "
+        in caplog.text
+    )
     store.fail.clear()
     await anyio.to_thread.run_sync(cache.close)
     assert len(store.values) == 2
@@ -605,6 +609,23 @@ async def test_forgetting_waits_for_what_is_being_written(store: PlainStore) -> 
     nothing_left(store, proxy)
 
 
+async def test_forgetting_waits_for_what_closing_writes(store: PlainStore) -> None:
+    """Results that could not be written before are gone then, too."""
+    cache, proxy = cache_and_proxy(store)
+    store.refuse_writes()
+    with pytest.raises(StoreError):
+        await proxy.map([1], AsyncCalls())
+    store.fail.clear()
+    gate = store.gate(store.writes)
+    async with together(proxy) as callers:
+        callers.start("close", anyio.to_thread.run_sync, cache.close)
+        await gate.wait_entered()
+        callers.start("clear", proxy.clear)
+        await happens(lambda: look(proxy).forgetting)
+        gate.open()
+    assert store.values == {}
+
+
 async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> None:
     """A call that ends while the store is cleared writes afterwards, if it was not forgotten."""
     cache, proxy = cache_and_proxy(store)
@@ -666,11 +687,12 @@ async def test_a_store_that_cannot_forget_says_so(store: PlainStore) -> None:
     """Whatever the policy: nobody may believe that it is done."""
     cache, proxy = cache_and_proxy(store, on_store_error="continue")
     store.fail["delete_many"] = store.fail["set_many"] = OSError("read only")
-    with pytest.raises(StoreError, match="read only"):
+    what = "could not be written: OSError: read only"
+    with pytest.raises(StoreError, match=what):
         await proxy.clear()
-    with pytest.raises(StoreError, match="read only"):
+    with pytest.raises(StoreError, match=what):
         cache.invalidate([1])
-    with pytest.raises(StoreError, match="read only"):
+    with pytest.raises(StoreError, match=what):
         cache.prime({1: "one"})
 
 

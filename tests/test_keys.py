@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import re
 from collections.abc import Hashable, Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
@@ -61,6 +61,10 @@ ENCODED: list[tuple[Hashable, bytes]] = [
     (datetime(1, 1, 1, 0, 0, 1, tzinfo=UTC), b"af4240"),
     (datetime(1, 1, 1, 2, 0, 1, tzinfo=timezone(timedelta(hours=2))), b"af4240"),
     (datetime(1, 1, 1, 0, 0, 0, 0, timezone(timedelta(seconds=1))), b"a-f4240"),
+    (
+        datetime(2020, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),
+        b"ae27272e9259200,e27273bfb93600",
+    ),
     (time(0, 0, 1), b"tf4240"),
     (time(0, 0, 1, tzinfo=UTC), b"of4240"),
     (time(2, 0, 1, tzinfo=timezone(timedelta(hours=2))), b"of4240"),
@@ -121,6 +125,21 @@ def test_times_that_a_clock_shows_twice() -> None:
     assert digests([key.replace(fold=1) for key in keys]) == digests(keys)
     assert len(set(digests([*keys, *utc]))) == 4
     assert digests(utc[:2]) == digests([keys[0]] * 2)
+
+
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_zones_that_know_one_fold_only(unknown: int) -> None:
+    """A time in one is one without a zone, whatever its own fold."""
+
+    class Zone(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta | None:
+            return None if moment is None or moment.fold == unknown else timedelta(0)
+
+        dst = tzname = utcoffset  # type: ignore[assignment] # nobody asks
+
+    moment = datetime(2020, 10, 25, 1, 30)
+    keys = [moment.replace(tzinfo=Zone(), fold=fold) for fold in (0, 1)]
+    assert digests(keys) == digests([moment, moment])
 
 
 def test_all_digits_count() -> None:

@@ -136,6 +136,23 @@ def test_a_loop_closed_in_the_middle_does_not_keep_its_keys() -> None:
     del task
 
 
+def test_keys_of_a_closed_loop_do_not_thin_a_batch() -> None:
+    """Those that a map() meets when it claims are its own to compute at once."""
+    cache, calls, tasks = Cache[str](), list[list[int]](), list[Any]()
+
+    def fetch(items: list[int]) -> list[str]:
+        if not calls:
+            tasks.append(closed_in_the_middle(AsyncBatchingMapProxy(2, 1, cache=cache), [2, 3]))
+        calls.append(items)
+        return naive(items)
+
+    proxy = BatchingMapProxy[int, str](2, cache=cache)
+    assert proxy.map(range(5), fetch) == naive(range(5))
+    assert calls == [[0, 1], [2, 3], [4]]
+    assert proxy.statistics().in_flight == 0
+    tasks.clear()
+
+
 def test_a_map_that_is_collected_releases_its_keys() -> None:
     """A map() that nobody can resume any more releases its keys and slot when it is collected."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1)

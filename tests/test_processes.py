@@ -343,12 +343,12 @@ interrupted(other.map, [1], left_behind)
 @both
 @modes
 def test_exit_waits_for_a_thread_of_the_user(backend: str, max_concurrency: int | None) -> None:
-    """A thread that is no daemon can go on with its map() when the main thread has ended."""
+    """A thread that is no daemon can go on with its map()s when the main thread has ended."""
     script = """
 proxy = BatchingMapProxy(1, eval(sys.argv[2]), backend=sys.argv[1])
 calls = Calls(1)
 def work():
-    print(proxy.map([1, 2, 3], calls))
+    print(proxy.map([1, 2, 3], calls), proxy.map([3, 4], calls))
 threading.Thread(target=work).start()
 until(lambda: calls.hanging)
 def open_at_the_end():
@@ -356,7 +356,7 @@ def open_at_the_end():
     calls.gate.set()
 start(open_at_the_end)
 """
-    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3']\n"
+    assert run_prepared(script, backend, max_concurrency) == "['1', '2', '3'] ['3', '4']\n"
 
 
 @both
@@ -513,6 +513,7 @@ assert_idle(proxy)
 def test_fork_inside_map_func(backend: str) -> None:
     """In the middle of a call the child can map(), even the same key; its outer map() is over."""
     script = """
+outer = BatchingMapProxy(backend=sys.argv[1])
 proxy = BatchingMapProxy(backend=sys.argv[1])
 parent = os.getpid()
 
@@ -530,7 +531,7 @@ def fork(items):
     return [str(item) for item in items]
 
 try:
-    answer = proxy.map([1, 3], fork)
+    answer = outer.map(["nested"], lambda items: [proxy.map([1, 3], fork)])
 except PortalError as error:
     assert os.getpid() != parent
     assert "forked" in str(error)
@@ -541,7 +542,7 @@ assert os.getpid() == parent
 print(answer)
 assert_idle(proxy)
 """
-    assert run_prepared(script, backend) == "['1', '3']\n"
+    assert run_prepared(script, backend) == "[['1', '3']]\n"
 
 
 @needs_fork

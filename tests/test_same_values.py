@@ -348,6 +348,29 @@ def test_classes_and_functions() -> None:
             PydanticCodec(Holder).encode(Holder())
 
 
+class Told:
+    """What it is made of is in the state that its `__reduce__` tells, and nowhere else."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: float) -> None:
+        self.x = x + 1
+
+    def __reduce__(self) -> Any:
+        return Told, (0,), self.x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Told)
+
+    __hash__ = None  # type: ignore[assignment] # as Python has it
+
+
+def test_what_only_reduce_tells() -> None:
+    """It counts, as attributes do elsewhere."""
+    with pytest.raises(ValueError, match="would give"):
+        PydanticCodec(of(Told)).encode(Told(1.5))
+
+
 # --- What does come back ---
 
 

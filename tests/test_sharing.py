@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 from memory_store import MemoryStore
 from process_tools import Worker, needs_fork, run_prepared
-from store_tools import OTHER, all_released, cache_on, nothing_left, proxy_of, shared, used
+from store_tools import OTHER, all_released, cache_on, nothing_left, shared, used
 from tools import collect, naive, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
@@ -201,19 +201,28 @@ async def test_a_late_writer_takes_what_was_published_first() -> None:
     nothing_left(store, proxy)
 
 
-async def test_what_cannot_be_read_is_not_adopted(caplog: pytest.LogCaptureFixture) -> None:
-    """The own result takes its place."""
+@pytest.mark.parametrize("quicker", [False, True])
+async def test_what_cannot_be_read_is_not_adopted(
+    quicker: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The own result takes its place, unless another one has done so meanwhile."""
     store, proxy = shared()
     calls = AsyncCalls(gated=True)
     async with together() as callers:
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
         store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
+        gate, again = store.gate(store.writes), store.gate(store.writes)
+        gate.open()
         calls.open()
-    assert callers.results == {"own": ["1"]}
+        await again.wait_entered()
+        if quicker:
+            published_by_another(store, {1: "other"})
+        again.open()
+    result = "other" if quicker else "1"
+    assert callers.results == {"own": [result]}
     assert "count as misses" in caplog.text
-    assert await proxy_of(store).map([1], AsyncCalls()) == ["1"]
-    assert list(store.values.values()) == [b"t1"]
+    assert list(store.values.values()) == [b"t" + result.encode()]
     nothing_left(store, proxy)
 
 

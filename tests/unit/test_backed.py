@@ -20,8 +20,10 @@ from store_tools import (
 from tools import Interrupt, happens, together
 
 from batchproxy import AsyncBatchingMapProxy, StoreError
+from batchproxy._backing import elsewhere as _elsewhere
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
+from batchproxy._backing.writers import Writers
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claims
 from batchproxy.testing import AsyncCalls, names_in_store
@@ -91,10 +93,60 @@ async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch)
     await all_released(store, proxy, careless)
 
 
+async def test_who_is_new_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the pause between two looks has become: all are looked for then. And again, if
+    that was not in vain; else not before a longer pause."""
+    pauses: list[int] = []
+
+    def pause(polls: int) -> float:
+        pauses.append(polls)
+        return 60.0 if polls else 0.0
+
+    monkeypatch.setattr(_elsewhere, "_pause", pause)
+    store = MemoryStore()
+    names = names_in_store(1, 2)
+    store.claim_many("n", names, OTHER, 2)
+    proxy = proxy_of(store)
+    async with together(proxy) as callers:
+        callers.start("first", proxy.map, [1], AsyncCalls())
+        await happens(lambda: pauses[-1:] == [1])  # it has been looked for in vain
+        store.release_many("n", names[:1], OTHER)
+        callers.start("second", proxy.map, [2], AsyncCalls())
+        await happens(lambda: "first" in callers.results)
+        await happens(lambda: pauses[-3:] == [0, 0, 1])
+        await callers.cancel("second")
+    assert callers.results == {"first": ["1"], "second": "cancelled"}
+    assert pauses[0] == 0
+    assert len(pauses) < 10
+    assert max(pauses) == 1
+
+
+async def test_closing_waits_for_what_is_to_be_written(
+    store: PlainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for results whose map() has left; the store is not closed before."""
+    gate, written = store.gate(store.writes), list[int]()
+    wait_until_taken = Writers.wait_until_taken
+
+    def wait(writers: Writers) -> None:
+        gate.open()
+        wait_until_taken(writers)
+
+    monkeypatch.setattr(Writers, "wait_until_taken", wait)
+    monkeypatch.setattr(store, "close", lambda: written.append(len(store.values)))
+    cache, proxy = cache_and_proxy(store)
+    async with together() as callers:
+        callers.start("gone", proxy.map, [1, 2], AsyncCalls())
+        await gate.wait_entered()
+        callers.scopes["gone"].cancel()
+        await anyio.to_thread.run_sync(cache.close)
+    assert written == [2]
+
+
 @pytest.mark.parametrize("on_store_error", ["raise", "continue"])
 async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> None:
     """Who waits for them gets its failure, or computes without it."""
-    store = MemoryStore()
+    store, others = MemoryStore(), lookouts()
     store.claim_many("n", names_in_store(2), OTHER, 1)
     proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
     async with together() as callers:
@@ -103,11 +155,17 @@ async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> N
         store.fail["claim_many"] = OSError("unplugged")
     if on_store_error == "raise":
         assert isinstance(callers.results["waiter"], StoreError)
+        assert "could not be asked: OSError: unplugged" in str(callers.results["waiter"])
         assert calls.batches == []
     else:
         assert callers.results["waiter"] == ["2"]
     store.fail.clear()
     await all_released(store, proxy)
+    await happens(lambda: lookouts() <= others)  # there is nothing left to be looked for
+
+
+def lookouts() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name == "batchproxy lookout"}
 
 
 async def test_what_is_forgotten_while_it_is_postponed(

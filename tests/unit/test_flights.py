@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import pytest
@@ -235,18 +235,50 @@ def test_of_two_that_close_a_ring_at_once_the_second_sees_it(
     assert alone == [True]
 
 
-def test_a_claim_that_is_cut_short_can_be_released() -> None:
-    """An interrupt between two keys of a claim leaves none of them in flight."""
+@pytest.mark.parametrize("before", [[], [0]])
+def test_a_claim_that_is_cut_short_can_be_released(before: list[int]) -> None:
+    """An interrupt between two keys of a claim leaves none of them in flight, nor earlier ones."""
 
     class Interrupted(dict[Hashable, Flight]):
         def __setitem__(self, key: Hashable, flight: Flight) -> None:
             super().__setitem__(key, flight)
             raise KeyboardInterrupt
 
-    table, flight = empty(), Flight(None)
-    table._flights._table = Interrupted()
+    table = empty()
+    flight = claimed(table, *before) if before else Flight(None)
+    table._flights._table = Interrupted(table._flights._table)
     with pytest.raises(KeyboardInterrupt):
         table._flights.claim(flight, [1, 2])
-    assert table.in_flight() == [1]
+    assert table.in_flight() == [*before, 1]
     table.end(flight)
     assert table.in_flight() == []
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda table, flight: table.end(flight),
+        lambda table, flight: table.part(flight, [], {}, keep=True),
+        lambda table, flight: table.invalidate(flight.keys),
+    ],
+    ids=["end", "part", "invalidate"],
+)
+def test_a_release_that_is_cut_short_can_be_repeated(
+    leave: Callable[[Table, Flight], None],
+) -> None:
+    """An interrupt between two keys that leave loses none, nor those of others."""
+
+    class Interrupted(dict[Hashable, Flight]):
+        def __delitem__(self, key: Hashable) -> None:
+            super().__delitem__(key)
+            if interrupts:
+                raise interrupts.pop()
+
+    table, interrupts = empty(), [KeyboardInterrupt()]
+    flight, other = claimed(table, 1, 2), claimed(table, 3)
+    table._flights._table = Interrupted(table._flights._table)
+    with pytest.raises(KeyboardInterrupt):
+        leave(table, flight)
+    assert table.in_flight() == [2, 3]
+    table.end(flight)
+    assert table._flights.meet([1, 2, 3]) == {3: other}
