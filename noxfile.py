@@ -59,7 +59,8 @@ def bare(session: nox.Session) -> None:
     """
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
-    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop")
+    servers = ("hypercorn", "starlette", "uvicorn")
+    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop", *servers)
     others = [need for need in extra if not need.startswith(missing)]
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
@@ -131,6 +132,8 @@ def examples(session: nox.Session) -> None:
     session.run("python", "examples/embeddings_http.py", "--backend", "asyncio")
     session.run("python", "examples/embeddings_http.py", "--backend", "trio")
     session.run("python", "examples/threaded_workers.py")
+    session.run("python", "examples/web_load.py", "--server", "uvicorn")
+    session.run("python", "examples/web_load.py", "--server", "hypercorn")
 
 
 @nox.session

@@ -20,6 +20,8 @@ EXAMPLES = [
     ["embeddings_http.py", "--backend", "asyncio"],
     ["embeddings_http.py", "--backend", "trio"],
     ["threaded_workers.py"],
+    ["web_load.py", "--requests", "60", "--server", "uvicorn"],
+    ["web_load.py", "--requests", "60", "--server", "hypercorn"],
 ]
 
 
@@ -30,7 +32,8 @@ def blocks(page: Path) -> list[str]:
 def test_there_is_something_to_run() -> None:
     """The search for blocks and pages finds them."""
     assert sum(len(blocks(page)) for page in PAGES) > 20
-    others = {"embeddings_server.py", "cities.py"}  # the second is what the README's command maps
+    others = {"embeddings_server.py", "web_app.py"}
+    others.add("cities.py")  # what the README's command maps
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}
     assert {example[0] for example in EXAMPLES} | others == examples
 
@@ -45,10 +48,12 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
 
 
 def needing(text: str) -> list[pytest.MarkDecorator]:
-    marks = [pytest.mark.needs_trio] if '"trio"' in text else []
+    marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
+    signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
     for optional in ("aiolimiter", "msgspec", "stamina", "tiktoken"):
-        needed = re.search(rf"^(import|from) {optional}\b", text, re.MULTILINE)
-        if needed and importlib.util.find_spec(optional) is None:
+        signs[optional] = rf"^(import|from) {optional}\b"
+    for optional, sign in signs.items():
+        if re.search(sign, text, re.MULTILINE) and importlib.util.find_spec(optional) is None:
             marks.append(pytest.mark.skip(reason=f"{optional} is not installed"))
     return marks
 
