@@ -169,8 +169,9 @@ def crashes(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def fuzz(session: nox.Session) -> None:
-    """Random programs with stores that fail: 20,000 on each backend, half an hour for each."""
+    """Random programs, of streams and with stores that fail: 20,000 on each backend."""
     session.install(".[test]")
+    session.run("python", "proof/streams.py", *session.posargs)
     session.run("python", "proof/fuzz.py", *session.posargs)
 
 
@@ -198,6 +199,7 @@ def nightly(session: nox.Session) -> None:
     many = {"HYPOTHESIS_PROFILE": "nightly"}
     session.run("pytest", "--all-loops", "--timeout=3600", env=many)
     session.run("python", "proof/interrupts.py")
+    session.run("python", "proof/streams.py", "--programs", "2000")
     session.run("python", "proof/fuzz.py", "--programs", "2000")
     session.run("python", "proof/soak.py", "--minutes", "5")
 

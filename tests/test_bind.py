@@ -58,12 +58,19 @@ def test_both_faces_are_alike() -> None:
         {name: member for name, member in vars(kind).items() if not name.startswith("__")}
         for kind in (AsyncBoundFunction, BoundFunction)
     )
-    assert asynchronous.keys() == synchronous.keys() == {"proxy", "function", "map", "load"}
-    for name in ("map", "load"):
+    assert (
+        asynchronous.keys()
+        == synchronous.keys()
+        == {*("proxy", "function", "map", "load", "stream")}
+    )
+    for name in ("map", "load", "stream"):
         ours, theirs = asynchronous[name], synchronous[name]
-        assert inspect.iscoroutinefunction(ours)
+        assert inspect.iscoroutinefunction(ours) == (name != "stream")
         assert not inspect.iscoroutinefunction(theirs)
-        assert [*inspect.signature(ours).parameters] == [*inspect.signature(theirs).parameters]
+        expected = [*inspect.signature(ours).parameters]
+        if name == "stream":
+            expected.remove("ordered")
+        assert [*inspect.signature(theirs).parameters] == expected
 
 
 @faces

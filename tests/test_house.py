@@ -34,8 +34,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "decides, without an event loop and I/O",
         folder(
             "_core",
-            "outcome answers keys counters sizes values flights waits weights plan progress "
-            "batches table claims pool gathered",
+            "outcome answers keys counters sizes values flights waits weights plan shelf window "
+            "progress batches table claims pool gathered",
         ),
     ),
     ("where results outlive the process", ["_store", "stores"]),
@@ -48,8 +48,14 @@ LAYERS: list[tuple[str, list[str]]] = [
         ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
-    ("awaits", folder("_engine", "portal caller callers calls splits run engine meetings loading")),
-    ("the proxies", ["_async", "_sync"]),
+    (
+        "awaits",
+        folder(
+            "_engine",
+            "portal caller callers calls tasks splits run meetings feed stream engine loading",
+        ),
+    ),
+    ("the proxies", ["_streaming", "_async", "_sync"]),
     ("the door", ["__init__"]),
     ("who comes through it", ["testing", "cli", "__main__"]),
 ]
@@ -75,8 +81,10 @@ MAY_LOOK_INSIDE = {"cli", "stores"}
 # A room is understood in a minute; these are longer, and why.
 MOST_LINES = 300
 LONGER = {
+    "_core.plan": "all that one map() knows, and what streams and weights have of it",
     "_async": "most of it says what users may rely on",
     "_sync": "most of it says what users may rely on",
+    "_streaming": "both faces of a stream, which must agree",
     "_cache": "half of it says what users may rely on",
     "_backing.codecs": "half of it says what users may rely on",
     "stores._redis": "a script on the server beside each step of the protocol",

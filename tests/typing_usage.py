@@ -6,19 +6,21 @@ An expected error is marked with `type: ignore` and its code; mypy refuses a mar
 from __future__ import annotations
 
 from array import array
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, assert_type
 
 from batchproxy import (
     AsyncBatchingMapProxy,
     AsyncBoundFunction,
+    AsyncStream,
     BatchingMapProxy,
     BoundFunction,
     Cache,
     Limit,
     Progress,
     Statistics,
+    Stream,
 )
 from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import (
@@ -143,6 +145,35 @@ async def bound(f: Functions, flag: bool) -> None:
     await users.map([1], f.asynchronous)  # type: ignore[call-overload] # it is bound already
     proxy.bind(f.as_list)  # type: ignore[arg-type] # of the other face
     proxy.bind(f.wrong_asynchronous)  # type: ignore[arg-type] # the wrong results
+
+
+async def streams(proxy: AsyncBatchingMapProxy[int, str], f: Functions, flag: bool) -> None:
+    async def read() -> AsyncIterator[int]:
+        yield 1
+
+    async with proxy.stream(read(), f.asynchronous, window=10, ordered=False) as results:
+        assert_type(results, AsyncStream[int, str])
+        async for item, result in results:
+            assert_type((item, result), tuple[int, str])
+        async for chunk in results.chunks():
+            assert_type(chunk, list[tuple[int, str]])
+    kept = proxy.stream([1], f.asynchronous, return_exceptions=True)
+    assert_type(kept, AsyncStream[int, str | Exception])
+    assert_type(proxy.bind(f.asynchronous).stream(read()), AsyncStream[int, str])
+    with BatchingMapProxy[int, str]().stream(range(3), f.as_list) as pairs:
+        assert_type(pairs, Stream[int, str])
+        for pair in pairs:
+            assert_type(pair, tuple[int, str])
+        for chunk in pairs.chunks():
+            assert_type(chunk, list[tuple[int, str]])
+    some = BatchingMapProxy[int, str]().stream([1], f.as_list, return_exceptions=flag)
+    assert_type(some, Stream[int, str | Exception])
+    names = BatchingMapProxy[int, str]().bind(f.as_list)
+    assert_type(names.stream(range(3), window=5), Stream[int, str])
+
+    proxy.stream(["1"], f.asynchronous)  # type: ignore[list-item] # the wrong items
+    proxy.stream([1], f.as_list)  # type: ignore[arg-type] # of the other face
+    names.stream(read())  # type: ignore[call-overload] # nor is that
 
 
 async def progress(proxy: AsyncBatchingMapProxy[int, str], f: Functions) -> None:

@@ -14,6 +14,8 @@ from ._errors import PortalError as PortalError
 from ._errors import SplitBatch as SplitBatch
 from ._errors import StoreError as StoreError
 from ._slots import Limit as Limit
+from ._streaming import AsyncStream as AsyncStream
+from ._streaming import Stream as Stream
 from ._sync import BatchingMapProxy as BatchingMapProxy
 from ._sync import BoundFunction as BoundFunction
 
@@ -22,6 +24,7 @@ __all__ = [
     "AnswerValueError",
     "AsyncBatchingMapProxy",
     "AsyncBoundFunction",
+    "AsyncStream",
     "BatchProxyError",
     "BatchingMapProxy",
     "BoundFunction",
@@ -34,6 +37,7 @@ __all__ = [
     "SplitBatch",
     "Statistics",
     "StoreError",
+    "Stream",
 ]
 
 # Tracebacks, documentation and pickles shall name what users import, not the room it lives in.

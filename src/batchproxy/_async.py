@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
@@ -23,6 +23,7 @@ from ._engine.engine import Engine, name_like, name_of, unpicklable
 from ._engine.loading import Loads
 from ._loops import running_loop
 from ._slots import Limit
+from ._streaming import AsyncStream
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -213,6 +214,97 @@ class AsyncBatchingMapProxy(Generic[S, T]):
                 report.end()
         return engine.finish(plan)
 
+    @overload
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, T]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, T | Exception]: ...
+
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        map_func: Callable[[list[S]], Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, Any]:
+        """Give each item of `source` with its result, as they come: for more than memory holds.
+
+        Inside of ``async with proxy.stream(items, fetch) as results:``, ``async for item, result in
+        results:`` is equivalent to ``for item, result in zip(items, await proxy.map(items,
+        fetch)):``, but at most `window` items are in memory. ``async for chunk in
+        results.chunks():`` gives lists of as many pairs as are there, which costs less for each.
+
+        Args:
+            source: Any iterable of items, asynchronous or not. It is read in a task of the stream,
+                a plain one up to a thousand items at a time; let one that blocks be asynchronous.
+            map_func: As of `map`.
+            window: The most items, 1 or more, that are read and not yet taken. While so many are,
+                nothing is read; so a slow consumer holds reading and calls up. Let it be several
+                times as large as `batch_size` times `max_concurrency`.
+            ordered: Whether pairs come in the order of `source`; else as their results come.
+            return_exceptions: If true, a failed item comes with its exception, and the stream goes
+                on, as in `map`.
+            progress: As of `map`, but that `total` is what has been read so far.
+
+        Returns:
+            A context manager, which nothing is read or called for before it is entered.
+
+        Raises:
+            ClosedError: The proxy is closed; or, where pairs are taken, that is done outside of the
+                block.
+            TypeError: `source` is no iterable, `map_func` cannot be called, `window` is no integer,
+                or `progress` is no bool or plain function; where pairs are taken, the key of an
+                item cannot be hashed, or is of a type that a store cannot have.
+            ValueError: `window` is less than 1.
+            ImportError: As of `map`.
+            Exception: Where pairs are taken: what `map_func` raised, that very object. The first
+                failing call ends the stream; results that were there before it, and are next,
+                still come. What `source` or ``key=`` raised comes after all that was read before.
+            AnswerTypeError: As of `map`, where pairs are taken. So are:
+            AnswerValueError: As of `map`.
+            CircularWaitError: As of `map`.
+            StoreError: As of `map`.
+
+        Checkpoints: None; see `AsyncStream` for those of the block.
+
+        Cancellation: Leaving the block, in whatever way, cancels its calls and has their keys
+            released before it is left. Finished batches stay cached.
+
+        Threads: As of `map`. Calls run in tasks of their own, with the context variables of the
+        task that enters the block. Inside a call, a stream is nested in that call, as a ``map()``.
+        """
+        report = reporting(progress)
+        feed, plan = self._engine.open(
+            source,
+            map_func,
+            window,
+            ordered=ordered,
+            keep_failures=return_exceptions,
+            may_be_async=True,
+        )
+        return AsyncStream(self._engine, feed, plan, map_func, report)
+
     def bind(self, function: Callable[[list[S]], Awaitable[Answer[T]]]) -> AsyncBoundFunction[S, T]:
         """Bind a batch function to this proxy, so that single keys can be asked for, too.
 
@@ -368,6 +460,69 @@ class AsyncBoundFunction(Generic[S, T]):
         """
         return await self._proxy.map(
             items, self._function, return_exceptions=return_exceptions, progress=progress
+        )
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, T]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, T | Exception]: ...
+
+    def stream(
+        self,
+        source: Iterable[S] | AsyncIterable[S],
+        *,
+        window: int = 10_000,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> AsyncStream[S, Any]:
+        """Give each item of `source` with its result, as they come.
+
+        Equivalent to ``self.proxy.stream(source, self.function)``; see there.
+
+        Args:
+            source: As there.
+            window: As there.
+            ordered: As there.
+            return_exceptions: As there.
+            progress: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+
+        Checkpoints: As there.
+
+        Cancellation: As there.
+
+        Threads: As there.
+        """
+        return self._proxy.stream(
+            source,
+            self._function,
+            window=window,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
         )
 
     async def load(self, item: S) -> T:

@@ -13,7 +13,8 @@ from ._core.counters import Statistics
 from ._core.keys import is_unequal
 from ._core.outcome import Failure
 from ._core.plan import Plan
-from ._core.progress import Progress, reporting
+from ._core.progress import Progress, Reporting, reporting
+from ._core.window import Portion
 from ._engine.caller import is_async
 from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
 from ._engine.engine import Engine, name_like, name_of, unpicklable
@@ -21,6 +22,7 @@ from ._engine.loading import Loads
 from ._engine.portal import PortalCall, get_portal
 from ._messages import short
 from ._slots import Limit
+from ._streaming import Stream
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -178,17 +180,95 @@ class BatchingMapProxy(Generic[S, T]):
             engine.count(len(plan))
             return plan
         portal_call = PortalCall(get_portal(self._backend))
-        kind: type[FromThread] = InWorkerThread
-        if is_async(map_func):
-            kind = InPortal
-        elif engine.limit is None:
-            kind = InCallingThread
         try:
-            portal_call.run(engine.run, plan, kind(map_func, portal_call, report))
+            portal_call.run(engine.run, plan, _caller(engine, map_func, portal_call, report))
         finally:
             if report is not None:
                 report.end()
         return engine.finish(plan)
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, T]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, T | Exception]: ...
+
+    def stream(
+        self,
+        source: Iterable[S],
+        map_func: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
+        *,
+        window: int = 10_000,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, Any]:
+        """Give each item of `source` with its result, as they come: for more than memory holds.
+
+        ``with proxy.stream(source, fetch) as results: for item, result in results: ...``, or ``for
+        chunk in results.chunks()``. See `AsyncBatchingMapProxy.stream`; what differs: it goes on
+        only while somebody waits for the next pair, one window at a time, and in order. What does
+        not fill a batch waits for the next window.
+
+        Args:
+            source: Any iterable of items, but no asynchronous one. It is read in the thread that
+                takes the pairs.
+            map_func: As of `map`; it is called where that calls it.
+            window: As there. All of it is read before anything is called for.
+            return_exceptions: As there.
+            progress: As of `map`, but that `total` is what has been read so far.
+
+        Returns:
+            A context manager, which nothing is read or called for before it is entered.
+
+        Raises:
+            ClosedError: As there.
+            TypeError: As there.
+            ValueError: As there.
+            ImportError: As of `map`.
+            Exception: As there.
+            AnswerTypeError: As of `map`, where pairs are taken. So are:
+            AnswerValueError: As of `map`.
+            CircularWaitError: As of `map`.
+            PortalError: As of `map`.
+            StoreError: As of `map`.
+
+        Cancellation: Ctrl-C where pairs are taken ends the stream as it does a ``map()``. Between
+            two pairs nothing is under way.
+
+        Threads: As of `map`. It belongs to one thread at a time.
+        """
+        engine = self._engine
+        report = reporting(progress)
+        feed, plan = engine.open(
+            source,
+            map_func,
+            window,
+            ordered=True,
+            keep_failures=return_exceptions,
+            may_be_async=False,
+        )
+
+        def step(portion: Portion | None) -> None:
+            call = PortalCall(get_portal(self._backend))
+            call.run(engine.step, plan, _caller(engine, map_func, call, report), portion)
+
+        return Stream(engine, feed, plan, step, report)
 
     def bind(
         self, function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]]
@@ -249,6 +329,20 @@ class BatchingMapProxy(Generic[S, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
+
+
+def _caller(
+    engine: Engine,
+    map_func: Callable[[list[Any]], Any],
+    portal_call: PortalCall,
+    report: Reporting | None,
+) -> FromThread:
+    kind: type[FromThread] = InWorkerThread
+    if is_async(map_func):
+        kind = InPortal
+    elif engine.max_concurrency is None:
+        kind = InCallingThread
+    return kind(map_func, portal_call, report)
 
 
 class BoundFunction(Generic[S, T]):
@@ -333,6 +427,62 @@ class BoundFunction(Generic[S, T]):
         """
         return self._proxy.map(
             items, self._function, return_exceptions=return_exceptions, progress=progress
+        )
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S],
+        *,
+        window: int = 10_000,
+        return_exceptions: Literal[False] = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, T]: ...
+
+    @overload
+    def stream(
+        self,
+        source: Iterable[S],
+        *,
+        window: int = 10_000,
+        return_exceptions: bool,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, T | Exception]: ...
+
+    def stream(
+        self,
+        source: Iterable[S],
+        *,
+        window: int = 10_000,
+        return_exceptions: bool = False,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> Stream[S, Any]:
+        """Give each item of `source` with its result, as they come.
+
+        Equivalent to ``self.proxy.stream(source, self.function)``; see there.
+
+        Args:
+            source: As there.
+            window: As there.
+            return_exceptions: As there.
+            progress: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            Exception: As there.
+
+        Cancellation: As there.
+
+        Threads: As there.
+        """
+        return self._proxy.stream(
+            source,
+            self._function,
+            window=window,
+            return_exceptions=return_exceptions,
+            progress=progress,
         )
 
     def load(self, item: S) -> T:

@@ -6,7 +6,7 @@ and those who wait for it wait until it is. Claims that nobody needs any more ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from typing import TypeVar
 
@@ -74,6 +74,16 @@ class BackedClaims(Claims):
             self.unread = False
             whole = len(self._missing) == len(plan.distinct)
             plan.start(plan.distinct if whole else self._missing)
+
+    def read_on(self) -> None:
+        """As there."""
+        self.unread = True
+        self._missing = []
+
+    def forget(self, keys: Collection[Hashable]) -> None:
+        """As there."""
+        for key in keys:
+            self._names.pop(key, None)
 
     def _read(self, flight: Flight) -> dict[Hashable, object]:
         kept = [key for key in flight.keys if key not in flight.unkept]

@@ -5,6 +5,8 @@ This is a cache without a store. One with a store does the same, and awaits it.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable
+
 from .flights import Flight
 from .outcome import Outcome
 from .plan import Plan
@@ -25,6 +27,12 @@ class Claims:
 
         A failure may be left in ``plan.failure``.
         """
+
+    def read_on(self) -> None:
+        """There is more to `look` at."""
+
+    def forget(self, keys: Collection[Hashable]) -> None:
+        """Nothing more will be asked of `keys`."""
 
     async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
         """Begin a call of at most `size` keys; False if there is nothing to compute for it."""

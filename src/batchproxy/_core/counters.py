@@ -18,9 +18,11 @@ class Statistics:
     """
 
     maps: int
-    """``map()`` calls that returned a list, and ``load()`` calls that returned."""
+    """``map()`` calls that returned a list, ``load()`` calls that returned, and streams that came
+    to their end."""
     items: int
-    """Items in those, repetitions included; one for each ``load()``."""
+    """Items in those lists, and taken from streams, repetitions included; one for each
+    ``load()``."""
     calls: int
     """Calls of a ``map_func`` begun."""
     completed: int
@@ -34,9 +36,9 @@ class Statistics:
     computed: int
     """Keys whose result came from the calls of this proxy."""
     shared: int
-    """Keys that a ``map()`` got from the call of another one, instead of computing them, also from
-    one of another process that was under way. Of several ``load()`` of one key that gathered, all
-    but one share it."""
+    """Keys that a ``map()``, or a stream, got from the call of another one, instead of computing
+    them, also from one of another process that was under way. Of several ``load()`` of one key that
+    gathered, all but one share it."""
     stored: int
     """Keys whose result the store of the cache had."""
     in_flight: int
@@ -66,9 +68,10 @@ class Counters(Generic[C]):
     def __init__(self) -> None:
         self.running: set[C] = set()
         self.completed = self.failed = self.cancelled = self.computed = 0
-        # Items, and keys shared and stored, of each map() that returned; added up now and then.
+        # What returned: how many map() calls, items, and keys shared and stored; added up now and
+        # then.
         # Appending is atomic; to take the lock would cost a quarter of what a hit costs.
-        self.returned: list[tuple[int, int, int]] = []
+        self.returned: list[tuple[int, int, int, int]] = []
         self._maps = self._items = self._shared = self._stored = 0
         _alive.add(self)
 
@@ -95,8 +98,8 @@ class Counters(Generic[C]):
     def add_up(self) -> None:
         """Add up what has returned."""
         while self.returned:
-            items, shared, stored = self.returned.pop()
-            self._maps += 1
+            maps, items, shared, stored = self.returned.pop()
+            self._maps += maps
             self._items += items
             self._shared += shared
             self._stored += stored

@@ -99,9 +99,10 @@ class Gathered(Plan):
     def items_of(self, batch: list[Hashable]) -> list[Any]:
         return [self._drawn[key].item for key in batch]
 
-    def claim(self, flight: Flight) -> None:
+    def claim(self, flight: Flight) -> bool:
         flight.place = 0  # its results have none here
         self._depart()
+        return True
 
     def learn(self, known: Mapping[Hashable, Any], flying: Mapping[Hashable, Flight]) -> None:
         for key, flight in flying.items():

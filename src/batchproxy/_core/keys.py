@@ -31,12 +31,27 @@ def listed(items: Iterable[Any]) -> list[Any]:
         ) from None
 
 
-def check_hashable(keys: Sequence[Any], *, has_key: bool) -> None:
+def hashable(keys: Sequence[Any]) -> int:
+    """How many of `keys` come before the first that cannot be hashed."""
+    for position, key in enumerate(keys):
+        try:
+            hash(key)
+        except TypeError:
+            return position
+    return len(keys)
+
+
+def check_hashable(keys: Sequence[Any], *, has_key: bool, first: int = 0) -> None:
     """
+    Args:
+        keys: What items have.
+        has_key: Whether a function gave them.
+        first: The number of the first item.
+
     Raises:
         TypeError: one of `keys` cannot be hashed.
     """
-    for position, key in enumerate(keys):
+    for position, key in enumerate(keys, first):
         try:
             hash(key)
         except TypeError:
@@ -72,7 +87,7 @@ def unequal(keys: Collection[Hashable]) -> Mapping[Hashable, Hashable]:
     except Exception:  # one cannot be compared
         found = filter(is_unequal, keys)
     firsts: dict[Hashable, Hashable] = {}
-    return {key: firsts.setdefault(_form(key), key) for key in found}
+    return {key: firsts.setdefault(form_of(key), key) for key in found}
 
 
 def _parts(keys: Iterable[Any]) -> Iterable[object]:
@@ -97,7 +112,7 @@ def is_unequal(key: object) -> bool:
     return False
 
 
-def _form(key: Hashable) -> Hashable:
+def form_of(key: Hashable) -> Hashable:
     """What two keys have in common if one is as good as the other."""
     parts: list[Hashable] = []
     rest: list[Hashable] = [key]

@@ -141,6 +141,16 @@ class Plan:
         """The next key, which stays there."""
         return self._drawn_back[0] if self._drawn_back else self._todo[self._next]
 
+    @property
+    def total(self) -> int:
+        """How many distinct keys are wanted."""
+        return len(self.distinct)
+
+    @property
+    def due(self) -> bool:
+        """Whether there is, or may be, anything to compute."""
+        return self.left > 0 or self.spare > 0
+
     def draw(self, size: int) -> list[Hashable]:
         """Take some of the next keys: `size` at most, and none only if none are left."""
         if self._drawn_back:
@@ -183,12 +193,13 @@ class Plan:
             wanted.update(self.draw(self.left))
         self.start([key for key in self.distinct if key in wanted])
 
-    def claim(self, flight: Flight) -> None:
-        """Make room for the results of a call of this ``map()`` itself."""
+    def claim(self, flight: Flight) -> bool:
+        """Make room for the results of a call of this ``map()`` itself; whether it is to begin."""
         self.calls += 1
         flight.place = len(self._claimed)
         self._claimed += flight.keys
         self._computed += [MISSING] * len(flight.keys)
+        return True
 
     def items_of(self, batch: list[Hashable]) -> list[Any]:
         """The first item of each key of `batch`, as a list of its own for ``map_func``."""
@@ -248,7 +259,7 @@ class Plan:
 
         Keys that were given up, or left such a call, are to be looked up, or computed, again.
         """
-        lost: set[Hashable] = set()
+        lost: list[Hashable] = []
         for flight in [each for each in self.awaited if each.done or each.gone]:
             done, gone = flight.done, flight.gone
             results, failures = flight.answers() if done else (gone, flight.failures)
@@ -263,7 +274,7 @@ class Plan:
                     if self.failure is None or failure.ends_all:
                         self.fail(failure)
                 elif done or key in gone:
-                    lost.add(key)
+                    lost.append(key)
                 else:
                     waiting.append(key)
             if waiting:

@@ -27,7 +27,7 @@ class Progress:
     """Keys that have their answer, or have failed. The last snapshot has ``done == total``, unless
     a failure ended the ``map()``."""
     total: int
-    """Distinct keys that were asked for."""
+    """Distinct keys that were asked for; of a stream those so far."""
     hits: int
     """Keys whose result was in the cache, or in its store."""
     shared: int
@@ -73,7 +73,7 @@ def snapshot(plan: Plan) -> Progress:
     hits = plan.hits + plan.stored
     return Progress(
         done=hits + plan.shared + plan.computed + plan.failed,
-        total=len(plan.distinct),
+        total=plan.total,
         hits=hits,
         shared=plan.shared,
         calls=plan.calls,
@@ -128,6 +128,7 @@ class _Bar:
         self._bar.set_postfix(
             hits=now.hits, shared=now.shared, calls=now.calls, failures=now.failures, refresh=False
         )
+        self._bar.total = now.total  # that of a stream grows
         self._bar.update(now.done - self._bar.n)
 
     def close(self) -> None:

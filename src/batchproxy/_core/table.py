@@ -88,10 +88,9 @@ class Table:
             return batch
 
     def begin(self, plan: Plan, flight: Flight) -> bool:
-        """Begin the call that `flight` is of, if anything was claimed for it."""
-        if not flight.keys:
+        """Begin the call that `flight` is of, if anything, and enough, was claimed for it."""
+        if not flight.keys or not plan.claim(flight):
             return False
-        plan.claim(flight)
         if flight.counters is not None:
             flight.counters.running.add(flight)
         return True

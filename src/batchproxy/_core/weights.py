@@ -104,6 +104,29 @@ class Weights:
         return fitting if beside else max(fitting, 1)  # what is too heavy goes alone
 
 
+class PassingWeights(Weights):
+    """The weights of keys that come and go."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, most: float) -> None:
+        super().__init__([], [], float, most)
+        self._known: dict[Hashable, float] = {}
+        self._by_key = self._known
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._known
+
+    def add(self, weights: dict[Hashable, float]) -> None:
+        """Note the weights of keys."""
+        self._known.update(weights)
+
+    def forget(self, keys: list[Hashable]) -> None:
+        """Nothing more is asked of `keys`."""
+        for key in keys:
+            del self._known[key]
+
+
 def check(weight: object, max_weight: object) -> None:
     """Refuse what cannot be the options `weight` and `max_weight`.
 

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from .._core.flights import Flight
 from .._core.outcome import Failure
+from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
 from .._errors import AnswerTypeError
 from .._loops import running_loop
@@ -42,6 +43,18 @@ class InTask(Caller):
                 )
             )
         return answer  # type: ignore[no-any-return] # it was tested
+
+
+class InStream(InTask):
+    """The same for a stream, which has something to do whenever anything has come of a call."""
+
+    __slots__ = ("changed",)
+
+    changed: Callable[[], None]
+
+    def tell(self, plan: Plan) -> None:
+        super().tell(plan)
+        self.changed()
 
 
 class FromThread(Caller):

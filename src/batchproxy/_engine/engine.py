@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from functools import update_wrapper
-from typing import Any
+from typing import Any, NoReturn
 
 from .._cache import Cache
 from .._core import weights
@@ -20,12 +20,16 @@ from .._core.keys import check_hashable, listed
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting
 from .._core.sizes import Size
+from .._core.window import Portion, Window
 from .._errors import ClosedError
 from .._forks import Alive
 from .._messages import short
 from .._slots import Limit, check_limit
 from .caller import Caller
+from .callers import InStream
+from .feed import Feed
 from .run import Options, Run
+from .stream import Flow, Steps
 
 
 class Engine:
@@ -149,6 +153,78 @@ class Engine:
         claims = self.cache._claims(caller.home, caller.loop)
         return Run(plan, caller, claims, self.options).carry_out()
 
+    def open(
+        self,
+        source: object,
+        map_func: object,
+        window: int,
+        *,
+        ordered: bool,
+        keep_failures: bool,
+        may_be_async: bool,
+    ) -> tuple[Feed, Window]:
+        """What a stream reads from, and its plan.
+
+        Raises:
+            ClosedError: the proxy is closed.
+            TypeError: `source` is no iterable, `map_func` cannot be called, or `window` is no
+                integer.
+            ValueError: `window` is less than 1.
+        """
+        if self.closed:
+            raise ClosedError("stream() on a closed proxy; make a new one (they may share a Cache)")
+        if isinstance(window, bool) or not isinstance(window, int):
+            raise TypeError(f"window must be an integer of 1 or more, got {short(window)}")
+        if window < 1:
+            raise ValueError(f"window must be 1 or more, got {short(window)}")
+        if not callable(map_func):
+            raise TypeError(
+                "stream() takes a function from a list of items to their results as its second "
+                f"argument, got {short(map_func)}"
+            )
+        return Feed(source, self.key, self._weight, may_be_async=may_be_async), Window(
+            window,
+            self.options.size,
+            None if self._weight is None else self.max_weight,
+            ordered=ordered,
+            keyed=self.key is not None,
+            keep_failures=keep_failures,
+        )
+
+    def flow(self, window: Window, caller: InStream, feed: Feed) -> Flow:
+        """A stream that goes on by itself in the event loop of `caller`."""
+        claims = self.cache._claims(caller.home, caller.loop)
+        return Flow(window, caller, claims, self.options, feed)
+
+    def look(self, portion: Portion) -> bool:
+        """Look up in memory what a stream has read; whether there is more to look at."""
+        self._table.open(portion)
+        return portion.left > 0 and self.cache._backing is not None
+
+    def step(self, window: Window, caller: Caller, portion: Portion | None) -> Awaitable[None]:
+        """Take a step in the stream of `window`, as `Steps.step`."""
+        claims = self.cache._claims(caller.home, caller.loop)
+        return Steps(window, caller, claims, self.options).step(portion)
+
+    def end(self, window: Window, feed: Feed) -> None:
+        """A stream has given all that there was; if a failure ended it, that is raised, once.
+
+        Raises:
+            BaseException: that failure, as the object that a call, or the source, raised.
+        """
+        over, window.over = window.over, True
+        if over:
+            if window.failure is not None:
+                self.fail(window)
+            return
+        feed.raise_error()
+        self.count(0)
+
+    def count_given(self, window: Window, items: int) -> None:
+        """Count what a stream gives."""
+        if items:
+            self.count(items, *window.uncounted(), maps=0)
+
     def finish(self, plan: Plan) -> list[Any]:
         """The answers of `plan`, which `run` has carried out.
 
@@ -156,24 +232,28 @@ class Engine:
             BaseException: what ended it, as the object that the failing call raised.
         """
         if plan.over:
-            assert plan.failure is not None
-            error, traceback = plan.failure
-            plan.annotate(error)
-            plan.forget()
-            try:
-                raise error.with_traceback(traceback)
-            finally:
-                del error, traceback  # this frame is in the traceback now: a cycle
+            self.fail(plan)
         self.count(len(plan.keys), plan.shared, plan.stored)
         answers = plan.deliver()
         if plan.failure is not None:
             plan.forget()
         return answers
 
-    def count(self, items: int, shared: int = 0, stored: int = 0) -> None:
-        """Count a ``map()`` that returns its list."""
+    def fail(self, plan: Plan) -> NoReturn:
+        """Raise what ended `plan`, as the object that the failing call raised."""
+        assert plan.failure is not None
+        error, traceback = plan.failure
+        plan.annotate(error)
+        plan.forget()
+        try:
+            raise error.with_traceback(traceback)
+        finally:
+            del error, traceback  # this frame is in the traceback now: a cycle
+
+    def count(self, items: int, shared: int = 0, stored: int = 0, maps: int = 1) -> None:
+        """Count a ``map()`` that returns its list, or what a stream has given."""
         returned = self._counters.returned
-        returned.append((items, shared, stored))
+        returned.append((maps, items, shared, stored))
         if len(returned) > 1000:
             self._table.add_up(self._counters)
 

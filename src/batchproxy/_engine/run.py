@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from .._core import waits
 from .._core.claims import Claims
@@ -19,11 +19,12 @@ from .._core.flights import Flight
 from .._core.outcome import Answers, Refused, Unsettled
 from .._core.plan import Plan
 from .._core.sizes import Size
-from .._loops import is_cancellation, post
+from .._loops import post
 from .._slots import Limit
 from .caller import Caller
 from .calls import call
 from .splits import Split
+from .tasks import Tasks
 
 
 class Options(NamedTuple):
@@ -38,13 +39,14 @@ class Options(NamedTuple):
 class Run:
     """What one ``map()`` needs to carry out its plan."""
 
-    __slots__ = ("_caller", "_claims", "_options", "_plan")
+    __slots__ = ("_alarm", "_caller", "_claims", "_options", "_plan")
 
     def __init__(self, plan: Plan, caller: Caller, claims: Claims, options: Options) -> None:
         self._plan = plan
         self._caller = caller
         self._claims = claims
         self._options = options
+        self._alarm: anyio.Event  # what wakes it in `_sleep`
 
     async def carry_out(self) -> None:
         """Carry out the plan. A failure that ends it is left in ``plan.failure``, not raised.
@@ -53,7 +55,6 @@ class Run:
             CircularWaitError: this ``map()`` would wait for itself.
         """
         plan, caller = self._plan, self._caller
-        options = self._options
         try:
             self._claims.table.open(plan)
             while self._claims.unread:
@@ -64,17 +65,7 @@ class Run:
                 waits.check(caller.blocked, plan.awaited)
             elif not plan.left:  # somebody was quicker
                 await checkpoint()  # the only one here
-            while not plan.over:
-                caller.tell(plan)
-                if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
-                    await self._call_in_tasks()
-                else:
-                    await self.call_batches()
-                if plan.over or not plan.awaited:
-                    caller.tell(plan)
-                    break
-                await self._sleep()
-                plan.take_awaited()
+            await self._compute()
         except BaseException:
             plan.forget()
             raise
@@ -82,6 +73,21 @@ class Run:
             if plan.running or plan.elsewhere:
                 self.release_all()
             caller.blocked.clear()  # as `Plan.forget`
+
+    async def _compute(self) -> None:
+        """Call until nothing is left that could be, and nothing is awaited."""
+        plan, caller, options = self._plan, self._caller, self._options
+        while not plan.over:
+            caller.tell(plan)
+            if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
+                await self._call_in_tasks()
+            else:
+                await self.call_batches()
+            if plan.over or not plan.awaited:
+                caller.tell(plan)
+                break
+            await self._sleep()
+            plan.take_awaited()
 
     async def read(self, limit: Limit) -> None:
         """Look once, in a slot of `limit`. `release_all` is still to come."""
@@ -106,46 +112,9 @@ class Run:
 
     async def _call_in_tasks(self) -> None:
         """`call_batches` in no more tasks than there are batches."""
-        plan, interruptible = self._plan, self._caller.interruptible
-        tasks = plan.batches(self._options.size.now, self._options.tasks)
-        ended_by: list[BaseException] = []
-
-        async def child() -> None:
-            # A task group would wrap an exception, drop (on asyncio) a CancelledError that the
-            # user's function raised, and leave a cancellation in a cycle with one of its frames;
-            # and KeyboardInterrupt would leave the loop right from here. So it is noted here, and
-            # raised bare below.
-            try:
-                await self.call_batches()
-            except GeneratorExit:  # pragma: no cover - of a loop that was torn down
-                raise
-            except BaseException as error:
-                if not (is_cancellation(error) and group.cancel_scope.cancel_called):
-                    ended_by.append(error)
-            if ended_by or (plan.over and interruptible):
-                group.cancel_scope.cancel()
-
-        try:
-            async with anyio.create_task_group() as group:
-                for _ in range(tasks):
-                    group.start_soon(child)
-            if group.cancel_scope.cancel_called:
-                # On trio a host is cancelled by what its children let out, and these do not.
-                await checkpoint_if_cancelled()
-        except BaseExceptionGroup as group_error:  # how trio delivers an interrupt
-            ended_by.extend(group_error.exceptions)
-        except BaseException as host_error:
-            ended_by.append(host_error)
-        if not ended_by and not plan.over and group.cancel_scope.cancel_called:
-            # On asyncio a child may be cancelled before its first step, and then notes nothing.
-            ended_by.append(anyio.get_cancelled_exc_class()())
-        if ended_by:
-            error = min(ended_by, key=_gravity)
-            ended_by.clear()
-            try:
-                raise error
-            finally:
-                del error  # this frame is in its traceback now: a cycle
+        count = self._plan.batches(self._options.size.now, self._options.tasks)
+        tasks = Tasks(self._plan, interruptible=self._caller.interruptible)
+        await tasks.run([self.call_batches] * count)
 
     async def call_batches(self) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it.
@@ -154,7 +123,7 @@ class Run:
         """
         plan, caller, claims = self._plan, self._caller, self._claims
         size, _, limit, counters = self._options
-        while (plan.left or plan.spare) and not plan.over:
+        while plan.due and not plan.over:
             await checkpoint()
             if plan.over or not (plan.left or plan.spare):
                 break  # others were quicker
@@ -204,27 +173,20 @@ class Run:
     async def _sleep(self) -> None:
         """Wait until anything becomes of the calls that the plan awaits."""
         plan, caller, table = self._plan, self._caller, self._claims.table
-        event = anyio.Event()
+        event = self._alarm = anyio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
                 post(caller.loop, event.set)
 
-        flights = tuple(plan.awaited)
+        awaited = dict(plan.awaited)  # a stream may meet others meanwhile
         try:
-            waits.block_checked(wake, caller.blocked, plan.awaited)
-            if table.join(plan.awaited, wake):
+            waits.block_checked(wake, caller.blocked, awaited)
+            if table.join(awaited, wake):
                 await event.wait()
             else:  # somebody was quicker
                 await checkpoint()
         finally:
-            table.leave(flights, wake)
+            table.leave(awaited, wake)
             waits.unblock(wake, caller.blocked)
-            del flights  # as `Plan.forget`
-
-
-def _gravity(error: BaseException) -> int:
-    """Which of several exceptions is raised: interrupts come first, then cancellations."""
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return 0
-    return 2 if isinstance(error, Exception) else 1
+            del awaited  # as `Plan.forget`

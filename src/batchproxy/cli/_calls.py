@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics
+from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results
@@ -37,7 +37,7 @@ class Ended(Exception):
 
 
 class Calls:
-    """Maps windows of items through `function`, synchronous or not.
+    """Maps items through `function`, synchronous or not.
 
     Args:
         function: From a list of items to their results.
@@ -74,17 +74,26 @@ class Calls:
         )
         self.statistics: Callable[[], Statistics] = self._proxy.statistics
         """What has been done so far."""
-        # What may end the map() under way, by identity, with the items that failed.
+        # What may end the stream under way, by identity, with the items that failed.
         self._blame: dict[int, tuple[BaseException, list[Any]]] = {}
         self._keep_failures = False
 
-    def map(
-        self, items: list[Any], *, keep_failures: bool, progress: Callable[[Progress], object]
-    ) -> list[Any]:
-        """The results of `items`, as of ``proxy.map()``."""
+    def stream(
+        self,
+        items: Iterable[Any],
+        window: int,
+        *,
+        keep_failures: bool,
+        progress: Callable[[Progress], object],
+    ) -> Stream[Any, Any]:
+        """The results of `items`, as of ``proxy.stream()``."""
         self._blame, self._keep_failures = {}, keep_failures
-        return self._proxy.map(
-            items, self._map_func, return_exceptions=keep_failures, progress=progress
+        return self._proxy.stream(
+            items,
+            self._map_func,
+            window=window,
+            return_exceptions=keep_failures,
+            progress=progress,
         )
 
     def items_of(self, error: BaseException) -> list[Any]:

@@ -20,8 +20,12 @@ class Distinct:
     def add(self, keys: Iterable[Hashable]) -> None:
         """Count those of `keys` that are new."""
         if not self._more:
-            # Not by `hash`, which is one for -1 and -2.
-            self._seen.update(int.from_bytes(each[:8], "big") for each in digests([*set(keys)]))
+            new = {*keys}
+            texts = {key for key in new if type(key) is str}
+            self._seen.update(map(hash, texts))
+            # Of others not by `hash`, which is one for -1 and -2.
+            others = digests([*new - texts])
+            self._seen.update(int.from_bytes(each[:8], "big") for each in others)
             self._more = len(self._seen) > _MOST
 
     @property

@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO, Self, TextIO, cast
 from click import ClickException, UsageError
 
 from ._formats import compressed
+from ._rows import Stopped
 from ._terminal import forgetting_output
 
 
@@ -152,6 +153,19 @@ def writing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ClickException(f"{called(path)} cannot be written: {error}") from error
+
+
+@contextmanager
+def writing_to(path: str) -> Iterator[None]:
+    """Inside, what cannot be written ends the run.
+
+    Raises:
+        Stopped: and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise Stopped(f"{called(path)} cannot be written: {error}") from error
 
 
 def called(path: str) -> str:

@@ -23,6 +23,14 @@ class BadResult(Exception):
     """A result has no place in the output's format."""
 
 
+class Stopped(Exception):
+    """The run cannot go on, or is not to."""
+
+
+class Failed(Stopped):
+    """The function failed; the `__cause__` is what it raised."""
+
+
 class Names(NamedTuple):
     """The fields that a run uses."""
 
@@ -32,6 +40,16 @@ class Names(NamedTuple):
     """Where results go."""
     error: str | None
     """Where errors go; None if they are not recorded."""
+
+
+class Outcome(NamedTuple):
+    """What became of a row."""
+
+    result: Any
+    error: str | None = None
+
+
+_NONE = Outcome(None)
 
 
 @dataclass(slots=True)
@@ -52,18 +70,13 @@ class Row:
     """Why it has no item."""
     missing: bool = False
     """Whether its item is one that is not to be mapped."""
+    outcome: Outcome = _NONE
+    """What became of it, as soon as that is known."""
 
     @property
     def mapped(self) -> bool:
         """Whether its item goes to the function."""
         return self.problem is None and not self.missing
-
-
-class Outcome(NamedTuple):
-    """What became of a row."""
-
-    result: Any
-    error: str | None = None
 
 
 class Reader(ABC):
@@ -97,6 +110,13 @@ class Writer(ABC):
         Raises:
             BadResult: the format has no place for the result. Nothing of the row was written.
         """
+
+    def write_all(self, rows: list[Row]) -> bool:
+        """Write `rows` with their outcomes, if that can be done at once; else nothing is written.
+
+        It can where all have a text, or nothing, as their result. Whether it was done.
+        """
+        return False
 
     def flush(self) -> None:  # noqa: B027 - most formats write row by row
         """A window of rows is complete."""

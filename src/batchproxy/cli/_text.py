@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import BinaryIO
 
 from click import UsageError
@@ -25,6 +27,8 @@ _NO_LINES = frozenset(
     for name in ("hz", "idna", "iso2022_kr", "punycode", "raw_unicode_escape", "unicode_escape")
 )
 """In these a line means nothing without those before, or is no text of a file."""
+_LINES = 200
+"""Of a file, that are decoded at once."""
 _CR_ALONE = re.compile(rb"\r(?=[^\r\n])")
 
 
@@ -94,6 +98,14 @@ class Text:
         self.problem: str | None = None
         """Why it is not all text; whoever sees to that makes it None."""
         self._head = head
+        # Lines that were decoded at once, without their end; how many of them were given; ...
+        self._bodies: list[str] = []
+        self._at = self._length = 0
+        self._end = "\n"
+        self._is_plain = False  # whether there is no quote, nor a CR, in any
+        # ... lines after them; and why the file cannot be read any further.
+        self._others: deque[bytes] = deque()
+        self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
         """Its lines with their ends. Bytes that are no text are lone surrogates in them."""
@@ -106,18 +118,71 @@ class Text:
                 f"{self.name}: the lines end in CR alone, as on old Macs, the first after "
                 f"{short(first)}; make that LF: tr '\\r' '\\n' < FILE | batchproxy map ... -"
             )
-        for line in self._file:
-            self.number += 1
+        while True:
+            if self._at < len(self._bodies):
+                self._at += 1
+                self.number += 1
+                yield self._bodies[self._at - 1] + self._end
+            elif self._others:
+                self.number += 1
+                yield self._decoded(self._others.popleft())
+            elif not self._more():
+                return
+
+    def plain(self, most: int) -> list[str]:
+        """The next lines without their `end`, if all is text without quotes; else none.
+
+        Args:
+            most: Characters, of which these have no more.
+        """
+        while self._at == len(self._bodies):
+            if self._others or not self.by_line or not self._more():
+                return []
+        if not self._is_plain or self._length > most:
+            return []
+        bodies = self._bodies[self._at :]
+        self._at = len(self._bodies)
+        self.number += len(bodies)
+        return bodies
+
+    @property
+    def end(self) -> str:
+        """How the lines that `plain` gave end."""
+        return self._end
+
+    def _more(self) -> bool:
+        """Read some lines, and decode them at once if that can be; whether there were any."""
+        if self._error is not None:
+            raise self._error
+        lines: list[bytes] = []
+        try:
+            lines.extend(islice(self._file, _LINES))
+        except Exception as error:
+            self._error = error  # when what came before has been read
+        if not (self.encoding == "utf-8" and lines and lines[-1].endswith(b"\n")):
+            self._others.extend(lines)
+            return bool(lines) or self._error is not None
+        try:
+            text = b"".join(lines).decode()
+        except UnicodeDecodeError:
+            self._others.extend(lines)  # one by one, to see which
+            return True
+        self._end = "\r\n" if text.count("\r\n") == len(lines) else "\n"
+        self._is_plain = '"' not in text and text.count("\r") == self._end.count("\r") * len(lines)
+        self._length = len(text)
+        self._bodies, self._at = text.split(self._end)[:-1], 0
+        return True
+
+    def _decoded(self, line: bytes) -> str:
+        try:
+            return line.decode(self.encoding)
+        except UnicodeDecodeError as error:
+            if self.problem is None:
+                self.problem = self._undecodable(error)
             try:
-                text = line.decode(self.encoding)
-            except UnicodeDecodeError as error:
-                if self.problem is None:
-                    self.problem = self._undecodable(error)
-                try:
-                    text = line.decode(self.encoding, "surrogateescape")
-                except UnicodeError:  # which has no place for bytes of ASCII, such as ESC
-                    text = line.decode("ascii", "surrogateescape")
-            yield text
+                return line.decode(self.encoding, "surrogateescape")
+            except UnicodeError:  # which has no place for bytes of ASCII, such as ESC
+                return line.decode("ascii", "surrogateescape")
 
     def pieces(self) -> Iterator[str]:
         """The same in pieces of some length, all of which must be text."""

@@ -9,6 +9,8 @@ from typing import Any
 from ._rows import Reader, Row
 from ._values import is_missing
 
+_SOME = 100
+"""Rows that are taken at once, which takes less time for each."""
 _MOST_BYTES = 16 * 2**20
 """Of the input, in a window: long lines make windows of fewer rows."""
 
@@ -29,15 +31,25 @@ def windows(
     """
     window: list[Row] = []
     filled = 0
+    texts_are_items = not missing("")  # whatever they say
     rows = itertools.islice(reader, limit)
-    while True:
-        row = next(rows, None)
-        if row is not None:
-            row.missing = row.problem is None and missing(row.item)
-            window.append(row)
-            filled += row.size
-        if window and (row is None or len(window) == size or filled >= _MOST_BYTES):
+    while some := list(itertools.islice(rows, min(_SOME, size - len(window)))):
+        for row in some:
+            if not (texts_are_items and type(row.item) is str):
+                row.missing = row.problem is None and missing(row.item)
+        filled += sum([row.size for row in some])
+        if filled < _MOST_BYTES:
+            window += some
+        else:  # which is looked at more closely
+            filled -= sum([row.size for row in some])
+            for row in some:
+                window.append(row)
+                filled += row.size
+                if filled >= _MOST_BYTES:
+                    yield window
+                    window, filled = [], 0
+        if len(window) == size:
             yield window
             window, filled = [], 0
-        if row is None:
-            return
+    if window:
+        yield window

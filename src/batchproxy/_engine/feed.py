@@ -1,0 +1,142 @@
+"""What a stream reads: items with their keys, up to the end of the source or an exception."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Hashable
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+from .._core.keys import check_hashable, hashable
+from .._core.weights import PassingWeights, checked
+from .._core.window import Portion, Window
+from .._messages import kind_of
+
+PORTION = 1_000
+"""The most items that are read at once where an event loop has to go on."""
+
+
+class Feed:
+    """The source of one stream.
+
+    Args:
+        source: Any iterable.
+        key: A function from item to key.
+        weight: A function from item to weight, if batches are limited by that.
+        may_be_async: Whether it may be an asynchronous one, which is preferred if it is both.
+
+    Raises:
+        TypeError: it is none.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        key: Callable[[Any], Hashable] | None,
+        weight: Callable[[Any], float] | None,
+        *,
+        may_be_async: bool,
+    ) -> None:
+        self.source = source
+        self.is_async = may_be_async and isinstance(source, AsyncIterable)
+        self.collected: list[Any] = []  # items of an asynchronous one, not yet added to the window
+        self.ended = False
+        self.error: Exception | None = None  # what ended it
+        self._traceback: TracebackType | None = None
+        self._key = key
+        self._weight = weight
+        self._count = 0  # of items added
+        if not self.is_async:
+            try:
+                self._items = iter(source)
+            except TypeError:
+                if hasattr(type(source), "__iter__"):  # what it raised says more
+                    raise
+                raise TypeError(
+                    f"stream() takes an iterable of items as its first argument, got "
+                    f"{kind_of(source)}; "
+                    + (
+                        "an asynchronous one is for the stream() of an AsyncBatchingMapProxy"
+                        if isinstance(source, AsyncIterable)
+                        else "put a single item into a list"
+                    )
+                ) from None
+
+    def read(self, most: int) -> list[Any]:
+        """The next items, `most` at most."""
+        items: list[Any] = []
+        try:
+            items.extend(islice(self._items, most))  # what was read before an exception is kept
+        except Exception as error:
+            self.end(error)
+        else:
+            self.ended = len(items) < most
+        return items
+
+    def end(self, error: Exception | None = None) -> None:
+        """Nothing more comes: because of `error`, if that is given."""
+        self.ended, self.error = True, error
+        if error is not None:
+            self._traceback = error.__traceback__
+
+    def add_to(self, window: Window, items: list[Any]) -> Portion:
+        """Add `items`, just read; but none from the first on of which something is not to be had.
+
+        That is its key, or its weight.
+        """
+        keys: list[Hashable] = items
+        if self._key is not None:
+            keys = []
+            try:
+                for item in items:
+                    keys.append(self._key(item))  # one by one: those before an exception are kept
+            except Exception as error:
+                self.end(error)
+                del items[len(keys) :]
+        if self._weight is not None and window.passing is not None:
+            keys = self._weighed(items, keys, self._weight, window.passing)
+        try:
+            portion = window.add(items, keys)
+        except TypeError:
+            good = hashable(keys)
+            try:
+                check_hashable(keys[good:], has_key=self._key is not None, first=self._count + good)
+                raise
+            except TypeError as error:
+                self.end(error)
+            keys = keys[:good]
+            portion = window.add(items[:good], keys)
+        self._count += len(keys)
+        return portion
+
+    def _weighed(
+        self,
+        items: list[Any],
+        keys: list[Hashable],
+        weight: Callable[[Any], float],
+        weights: PassingWeights,
+    ) -> list[Hashable]:
+        """The keys whose weight is to be had; `items` has no others then."""
+        new: dict[Hashable, float] = {}
+        for place, key in enumerate(keys[: hashable(keys)]):
+            if key in weights or key in new:
+                continue
+            try:
+                new[key] = checked(items[place], weight(items[place]))
+            except Exception as error:
+                self.end(error)
+                keys = keys[:place]
+                del items[place:]
+                break
+        weights.add(new)
+        return keys
+
+    def raise_error(self) -> None:
+        """Raise what ended it, if anything did, as the object that it is."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error.with_traceback(self._traceback)
+            finally:
+                self._traceback = None
+                del error  # this frame is in the traceback now: a cycle

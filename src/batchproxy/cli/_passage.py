@@ -1,0 +1,239 @@
+"""Rows on their way: read in windows, mapped in a stream, and written in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Hashable, Iterator
+from types import NoneType
+from typing import Any
+
+from .. import AnswerTypeError, BatchProxyError, Progress
+from ._calls import Calls, Ended
+from ._formats import Source
+from ._keys import key_of
+from ._options import Options
+from ._output import writing_to
+from ._report import Report
+from ._results import Results
+from ._rows import BadResult, Failed, Outcome, Row, Stopped, Writer, error_text
+from ._terminal import count
+from ._words import cut
+
+_MOST_WINDOWS = 10
+"""That are in memory, while some of their rows wait for a batch to be full."""
+_SMALL = frozenset({NoneType, bool, int, float, str})
+_ROOM = 64 * 2**20
+"""Bytes of small results that are kept, so that nobody is asked for them again."""
+_OVERHEAD = 300
+"""Bytes for one of them, about."""
+
+_NOTHING = Outcome(None)
+_BEGINNING = Progress(0, 0, 0, 0, 0, 0)
+
+
+class _Window:
+    """Rows that are read, and written, together."""
+
+    __slots__ = ("left", "position", "rows", "wanted")
+
+    def __init__(self, rows: list[Row], wanted: list[Row], position: int) -> None:
+        self.rows = rows
+        self.wanted = wanted  # those whose items are in the stream
+        self.left = len(wanted)  # so many of these have no outcome yet
+        self.position = position  # where it ends in the input
+
+
+class Passage:
+    """Takes rows from `windows` through `calls` to `writer`."""
+
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        windows: Iterator[list[Row]],
+        size: int,
+        writer: Writer,
+        results: Results,
+        calls: Calls,
+        report: Report,
+    ) -> None:
+        self._options = options
+        self._stop = options.on_error == "stop"
+        self._source = source
+        self._windows = windows
+        self._size = size
+        self._writer = writer
+        self._results = results
+        self._calls = calls
+        self._report = report
+        self._under_way: deque[_Window] = deque()
+        self._known: dict[str, Outcome] = {}  # of items that are text
+        self._room = _ROOM
+        self._ended = False
+        self._broken: Exception | None = None  # what ended the reading
+        self._now = self._before = _BEGINNING  # how far the stream is, and was at the last window
+
+    def run(self) -> None:
+        """Until all is written.
+
+        Raises:
+            BadInput: the input cannot be mapped.
+            Stopped: it cannot go on, or is not to.
+        """
+        while not self._ended:
+            self._now = self._before = _BEGINNING
+            stream = self._calls.stream(
+                self._items(),
+                self._size,
+                keep_failures=not self._stop,
+                progress=self._progress,
+            )
+            with stream as results:
+                chunks = results.chunks()
+                while chunk := self._next(chunks):
+                    self._take(chunk)
+        if self._broken is not None:
+            raise self._broken
+
+    def _next(self, chunks: Iterator[list[tuple[Any, Any]]]) -> list[tuple[Any, Any]]:
+        try:
+            return next(chunks, [])
+        except (Exception, SystemExit) as error:
+            end: BaseException = error
+            if isinstance(error.__cause__, StopIteration) and not self._calls.items_of(error):
+                end = error.__cause__  # which no iterator can raise
+            raised = _raised(end)
+            keys = [key_of(item) for item in self._calls.items_of(end)] or _refused(end)
+            where = self._where(keys)
+            raise Failed(f"{where}{cut(error_text(raised))}{_hint(end)}") from raised
+
+    def _items(self) -> Iterator[Any]:
+        """What is to be computed, window by window; those before are written on the way."""
+        try:
+            for rows in self._windows:
+                self._writer.prepare(rows)
+                window = _Window(rows, self._wanted(rows), self._source.position())
+                self._under_way.append(window)
+                if len(self._under_way) == 1:
+                    self._begin(window)
+                self._write_finished()
+                for row in window.wanted:
+                    yield row.item
+                if len(self._under_way) >= _MOST_WINDOWS:
+                    return  # a batch goes out that is not full
+            self._ended = True
+        except Exception as error:
+            self._ended, self._broken = True, error
+
+    def _wanted(self, rows: list[Row]) -> list[Row]:
+        """Those of `rows` whose outcome is not known yet."""
+        texts = [row.item if type(row.item) is str else "" for row in rows]
+        known, wanted = map(self._known.get, texts), []
+        for row, outcome in zip(rows, known):
+            if row.problem is not None:
+                problem = f"{self._source.name}:{row.line}: {row.problem}"
+                if self._stop:
+                    raise Stopped(problem)
+                row.outcome = Outcome(None, problem)
+            elif row.missing:
+                row.outcome = _NOTHING
+            elif outcome is not None and type(row.item) is str:
+                row.outcome = outcome
+            else:
+                wanted.append(row)
+        return wanted
+
+    def _take(self, chunk: list[tuple[Any, Any]]) -> None:
+        """Give these results, the next ones, to their rows."""
+        for window in self._under_way:
+            if window.left:
+                start = len(window.wanted) - window.left
+                for row, (item, result) in zip(window.wanted[start:], chunk):
+                    row.outcome = self._outcome(item, result)
+                taken = min(window.left, len(chunk))
+                window.left -= taken
+                chunk = chunk[taken:]
+        self._write_finished()
+
+    def _outcome(self, item: Any, result: Any) -> Outcome:
+        if isinstance(result, Exception):
+            return Outcome(None, f"{error_text(_raised(result))}{_hint(result)}")
+        outcome = Outcome(result)
+        if type(item) is str and type(result) in _SMALL and self._room > 0:
+            self._known[item] = outcome
+            self._room -= _OVERHEAD + len(item) + (len(result) if type(result) is str else 0)
+        return outcome
+
+    def _write_finished(self) -> None:
+        windows = self._under_way
+        while windows and not windows[0].left:
+            rows = windows[0].rows
+            with writing_to(self._options.output):
+                failed = 0 if self._writer.write_all(rows) else self._write(rows)
+                self._writer.flush()
+            self._report.end_window(failed)
+            self._before = self._now
+            windows.popleft()
+            if windows:
+                self._begin(windows[0])
+
+    def _begin(self, window: _Window) -> None:
+        self._report.begin_window(window.rows, window.position, window.wanted)
+
+    def _progress(self, now: Progress) -> None:
+        self._now, before = now, self._before
+        self._report.progress(
+            dataclasses.replace(now, done=now.done - before.done, total=now.total - before.total)
+        )
+
+    def _write(self, rows: list[Row]) -> int:
+        """Write `rows` one by one; how many of them failed."""
+        failed = 0
+        for row in rows:
+            outcome = row.outcome
+            if outcome.error is None:
+                try:
+                    self._writer.write(row, Outcome(self._written(outcome.result)))
+                    continue
+                except BadResult as error:
+                    if self._stop:
+                        raise Stopped(f"{self._source.name}:{row.line}: {error}") from error
+                    outcome = Outcome(None, str(error))
+            failed += 1
+            if self._options.on_error == "record":
+                self._writer.write(row, outcome)
+        return failed
+
+    def _written(self, result: Any) -> Any:
+        try:
+            return self._results.written(result)
+        except Exception as error:
+            raise BadResult(
+                f"the result has no place in the output: {error_text(error)}"
+            ) from error
+
+    def _where(self, keys: list[Hashable]) -> str:
+        """File and line of the first of `keys`, whose items failed together."""
+        for row in (row for window in self._under_way for row in window.wanted):
+            if keys and key_of(row.item) == keys[0]:
+                more = f" and {count(len(keys) - 1, 'more item')} of its call" * (len(keys) > 1)
+                return f"{self._source.name}:{row.line}{more}: "
+        return ""
+
+
+def _refused(error: BaseException) -> list[Hashable]:
+    """The key whose result the store has refused with `error`, if it has."""
+    key = error.key if isinstance(error, BatchProxyError) else None
+    return [] if key is None else [key]
+
+
+def _hint(error: BaseException) -> str:
+    """What else can be done about a result that was refused for its type."""
+    refused = isinstance(error, AnswerTypeError) and _refused(error)
+    return "; or see --codec, which says how results are kept" if refused else ""
+
+
+def _raised(error: BaseException) -> BaseException:
+    """What the function raised."""
+    return error.__cause__ or error if isinstance(error, Ended) else error

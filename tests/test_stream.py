@@ -1,0 +1,1203 @@
+"""Point 23 of the contract: streams of the asynchronous proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import signal
+import tracemalloc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from memory_store import MemoryStore
+from store_tools import released
+from tools import Outcomes, collect, naive, settle
+
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    AsyncStream,
+    Cache,
+    CircularWaitError,
+    ClosedError,
+    Progress,
+    SplitBatch,
+    StoreError,
+)
+from batchproxy.testing import AsyncCalls, assert_idle, look
+
+pytestmark = pytest.mark.anyio
+
+
+class Source:
+    """Counts what is read of it; raises at the end, if it is to."""
+
+    def __init__(self, items: Any, error: BaseException | None = None) -> None:
+        self.items = items
+        self.error = error
+        self.read = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.items:
+            self.read += 1
+            yield item
+        if self.error is not None:
+            raise self.error
+
+    async def gen(self) -> AsyncIterator[Any]:
+        try:
+            for item in self:
+                await checkpoint()
+                yield item
+        finally:
+            self.closed = True
+
+
+def pairs(items: Any) -> list[tuple[Any, str]]:
+    return list(zip(items, naive(items)))
+
+
+async def drain(results: AsyncStream[Any, Any], got: list[Any]) -> None:
+    """Take all that there is."""
+    async for pair in results:
+        got.append(pair)
+
+
+async def taken(results: AsyncStream[Any, Any], count: int) -> list[Any]:
+    """The next pairs, so many."""
+    return [await anext(results) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["list", "iterator", "asynchronous"])
+@pytest.mark.parametrize("window", [1, 3, 10, 1000])
+async def test_items_come_with_their_results_in_order(kind: str, window: int) -> None:
+    """Whatever the source is, and however small the window."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 2)
+    items = [*range(30), *range(10)]
+    source: Any = {"list": items, "iterator": iter(items), "asynchronous": Source(items).gen()}[
+        kind
+    ]
+    async with proxy.stream(source, AsyncCalls(), window=window) as results:
+        assert [pair async for pair in results] == pairs(items)
+        assert [pair async for pair in results] == []
+    assert_idle(proxy)
+    now = proxy.statistics()
+    assert (now.maps, now.items, now.computed) == (1, 40, 30)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("bound", [None, 0])
+async def test_repeated_items_share_one_result(
+    ordered: bool, keyed: bool, bound: int | None
+) -> None:
+    """A key that is in the window is computed once, and each item comes as itself."""
+    calls = AsyncCalls(gated=True)
+    key = (lambda item: str(item).lower()) if keyed else None
+    proxy = AsyncBatchingMapProxy[str, str](2, 2, key=key, cache=Cache(bound))
+    items = ["a", "b", "a", "c", "b", "A" if keyed else "a"]
+    async with proxy.stream(items, calls, ordered=ordered) as results:
+        await settle()
+        calls.open()
+        got = [pair async for pair in results]
+    assert sorted(calls.batches) == [["a", "b"], ["c"]]
+    expected = [(item, item.lower()) for item in items]
+    assert got == expected if ordered else sorted(got) == sorted(expected)
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_an_answered_key_comes_again(ordered: bool) -> None:
+    """What has its result, and waits to be taken, is not computed again."""
+    proxy = AsyncBatchingMapProxy[int, str](2, cache=Cache(0))
+    calls = AsyncCalls()
+    async with proxy.stream([1, 2, 3, 1, 2, 3, 1], calls, window=4, ordered=ordered) as results:
+        got = []
+        async for pair in results:
+            got.append(pair)
+            await settle()
+    assert got == pairs([1, 2, 3, 1, 2, 3, 1]) if ordered else len(got) == 7
+    assert_idle(proxy)
+
+
+async def test_a_key_comes_again_while_its_result_waits() -> None:
+    """Also one that was the only one when its result came."""
+    proxy = AsyncBatchingMapProxy[int, str](1, cache=Cache(0))
+    calls, items = AsyncCalls(), [1, 2, 3, 4, 3, 4, 4]
+    async with proxy.stream(items, calls, window=4) as results:
+        got = []
+        for _ in items:
+            await settle()
+            got.append(await anext(results))
+    assert got == pairs(items)
+    assert calls.batches == [[1], [2], [3], [4]]
+    assert_idle(proxy)
+
+
+async def test_as_they_finish() -> None:
+    """With ordered=False a later call that is done first is given first."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
+    calls = AsyncCalls(gated=True)
+    async with proxy.stream(range(4), calls, ordered=False) as results:
+        await settle()
+        calls.finish(1)
+        assert await taken(results, 2) == pairs([2, 3])
+        calls.finish(0)
+        assert await taken(results, 2) == pairs([0, 1])
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+
+
+async def test_in_order_what_is_done_first_waits() -> None:
+    """With ordered=True it is given when all before it has been."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
+    calls = AsyncCalls(gated=True)
+    async with proxy.stream(range(4), calls) as results, anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", results.__anext__)
+        await settle()
+        calls.finish(1)
+        await settle()
+        assert callers.results == {}
+        calls.finish(0)
+        await settle()
+        assert callers.results == {"first": (0, "0")}
+        assert await taken(results, 3) == pairs([1, 2, 3])
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_slow_consumer_holds_up_the_reading(asynchronous: bool, ordered: bool) -> None:
+    """At most so many items as the window has are read and not taken."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    calls, source = AsyncCalls(), Source(range(100))
+    read: Any = source.gen() if asynchronous else source
+    async with proxy.stream(read, calls, window=6, ordered=ordered) as results:
+        await settle()
+        assert source.read == 6
+        assert len(calls.keys) == 6
+        for number in range(5):
+            await anext(results)
+            await settle()
+            assert source.read <= number + 1 + 6
+            assert source.read >= number + 6
+        await settle()
+    assert_idle(proxy)
+
+
+async def test_batches_are_full() -> None:
+    """A batch goes out when it is full, and waits for room in the window if it has to."""
+    proxy = AsyncBatchingMapProxy[int, str](4)
+    calls = AsyncCalls()
+    async with proxy.stream(range(22), calls, window=10) as results:
+        await settle()
+        assert calls.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert [pair async for pair in results] == pairs(range(22))
+    assert [len(batch) for batch in calls.batches] == [4, 4, 4, 4, 4, 2]
+
+
+async def test_a_full_window_that_nothing_else_can_fill() -> None:
+    """Then a batch is as full as the window lets it be."""
+    cache = Cache[str]()
+    cache.prime({0: "0", 3: "3"})
+    proxy = AsyncBatchingMapProxy[int, str](3, cache=cache)
+    calls = AsyncCalls()
+    async with proxy.stream([1, 0, 3, 2, 4, 5], calls, window=3) as results:
+        assert [item async for item, _ in results] == [1, 0, 3, 2, 4, 5]
+    assert calls.batches == [[1], [2, 4, 5]]
+
+
+async def test_known_keys_do_not_thin_a_batch() -> None:
+    """Nor do repeated ones, and those that somebody else is computing."""
+    cache = Cache[str]()
+    cache.prime({key: str(key) for key in range(0, 30, 3)})
+    proxy = AsyncBatchingMapProxy[int, str](5, 2, cache=cache)
+    other, calls = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("other", proxy.map, range(1, 30, 6), other)
+        await settle()
+        async with proxy.stream([*range(30), *range(30)], calls, window=60) as results:
+            await settle()
+            other.open()
+            assert [pair async for pair in results] == pairs([*range(30), *range(30)])
+    assert [len(batch) for batch in calls.batches] == [5, 5, 5]
+    assert len(set(calls.keys)) == 15
+    assert proxy.statistics().shared == 5
+    assert_idle(proxy)
+
+
+async def test_no_batch_size_is_one_call_for_a_window() -> None:
+    """A batch is as large as the window then, and so is one that would be larger."""
+    for size in (None, 50):
+        proxy = AsyncBatchingMapProxy[int, str](size)
+        calls = AsyncCalls()
+        async with proxy.stream(range(25), calls, window=10) as results:
+            assert [pair async for pair in results] == pairs(range(25))
+        assert [len(batch) for batch in calls.batches] == [10, 10, 5]
+
+
+async def test_as_many_calls_as_there_may_be() -> None:
+    """Not more than max_concurrency at a time, of all that the proxy is asked for."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 3)
+    calls = AsyncCalls(gated=True)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        async with proxy.stream(range(9), calls) as results:
+            await settle()
+            assert calls.running == 3
+            callers.start("small", proxy.map, [100], calls)
+            await settle()
+            calls.open()
+            assert [pair async for pair in results] == pairs(range(9))
+    assert calls.most_running == 3
+    assert callers.results == {"small": ["100"]}
+    assert calls.keys.index(100) < 6  # first come, first served
+    assert_idle(proxy)
+
+
+async def test_two_streams_share_the_work() -> None:
+    """A key that both want is computed once, and no batch is thinner for it."""
+    proxy = AsyncBatchingMapProxy[int, str](3, 4)
+    calls = AsyncCalls()
+    got: dict[str, list[Any]] = {}
+
+    async def consume(name: str) -> None:
+        async with proxy.stream(range(30), calls, window=9) as results:
+            got[name] = [pair async for pair in results]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(consume, "one")
+        group.start_soon(consume, "other")
+    assert got == {"one": pairs(range(30)), "other": pairs(range(30))}
+    assert sorted(calls.keys) == list(range(30))
+    assert_idle(proxy)
+
+
+async def test_keys_that_others_give_up() -> None:
+    """They are computed here, if who computed them leaves."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    other, calls = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("other", proxy.map, [0, 1], other)
+        await settle()
+        async with proxy.stream(range(4), calls) as results:
+            await settle()
+            assert calls.batches == [[2, 3]]
+            callers.scopes["other"].cancel()
+            assert [pair async for pair in results] == pairs(range(4))
+    assert calls.batches == [[2, 3], [0, 1]]
+    assert_idle(proxy)
+
+
+async def test_more_calls_of_others_are_met_while_some_are_waited_for() -> None:
+    """Each of them is waited for, whenever it was met."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 8)
+    first, second, calls = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("first", proxy.map, [0], first)
+        await settle()
+        async with proxy.stream([0, 1, 2], calls, window=2, ordered=False) as results:
+            await settle()
+            callers.start("second", proxy.map, [2], second)
+            await settle()
+            assert await anext(results) == (1, "1")
+            callers.start("next", results.__anext__)
+            await settle()
+            second.open()
+            await settle()
+            assert callers.results["next"] == (2, "2")
+            first.open()
+            assert await anext(results) == (0, "0")
+    assert calls.batches == [[1]]
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("how", ["break", "return", "exception", "cancellation", "at the end"])
+async def test_leaving_frees_the_keys(how: str) -> None:
+    """However the block is left: its calls have ended then, and its keys are free."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 2)
+    calls = AsyncCalls(gated=True)
+    boom = ValueError("body")
+    left = False
+
+    async def consume() -> None:
+        nonlocal left
+        try:
+            async with proxy.stream(range(100), calls, window=8) as results:
+                await settle()
+                assert calls.running == 2
+                if how == "cancellation":
+                    scope.cancel()
+                    async for _ in results:
+                        raise AssertionError
+                if how == "exception":
+                    raise boom
+                if how == "return":
+                    return
+                calls.finish(0)
+                async for _ in results:
+                    if how == "break":
+                        break
+                    calls.open()
+        finally:
+            left = calls.running == 0 and not look(proxy).in_flight
+
+    with anyio.CancelScope() as scope:
+        if how == "exception":
+            with pytest.raises(ValueError, match="body") as caught:
+                await consume()
+            assert caught.value is boom
+            assert boom.__context__ is None
+        else:
+            await consume()
+    assert left
+    assert_idle(proxy)
+    assert await proxy.map([50, 51], AsyncCalls()) == ["50", "51"]
+
+
+async def test_a_failing_call_ends_the_stream() -> None:
+    """What was there before it still comes; the exception is the very object, and comes once."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 3)
+    calls = AsyncCalls(gated=True)
+    boom = ValueError("boom")
+    async with proxy.stream(range(10), calls) as results:
+        await settle()
+        calls.finish(0)
+        await settle()
+        calls.fail(1, boom)
+        await settle()
+        assert calls.running == 0  # the others were cancelled, though nobody has looked
+        assert not look(proxy).in_flight
+        got: list[Any] = []
+        with pytest.raises(ValueError, match="boom") as caught:
+            await drain(results, got)
+        assert caught.value is boom
+        assert got == pairs([0, 1])
+        assert [pair async for pair in results] == []
+    assert_idle(proxy)
+    assert proxy.statistics().maps == 0
+
+
+async def test_a_failing_call_does_not_disturb_the_body() -> None:
+    """What the body waits for is not cancelled by it."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    calls = AsyncCalls(gated=True)
+    calls.fail(0, ValueError("boom"))
+    calls.open()
+    async with proxy.stream(range(4), calls):
+        await settle()
+        await anyio.sleep(0.01)
+        await checkpoint()
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_an_item_that_failed_ends_the_stream(ordered: bool) -> None:
+    """Its neighbours before it come, and it raises."""
+    boom = ValueError("boom")
+
+    async def fetch(items: list[int]) -> list[Any]:
+        return [boom if item == 1 else str(item) for item in items]
+
+    proxy = AsyncBatchingMapProxy[int, str](3)
+    got: list[Any] = []
+    async with proxy.stream(range(3), fetch, ordered=ordered) as results:
+        with pytest.raises(ValueError, match="boom") as caught:
+            await drain(results, got)
+    assert caught.value is boom
+    assert got == pairs([0])
+    assert await proxy.map([2], AsyncCalls(gated=True)) == ["2"]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_failures_as_results(ordered: bool) -> None:
+    """With return_exceptions=True failed items come with their exception, and all is called."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls = AsyncCalls()
+    boom = ValueError("boom")
+    calls.fail(1, boom)
+    async with proxy.stream(
+        range(6), calls, window=4, ordered=ordered, return_exceptions=True
+    ) as results:
+        got = [pair async for pair in results]
+    assert got == [(0, "0"), (1, "1"), (2, boom), (3, boom), (4, "4"), (5, "5")]
+    assert len(calls.batches) == 3
+    assert proxy.statistics().maps == 1
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+@pytest.mark.parametrize("window", [2, 100])
+async def test_a_source_that_raises(asynchronous: bool, window: int) -> None:
+    """What was read before comes first, and then the very exception, once."""
+    proxy = AsyncBatchingMapProxy[int, str](4)
+    boom = OSError("source")
+    source = Source(range(7), boom)
+    read: Any = source.gen() if asynchronous else source
+    got: list[Any] = []
+    async with proxy.stream(read, AsyncCalls(), window=window) as results:
+        with pytest.raises(OSError, match="source") as caught:
+            await drain(results, got)
+        assert [pair async for pair in results] == []
+    assert caught.value is boom
+    assert got == pairs(range(7))
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_a_key_that_cannot_be_had(asynchronous: bool) -> None:
+    """Whatever the key= function raises, or is not hashable, comes after all that was before."""
+
+    def key(item: int) -> Any:
+        if item == 3:
+            raise KeyError(item)
+        return item
+
+    def read(items: Any) -> Any:
+        return Source(items).gen() if asynchronous else items
+
+    keyed = AsyncBatchingMapProxy[int, str](2, key=key)
+    got: list[Any] = []
+    async with keyed.stream(read(range(9)), AsyncCalls()) as results:
+        with pytest.raises(KeyError):
+            await drain(results, got)
+    assert got == pairs(range(3))
+
+    proxy = AsyncBatchingMapProxy[Any, str](2)
+    source = Source([*range(3), [], *range(2000)])
+    got.clear()
+    async with proxy.stream(source.gen() if asynchronous else source, AsyncCalls()) as results:
+        with pytest.raises(
+            TypeError, match="item 3 is an unhashable 'list': give the proxy a key="
+        ):
+            await drain(results, got)
+    assert got == pairs(range(3))
+    if asynchronous:
+        assert source.closed
+    assert_idle(proxy)
+
+
+async def test_a_key_whose_comparison_raises() -> None:
+    """That is no question of hashing, and comes as it is."""
+
+    class Odd:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("odd")
+
+    proxy = AsyncBatchingMapProxy[Any, str](2)
+    with pytest.raises(TypeError, match="odd"):
+        async with proxy.stream([Odd(), Odd()], AsyncCalls()) as results:
+            await anext(results)
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("left", ["while it waits", "while it has given"])
+async def test_an_asynchronous_generator_is_closed(left: str) -> None:
+    """When the block has been left it has run its clean-up, in the task that read it."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    closed_in: list[object] = []
+    scopes: list[bool] = []
+
+    async def read() -> AsyncIterator[int]:
+        here = anyio.get_current_task().id
+        try:
+            with anyio.CancelScope():
+                yield 1
+                if left == "while it waits":
+                    await anyio.sleep_forever()
+                yield 2
+        finally:
+            scopes.append(anyio.get_current_task().id == here)
+
+    async with proxy.stream(read(), AsyncCalls(), window=1 if "given" in left else 5):
+        await settle()
+        assert closed_in == []
+    assert scopes == [True]
+    assert_idle(proxy)
+
+
+async def test_other_asynchronous_sources_stay_open() -> None:
+    """Somebody else may go on with them; but what the stream has made of a source is closed."""
+    send, receive = anyio.create_memory_object_stream[int](10)
+    proxy = AsyncBatchingMapProxy[int, str](1)
+    async with send, receive:
+        for item in range(4):
+            send.send_nowait(item)
+        async with proxy.stream(receive, AsyncCalls(), window=2) as results:
+            assert await anext(results) == (0, "0")
+        assert receive.receive_nowait() in (2, 3)
+
+    class Rows:
+        closed = 0
+
+        def __aiter__(self) -> Any:
+            return Reading(self)
+
+    class Reading:
+        def __init__(self, rows: Rows) -> None:
+            self.rows = rows
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> int:
+            return 1
+
+        async def aclose(self) -> None:
+            self.rows.closed += 1
+
+    rows = Rows()
+    async with proxy.stream(rows, AsyncCalls(), window=2) as results:
+        assert await anext(results) == (1, "1")
+    assert rows.closed == 1
+
+
+async def test_a_source_whose_clean_up_raises() -> None:
+    """That comes out of the block, unless the body raises something itself."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+
+    async def read() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            raise OSError("clean-up")
+
+    with pytest.raises(OSError, match="clean-up"):
+        async with proxy.stream(read(), AsyncCalls(), window=1):
+            await settle()
+    with pytest.raises(KeyError):  # noqa: PT012 - it is raised in the block
+        async with proxy.stream(read(), AsyncCalls(), window=1):
+            await settle()
+            raise KeyError
+    assert_idle(proxy)
+
+
+async def test_the_body_may_ask_for_keys_of_the_stream() -> None:
+    """It waits for the call of the stream, which goes on by itself."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    calls = AsyncCalls()
+    async with proxy.stream(range(10), calls, window=6) as results:
+        async for item, result in results:
+            assert await proxy.map([item, item + 1], calls) == [result, str(item + 1)]
+    assert_idle(proxy)
+
+
+async def test_a_stream_inside_of_a_call() -> None:
+    """It uses the slot of that call."""
+    proxy = AsyncBatchingMapProxy[int, str](3, 1)
+    calls = AsyncCalls()
+
+    async def fetch(items: list[int]) -> list[str]:
+        async with proxy.stream([item + 100 for item in items], calls, window=2) as results:
+            return [f"{result}!" async for _, result in results]
+
+    assert await proxy.map(range(3), fetch) == ["100!", "101!", "102!"]
+    assert calls.most_running == 1
+    assert_idle(proxy)
+
+
+async def test_a_stream_that_would_wait_for_itself() -> None:
+    """Asking, inside a call, for keys that it is computing is an error, and no hang."""
+    proxy = AsyncBatchingMapProxy[int, str](1)
+
+    async def fetch(items: list[int]) -> list[str]:
+        async with proxy.stream([100, *items], AsyncCalls()) as results:
+            async for _ in results:
+                pass
+        raise AssertionError
+
+    with pytest.raises(CircularWaitError):
+        await proxy.map([1], fetch)
+    assert_idle(proxy)
+
+
+async def test_context_variables() -> None:
+    """Source and function see those of the task that entered the block."""
+    variable = contextvars.ContextVar("variable", default="none")
+    seen = []
+
+    def read() -> Iterator[int]:
+        seen.append(variable.get())
+        yield 1
+
+    async def fetch(items: list[int]) -> list[str]:
+        seen.append(variable.get())
+        return ["1"]
+
+    proxy = AsyncBatchingMapProxy[int, str]()
+    variable.set("here")
+    async with proxy.stream(read(), fetch) as results:
+        variable.set("later")
+        assert [pair async for pair in results] == [(1, "1")]
+    assert seen == ["here", "here"]
+
+
+async def test_of_a_bound_function() -> None:
+    """It has its function."""
+    calls = AsyncCalls()
+    users = AsyncBatchingMapProxy[int, str](3).bind(calls)
+    async with users.stream(range(7), window=5, ordered=False) as results:
+        assert [pair async for pair in results] == pairs(range(7))
+    assert calls.batches == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+async def test_chunks() -> None:
+    """Lists of as many pairs as are there; what a loop has left comes first."""
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    calls = AsyncCalls()
+    async with proxy.stream(range(100), calls, window=32) as results:
+        await settle(200)
+        assert await anext(results) == (0, "0")
+        chunks = [chunk async for chunk in results.chunks()]
+        assert [pair async for pair in results] == []
+    assert chunks[0] == pairs([1])
+    assert len(chunks[1]) == 30
+    assert [pair for chunk in chunks for pair in chunk] == pairs(range(1, 100))
+    assert all(chunks)
+    assert len(calls.batches) == 50
+
+
+async def test_several_consumers() -> None:
+    """Each pair goes to one of them, and the end to all."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 2)
+    got: list[list[Any]] = [[], [], []]
+
+    async def consume(results: AsyncStream[int, str], mine: list[Any]) -> None:
+        async for pair in results:
+            mine.append(pair)
+            await checkpoint()
+
+    async with (
+        proxy.stream(range(200), AsyncCalls(), window=64) as results,
+        anyio.create_task_group() as group,
+    ):
+        for mine in got:
+            group.start_soon(consume, results, mine)
+    assert all(got)
+    assert sorted(pair for mine in got for pair in mine) == pairs(range(200))
+    assert_idle(proxy)
+
+
+async def test_consumers_at_the_same_moment() -> None:
+    """Who comes second takes what the first has left."""
+    proxy = AsyncBatchingMapProxy[int, str](8)
+    async with (
+        anyio.create_task_group() as group,
+        proxy.stream(range(64), AsyncCalls(), window=64) as results,
+    ):
+        await settle()
+        callers = Outcomes(group)
+        for name in range(3):
+            callers.start(name, results.__anext__)
+        await settle()
+        assert sorted(callers.results.values()) == pairs(range(3))
+
+
+async def test_no_call_begins_while_all_are_ending() -> None:
+    """Not even if somebody asks for results meanwhile."""
+    proxy = AsyncBatchingMapProxy[int, str](1, 2)
+    gate, begun = anyio.Event(), list[int]()
+
+    async def fetch(items: list[int]) -> list[str]:
+        begun.extend(items)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if items == [0]:
+                with anyio.CancelScope(shield=True):
+                    await gate.wait()
+        raise AssertionError
+
+    async def consume(scope: anyio.CancelScope, callers: Outcomes) -> None:
+        with scope:
+            async with proxy.stream(range(9), fetch) as results:
+                await settle()
+                scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await settle()
+                    callers.start("asks", results.__anext__)
+                    await settle()
+                    gate.set()
+
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        await consume(anyio.CancelScope(), callers)
+    assert begun == [0, 1]
+    assert isinstance(callers.results["asks"], ClosedError)
+    assert_idle(proxy)
+
+
+async def test_a_consumer_that_never_waits_lets_others_run() -> None:
+    """At least every thousand pairs there is a checkpoint: it can be cancelled, and others run."""
+    proxy = AsyncBatchingMapProxy[int, str](500)
+    await proxy.map(range(5000), AsyncCalls())
+    got = 0
+    with anyio.CancelScope() as scope:
+        async with proxy.stream(range(5000), AsyncCalls()) as results:
+            async for _ in results:
+                got += 1
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert got <= 1000
+    assert_idle(proxy)
+
+
+async def test_a_function_that_is_cancelled_by_itself() -> None:
+    """An exception that is no Exception is raised where pairs are taken, at once."""
+
+    class Odd(BaseException):
+        pass
+
+    async def fetch(items: list[int]) -> list[str]:
+        if 2 in items:
+            raise Odd
+        return naive(items)
+
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    async with proxy.stream(range(6), fetch) as results:
+        await settle()
+        with pytest.raises(Odd):
+            await anext(results)
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+    assert_idle(proxy)
+
+
+async def test_an_interrupt_that_nobody_took_comes_out_of_the_block() -> None:
+    """It is not lost, whatever the body raises."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        raise SystemExit(7)
+
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    with pytest.raises(SystemExit):  # noqa: PT012 - the block is left with another one
+        async with proxy.stream(range(6), fetch):
+            await settle()
+            raise ValueError
+    assert_idle(proxy)
+
+
+async def test_a_native_cancellation(anyio_backend_name: str) -> None:
+    """task.cancel() of the consumer ends it, wherever it is."""
+    if anyio_backend_name == "trio":
+        pytest.skip("trio has none")
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    calls = AsyncCalls(gated=True)
+
+    async def consume() -> None:
+        async with proxy.stream(range(6), calls) as results:
+            async for _ in results:
+                raise AssertionError
+
+    task = asyncio.ensure_future(consume())
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert calls.running == 0
+    assert_idle(proxy)
+
+
+def test_a_loop_that_is_closed_with_a_stream_in_it() -> None:
+    """Its keys are free for who asks for them then."""
+    cache = Cache[str]()
+    loop = asyncio.new_event_loop()
+
+    async def consume() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](2, cache=cache)
+        async with proxy.stream(range(6), AsyncCalls(gated=True)) as results:
+            await anext(results)
+
+    task = loop.create_task(consume())
+    for _ in range(50):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert len(look(cache).in_flight) == 6
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # it is what is tried here
+    for each in asyncio.all_tasks(loop):
+        each._log_destroy_pending = False  # type: ignore[attr-defined] # as above
+    loop.close()
+
+    async def main() -> list[str]:
+        return await AsyncBatchingMapProxy[int, str](cache=cache).map(range(6), AsyncCalls())
+
+    assert asyncio.run(main()) == naive(range(6))
+    del task
+    gc.collect()
+    assert_idle(cache)
+
+
+async def test_a_function_that_raises_what_ends_loops() -> None:
+    """It does not pass for the end of the stream."""
+    for kind in (StopAsyncIteration, StopIteration):
+
+        async def fetch(items: list[int], kind: type[Exception] = kind) -> list[Any]:
+            return [kind() for _ in items]
+
+        proxy = AsyncBatchingMapProxy[int, str](2)
+        async with proxy.stream(range(4), fetch) as results:
+            with pytest.raises(RuntimeError) as caught:
+                await drain(results, [])
+        assert isinstance(caught.value.__cause__, kind)
+
+
+async def test_batches_by_weight() -> None:
+    """They are as heavy as may be; each key is weighed once; what is too heavy goes alone."""
+    weighed: list[int] = []
+
+    def weight(item: int) -> int:
+        weighed.append(item)
+        return item % 5
+
+    proxy = AsyncBatchingMapProxy[int, str](6, 1, weight=weight, max_weight=6)
+    calls = AsyncCalls()
+    items = [*range(20), *range(20)]
+    async with proxy.stream(items, calls, window=40) as results:
+        assert [pair async for pair in results] == pairs(items)
+    assert weighed == list(range(20))
+    assert calls.keys == list(range(20))
+    # The next item would have made it too heavy, or there is none.
+    following = [batch[0] for batch in calls.batches[1:]]
+    assert all(sum(key % 5 for key in batch) <= 6 for batch in calls.batches)
+    for batch, key in zip(calls.batches, following):
+        assert sum(each % 5 for each in [*batch, key]) > 6 or len(batch) == 6
+    assert_idle(proxy)
+
+
+async def test_weights_in_a_small_window() -> None:
+    """What is given back, because others have it or gave it up, is weighed as before."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 2, weight=lambda item: 3, max_weight=7)
+    other, calls = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("other", proxy.map, [1, 2], other)
+        await settle()
+        async with proxy.stream(range(9), calls, window=5) as results:
+            await settle()
+            callers.scopes["other"].cancel()
+            assert [pair async for pair in results] == pairs(range(9))
+    assert max(map(len, calls.batches)) == 2
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), "x", ZeroDivisionError()])
+async def test_a_weight_that_cannot_be_had(bad: Any) -> None:
+    """What was read before comes first."""
+
+    def weight(item: int) -> Any:
+        if item == 3 and isinstance(bad, Exception):
+            raise bad
+        return bad if item == 3 else 1
+
+    proxy = AsyncBatchingMapProxy[int, str](2, weight=weight, max_weight=2)
+    got: list[Any] = []
+    async with proxy.stream(range(9), AsyncCalls()) as results:
+        with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
+            await drain(results, got)
+    assert got == pairs(range(3))
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_batches_that_are_refused(keep: bool, ordered: bool) -> None:
+    """They are halved; what a half has given comes, and a refused item is a failure."""
+    boom = ValueError("boom")
+    calls = AsyncCalls()
+
+    async def fetch(items: list[int]) -> list[str]:
+        if 5 in items:
+            raise SplitBatch from boom
+        return await calls(items)
+
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    got: list[Any] = []
+    async with proxy.stream(range(16), fetch, ordered=ordered, return_exceptions=keep) as results:
+        if keep:
+            await drain(results, got)
+            expected = [(key, boom if key == 5 else str(key)) for key in range(16)]
+            assert got == expected if ordered else sorted(got, key=str) == sorted(expected, key=str)
+        else:
+            with pytest.raises(ValueError, match="boom") as caught:
+                await drain(results, got)
+            assert caught.value is boom
+            assert set(got) >= set(pairs(range(5)))
+            assert not [result for _, result in got if isinstance(result, Exception)]
+    assert_idle(proxy)
+
+
+async def test_misuse() -> None:
+    """Each error says what to write instead."""
+    proxy = AsyncBatchingMapProxy[Any, str]()
+    calls = AsyncCalls()
+    with pytest.raises(TypeError, match="takes an iterable of items as its first argument, got"):
+        proxy.stream(5, calls)  # type: ignore[call-overload] # that is tried here
+    with pytest.raises(TypeError, match="stream\\(\\) takes a function from a list of items"):
+        proxy.stream([], 5)  # type: ignore[call-overload] # that is tried here
+    for window in (0, -1):
+        with pytest.raises(ValueError, match="window must be 1 or more, got"):
+            proxy.stream([], calls, window=window)
+    wrongs: list[Any] = [True, 1.5, "10", None]
+    for wrong in wrongs:
+        with pytest.raises(TypeError, match="window must be an integer"):
+            proxy.stream([], calls, window=wrong)
+
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise TypeError("broken")
+
+    with pytest.raises(TypeError, match="broken"):
+        proxy.stream(Broken(), calls)
+
+    stream = proxy.stream([1], calls)
+    with pytest.raises(ClosedError, match=r"async with proxy\.stream"):
+        await anext(stream)
+    async with stream as results:
+        assert [pair async for pair in results] == [(1, "1")]
+        with pytest.raises(ClosedError, match="entered once"):
+            async with stream:
+                pass
+    with pytest.raises(ClosedError, match=r"async with proxy\.stream"):
+        await anext(stream)
+    with pytest.raises(ClosedError, match="entered once"):
+        async with stream:
+            pass
+    await proxy.aclose()
+    with pytest.raises(ClosedError, match="stream\\(\\) on a closed proxy"):
+        proxy.stream([1], calls)
+
+
+async def test_nothing_is_read_before_the_block_is_entered() -> None:
+    """stream() alone does nothing."""
+    source = Source(range(5))
+    AsyncBatchingMapProxy[int, str]().stream(source, AsyncCalls())
+    await settle()
+    assert source.read == 0
+
+
+async def test_an_empty_source() -> None:
+    """It is at its end at once."""
+    proxy = AsyncBatchingMapProxy[int, str](3)
+    sources: list[Any] = [[], Source([]).gen()]
+    for source in sources:
+        async with proxy.stream(source, AsyncCalls()) as results:
+            assert [pair async for pair in results] == []
+        async with proxy.stream([], AsyncCalls()) as results:
+            assert [chunk async for chunk in results.chunks()] == []
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_keys_that_equal_nothing(keyed: bool, ordered: bool) -> None:
+    """NaN is one key as long as one is in the window, and is not kept."""
+    nans = [float("nan") for _ in range(6)]
+    key = (lambda item: (item, 1)) if keyed else None
+    proxy = AsyncBatchingMapProxy[float, str](2, 1, key=key)
+    calls = AsyncCalls(gated=True)
+
+    async def read() -> AsyncIterator[float]:
+        for nan in nans:
+            await settle(5)
+            yield nan
+            yield 1.0
+
+    async with proxy.stream(read(), calls, window=20, ordered=ordered) as results:
+        await settle(100)
+        assert len(calls.batches) == 1
+        calls.open()
+        got = [pair async for pair in results]
+    assert len(got) == 12
+    assert all(result == str(item) for item, result in got)
+    assert len(calls.keys) == 2
+    assert proxy.statistics().cached == 1
+    assert_idle(proxy)
+
+
+async def test_progress() -> None:
+    """It is told how far the stream is; the total is what has been read."""
+    seen: list[Progress] = []
+    proxy = AsyncBatchingMapProxy[int, str](2, 1)
+    async with proxy.stream(range(6), AsyncCalls(), window=4, progress=seen.append) as results:
+        async for _ in results:
+            await settle()
+    assert [now.done for now in seen] == sorted(now.done for now in seen)
+    assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (6, 6, 3)
+    async with proxy.stream(range(6), AsyncCalls(), progress=True) as results:
+        assert [pair async for pair in results] == pairs(range(6))
+
+
+async def test_memory_is_flat() -> None:
+    """What has been taken is forgotten, whatever the source has more."""
+    proxy = AsyncBatchingMapProxy[int, str](100, cache=Cache(0))
+
+    async def fetch(items: list[int]) -> list[str]:
+        return naive(items)
+
+    sizes = []
+    tracemalloc.start()
+    try:
+        async with proxy.stream(range(30_000), fetch, window=1000) as results:
+            async for item, _ in results:
+                if item % 10_000 == 5000:
+                    gc.collect()
+                    sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert max(sizes) - min(sizes) < 300_000
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_nothing_is_left_to_the_collector(fails: bool) -> None:
+    """A stream that was left, with a failure or without, is freed when its last reference goes."""
+
+    class Result:
+        pass
+
+    made: list[Any] = []
+
+    async def fetch(items: list[int]) -> list[Result]:
+        if fails and 4 in items:
+            raise ValueError("boom")
+        results = [Result() for _ in items]
+        made.extend(map(weakref.ref, results))
+        return results
+
+    collect()
+    gc.disable()
+    try:
+        proxy = AsyncBatchingMapProxy[int, Result](2, 1, cache=Cache(0))
+        try:
+            async with proxy.stream(range(6), fetch) as results:
+                async for _ in results:
+                    pass
+        except ValueError:
+            pass
+        del results, _
+        await settle()
+        assert made
+        assert [each for each in made if each() is not None] == []
+    finally:
+        gc.enable()
+
+
+async def test_with_a_store() -> None:
+    """It is read in bulk, what is in it thins no batch, and what is computed is written."""
+    store = MemoryStore()
+    cache = Cache[str](0, store=store, namespace="stream")
+    proxy = AsyncBatchingMapProxy[int, str](5, 2, cache=cache)
+    await proxy.map(range(0, 40, 2), AsyncCalls())
+    store.asked.clear()
+    calls = AsyncCalls()
+    async with proxy.stream(range(40), calls, window=40) as results:
+        assert [pair async for pair in results] == pairs(range(40))
+    assert sorted(map(len, calls.batches)) == [5, 5, 5, 5]
+    reads = [count for method, count in store.asked if method == "get_many"]
+    assert reads == [40]
+    assert len(store.values) == 40
+    assert proxy.statistics().stored == 20
+    async with proxy.stream(range(40), AsyncCalls(gated=True), window=7) as results:
+        assert [pair async for pair in results] == pairs(range(40))
+    await released()
+    assert_idle(proxy)
+
+
+async def test_a_store_that_fails_ends_the_stream() -> None:
+    """With a StoreError, also with return_exceptions=True; keys that it cannot have, too."""
+    store = MemoryStore()
+    cache = Cache[str](0, store=store, namespace="stream")
+    proxy = AsyncBatchingMapProxy[Any, str](5, 2, cache=cache)
+    store.fail["get_many"] = OSError("gone")
+    with pytest.raises(StoreError):
+        async with proxy.stream(range(9), AsyncCalls(), return_exceptions=True) as results:
+            await anext(results)
+    store.fail.clear()
+    with pytest.raises(TypeError):
+        async with proxy.stream([1, frozenset()], AsyncCalls()) as results:
+            await anext(results)
+    assert_idle(proxy)
+
+
+async def test_two_processes_share_the_work() -> None:
+    """As of two caches of one store: what the other computes is waited for, and thins no batch."""
+    store = MemoryStore()
+    caches = [Cache[str](0, store=store, namespace="stream") for _ in range(2)]
+    one, other = (AsyncBatchingMapProxy[int, str](4, 2, cache=cache) for cache in caches)
+    theirs, calls = AsyncCalls(gated=True), AsyncCalls()
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("other", other.map, [0, 2, 4, 6], theirs)
+        await theirs.wait_begun()
+        async with one.stream(range(16), calls, window=16) as results:
+            await calls.wait_begun(3)
+            theirs.open()
+            assert [pair async for pair in results] == pairs(range(16))
+    assert [len(batch) for batch in calls.batches] == [4, 4, 4]
+    assert one.statistics().shared == 4
+    await released()
+    assert_idle(one, other)
+
+
+def test_an_interrupt_while_the_block_is_left() -> None:
+    """Trio delivers it in a group; it comes out bare."""
+    trio = pytest.importorskip("trio")
+
+    @trio.lowlevel.enable_ki_protection  # type: ignore[untyped-decorator] # it is not imported
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    async def fetch(items: list[int]) -> list[str]:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                interrupt()
+                await settle()
+        raise AssertionError
+
+    async def main() -> None:
+        proxy = AsyncBatchingMapProxy[int, str](2)
+        with pytest.raises(KeyboardInterrupt):
+            async with proxy.stream(range(4), fetch):
+                await settle()
+        assert_idle(proxy)
+
+    anyio.run(main, backend="trio")
+
+
+async def test_who_waits_while_another_task_leaves_the_block() -> None:
+    """That is no end of the stream: they are told."""
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        async with proxy.stream(range(4), AsyncCalls(gated=True)) as results:
+            callers.start("waits", results.__anext__)
+            await settle()
+    assert isinstance(callers.results["waits"], ClosedError)
+    assert_idle(proxy)
+
+
+async def test_an_asynchronous_source_that_never_waits() -> None:
+    """Calls begin while it is read, and others run."""
+
+    async def read() -> AsyncIterator[int]:
+        for item in range(5000):
+            yield item
+
+    proxy = AsyncBatchingMapProxy[int, str](100, 1)
+    calls = AsyncCalls(gated=True)
+    async with proxy.stream(read(), calls) as results:
+        await settle()
+        assert len(calls.batches) == 1
+        calls.open()
+        assert [pair async for pair in results] == pairs(range(5000))

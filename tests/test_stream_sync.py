@@ -1,0 +1,382 @@
+"""Points 14 and 23 of the contract: streams of the synchronous proxy."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+from memory_store import MemoryStore
+from tools import Backend, Interrupt, Thread, both, modes, naive, until
+
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    CircularWaitError,
+    ClosedError,
+    Progress,
+    Stream,
+)
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
+
+
+def pairs(items: Any) -> list[tuple[Any, str]]:
+    return list(zip(items, naive(items)))
+
+
+def drain(results: Stream[Any, Any], got: list[Any]) -> None:
+    """Take all that there is."""
+    for pair in results:
+        got.append(pair)
+
+
+@modes
+@both
+@pytest.mark.parametrize("window", [1, 3, 10, 1000])
+def test_items_come_with_their_results(
+    backend: Backend, max_concurrency: int | None, window: int
+) -> None:
+    """In order, and repeated ones share a result."""
+    proxy = BatchingMapProxy[int, str](4, max_concurrency, backend=backend)
+    items = [*range(30), *range(10)]
+    calls = Calls()
+    with proxy.stream(iter(items), calls, window=window) as results:
+        assert list(results) == pairs(items)
+        assert list(results) == []
+    assert sorted(calls.keys) == list(range(30))
+    now = proxy.statistics()
+    assert (now.maps, now.items, now.computed) == (1, 40, 30)
+    assert_idle(proxy)
+
+
+def test_one_window_at_a_time() -> None:
+    """It is read when all that was there has been taken; nothing is under way in between."""
+    proxy = BatchingMapProxy[int, str](4)
+    calls, read = Calls(), list[tuple[int, int]]()
+
+    def source() -> Iterator[int]:
+        for item in range(22):
+            read.append((item, threading.get_ident()))
+            yield item
+
+    with proxy.stream(source(), calls, window=10) as results:
+        assert not calls.batches
+        assert not read
+        for item, _ in results:
+            assert len(read) <= item + 10
+            assert calls.running == 0
+            assert not look(proxy).in_flight
+    # What does not fill a batch waits for the next window.
+    assert [len(batch) for batch in calls.batches] == [4, 4, 4, 4, 4, 2]
+    assert {thread for _, thread in read} == {threading.get_ident()}
+
+
+def test_a_window_of_which_nothing_is_there() -> None:
+    """If nothing else can come a batch is as full as it can be."""
+    cache = Cache[str]()
+    cache.prime({0: "0", 3: "3"})
+    proxy = BatchingMapProxy[int, str](3, cache=cache)
+    calls = Calls()
+    with proxy.stream([1, 0, 3, 2, 4, 5], calls, window=3) as results:
+        assert list(results) == pairs([1, 0, 3, 2, 4, 5])
+    assert calls.batches == [[1], [2, 4, 5]]
+
+
+def test_known_items_need_no_thread() -> None:
+    """What is in memory is given here, in the portal's own thread, too."""
+    cache = Cache[str]()
+    cache.prime({key: str(key) for key in range(20)})
+    proxy = BatchingMapProxy[int, str](3, cache=cache)
+    seen: list[Any] = []
+
+    async def fetch(items: list[int]) -> list[str]:  # in the portal
+        with proxy.stream(range(20), Calls(gated=True), window=6) as results:
+            seen.extend(results)
+        return naive(items)
+
+    assert BatchingMapProxy[int, str]().map([1], fetch) == ["1"]
+    assert seen == pairs(range(20))
+
+
+def test_of_a_bound_function() -> None:
+    """It has its function."""
+    calls = Calls()
+    users = BatchingMapProxy[int, str](3).bind(calls)
+    with users.stream(range(7), window=5) as results:
+        assert list(results) == pairs(range(7))
+    assert calls.batches == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_chunks() -> None:
+    """All that is there at a time; what a loop has left comes first."""
+    proxy = BatchingMapProxy[int, str](5)
+    with proxy.stream(range(30), Calls(), window=12) as results:
+        assert next(results) == (0, "0")
+        chunks = list(results.chunks())
+        assert list(results) == []
+    assert [len(chunk) for chunk in chunks] == [9, 10, 10]
+    assert [pair for chunk in chunks for pair in chunk] == pairs(range(1, 30))
+
+
+def test_a_loop_goes_on_where_another_has_left_off() -> None:
+    """No pair is lost between two loops."""
+    proxy = BatchingMapProxy[int, str](5)
+    got = []
+    with proxy.stream(range(30), Calls(), window=12) as results:
+        for number in range(1, 5):
+            for pair in results:
+                got.append(pair)
+                if len(got) >= 7 * number:
+                    break
+        got += results
+    assert got == pairs(range(30))
+
+
+@modes
+def test_a_failing_call(max_concurrency: int | None) -> None:
+    """What was there before it comes first, then the very object, once."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency)
+    calls, boom = Calls(), ValueError("boom")
+    calls.fail(2, boom)
+    got: list[Any] = []
+    with proxy.stream(range(20), calls, window=8) as results:
+        with pytest.raises(ValueError, match="boom") as caught:
+            drain(results, got)
+        assert list(results) == []
+        assert list(results.chunks()) == []
+    assert caught.value is boom
+    assert got == pairs(range(len(got)))
+    if max_concurrency is None:
+        assert got == pairs(range(4))
+    assert_idle(proxy)
+
+
+def test_failures_as_results() -> None:
+    """With return_exceptions=True they come in their place."""
+    proxy = BatchingMapProxy[int, str](2)
+    calls, boom = Calls(), ValueError("boom")
+    calls.fail(1, boom)
+    with proxy.stream(range(6), calls, return_exceptions=True) as results:
+        assert list(results) == [(0, "0"), (1, "1"), (2, boom), (3, boom), (4, "4"), (5, "5")]
+    assert_idle(proxy)
+
+
+@pytest.mark.parametrize("window", [2, 100])
+def test_a_source_that_raises(window: int) -> None:
+    """What was read before comes first, then the very object."""
+    boom = OSError("source")
+
+    def source() -> Iterator[int]:
+        yield from range(7)
+        raise boom
+
+    proxy = BatchingMapProxy[int, str](4)
+    got: list[Any] = []
+    with proxy.stream(source(), Calls(), window=window) as results:
+        with pytest.raises(OSError, match="source") as caught:
+            drain(results, got)
+        assert list(results) == []
+    assert caught.value is boom
+    assert got == pairs(range(7))
+
+
+def test_leaving_early() -> None:
+    """Nothing is under way then, and nothing more is given."""
+    proxy = BatchingMapProxy[int, str](4)
+    with proxy.stream(range(100), Calls(), window=20) as results:
+        iterator = iter(results)
+        assert next(iterator) == (0, "0")
+    with pytest.raises(ClosedError, match=r"with proxy\.stream"):
+        next(iterator)
+    with pytest.raises(ClosedError, match=r"with proxy\.stream"):
+        next(results)
+    with pytest.raises(ClosedError, match="entered once"):
+        results.__enter__()
+    assert_idle(proxy)
+
+
+def test_misuse() -> None:
+    """Each error says what to write instead."""
+    proxy = BatchingMapProxy[Any, str]()
+    stream = proxy.stream([1], Calls())
+    with pytest.raises(ClosedError, match=r"with proxy\.stream"):
+        iter(stream)
+    with stream as results:
+        assert list(results) == [(1, "1")]
+
+    async def read() -> Any:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"for the stream\(\) of an AsyncBatchingMapProxy"):
+        proxy.stream(read(), Calls())
+    with pytest.raises(TypeError, match="put a single item into a list"):
+        proxy.stream(5, Calls())  # type: ignore[call-overload] # that is tried here
+    proxy.close()
+    with pytest.raises(ClosedError, match=r"stream\(\) on a closed proxy"):
+        proxy.stream([1], Calls())
+
+
+@both
+def test_an_asynchronous_function(backend: Backend) -> None:
+    """It runs in the event loop, as many calls at a time as there may be."""
+    proxy = BatchingMapProxy[int, str](2, 3, backend=backend)
+    running = most = 0
+
+    async def fetch(items: list[int]) -> list[str]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(0.001)
+        running -= 1
+        return naive(items)
+
+    with proxy.stream(range(20), fetch, window=10) as results:
+        assert list(results) == pairs(range(20))
+    assert most == 3
+    assert_idle(proxy)
+
+
+@modes
+def test_what_others_compute_is_waited_for(max_concurrency: int | None) -> None:
+    """And thins no batch."""
+    cache = Cache[str]()
+    other = BatchingMapProxy[int, str](cache=cache)
+    proxy = BatchingMapProxy[int, str](2, max_concurrency, cache=cache)
+    theirs, calls = Calls(gated=True), Calls()
+    owner = Thread(other.map, [0, 5], theirs)
+    theirs.wait_begun()
+
+    def consume() -> list[Any]:
+        with proxy.stream(range(8), calls, window=6) as results:
+            return list(results)
+
+    consumer = Thread(consume)
+    calls.wait_begun(2)
+    theirs.open()
+    assert consumer.outcome() == pairs(range(8))
+    assert owner.outcome() == ["0", "5"]
+    assert sorted(calls.batches) == [[1, 2], [3, 4], [6, 7]]
+    assert_idle(proxy)
+
+
+def test_what_others_give_up() -> None:
+    """It is computed here, be the batch as full as it can be."""
+    cache = Cache[str]()
+    cache.prime({1: "1"})
+    other = BatchingMapProxy[int, str](cache=cache)
+    proxy = BatchingMapProxy[int, str](3, cache=cache)
+    theirs, calls = Calls(gated=True), Calls()
+    owner = Thread(other.map, [0], theirs)
+    theirs.wait_begun()
+
+    def consume() -> list[Any]:
+        with proxy.stream(range(4), calls, window=3) as results:
+            return list(results)
+
+    consumer = Thread(consume)
+    until(lambda: other.statistics().waiting)
+    theirs.fail(0, Interrupt())
+    assert consumer.outcome() == pairs(range(4))
+    assert isinstance(owner.outcome(), Interrupt)
+    assert calls.batches == [[0, 2], [3]]
+    assert_idle(proxy, other)
+
+
+def test_a_stream_that_would_wait_for_itself() -> None:
+    """For a key that the call around it is computing, it raises."""
+    proxy = BatchingMapProxy[int, str](1)
+
+    def fetch(items: list[int]) -> list[str]:
+        with proxy.stream([100, *items], Calls()) as results:
+            return [result for _, result in results]
+
+    with pytest.raises(CircularWaitError):
+        proxy.map([1], fetch)
+    assert_idle(proxy)
+
+
+def test_the_body_may_map() -> None:
+    """Nothing is in flight while it runs, so it waits for nobody."""
+    proxy = BatchingMapProxy[int, str](3)
+    calls = Calls()
+    with proxy.stream(range(10), calls, window=5) as results:
+        for item, result in results:
+            assert proxy.map([item, item + 1], calls) == [result, str(item + 1)]
+    assert_idle(proxy)
+
+
+def test_inside_a_running_event_loop() -> None:
+    """It blocks that loop while it waits, and only then."""
+
+    async def main() -> None:
+        cache = Cache[str]()
+        proxy = BatchingMapProxy[int, str](2, cache=cache)
+        other = AsyncBatchingMapProxy[int, str](cache=cache)
+        with proxy.stream(range(4), Calls(), window=2) as results:
+            assert next(results) == (0, "0")
+            assert await other.map([0, 3], AsyncCalls()) == ["0", "3"]
+            assert list(results) == pairs(range(1, 4))
+
+    asyncio.run(main())
+
+
+@modes
+def test_ctrl_c(max_concurrency: int | None) -> None:
+    """It ends the stream promptly, and frees its keys; the proxy goes on."""
+    proxy = BatchingMapProxy[int, str](2, max_concurrency)
+    begun, go = threading.Event(), threading.Event()
+
+    def fetch(items: list[int]) -> list[str]:
+        begun.set()
+        while not go.is_set():
+            time.sleep(0.001)
+        return naive(items)
+
+    def interrupt() -> None:
+        begun.wait(30)
+        _thread.interrupt_main(signal.SIGINT)
+
+    thread = Thread(interrupt)
+    with proxy.stream(range(8), fetch) as results:
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        assert list(results.chunks()) == []
+    thread.outcome()
+    go.set()
+    assert proxy.map([0, 1], Calls()) == ["0", "1"]
+
+
+def test_with_a_store() -> None:
+    """It is read in bulk, and what is in it thins no batch."""
+    store = MemoryStore()
+    cache = Cache[str](0, store=store, namespace="stream")
+    proxy = BatchingMapProxy[int, str](5, cache=cache)
+    proxy.map(range(0, 40, 2), Calls())
+    store.asked.clear()
+    calls = Calls()
+    with proxy.stream(range(40), calls, window=16) as results:
+        assert list(results) == pairs(range(40))
+    assert sorted(map(len, calls.batches)) == [5, 5, 5, 5]
+    assert max(count for method, count in store.asked if method == "get_many") == 16
+    with proxy.stream(range(40), Calls(gated=True)) as results:
+        assert list(results) == pairs(range(40))
+    assert proxy.statistics().stored == 60
+    assert_idle(proxy)
+
+
+def test_progress() -> None:
+    """It is told in the thread that takes the pairs; a bar ends with the block."""
+    seen: list[Progress] = []
+    proxy = BatchingMapProxy[int, str](2)
+    with proxy.stream(range(6), Calls(), window=4, progress=seen.append) as results:
+        assert list(results) == pairs(range(6))
+    assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (6, 6, 3)
+    with proxy.stream(range(8), Calls(), progress=True) as results:
+        assert list(results) == pairs(range(8))
