@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import settle
+from tools import Outcomes, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.stores import MemoryStore
@@ -135,4 +135,26 @@ async def test_another_failure_of_a_half() -> None:
     assert results[1] is results[2]
     assert isinstance(results[1], OSError)
     assert [results[key] for key in (0, 3, 4)] == ["0", "3", "4"]
+    assert_idle(proxy)
+
+
+async def test_who_waits_for_a_refused_key_of_a_map() -> None:
+    """The cause reaches it while the other half still waits for its turn; it makes no call."""
+    cause, calls = ValueError("not this one"), AsyncCalls(gated=True)
+    refusal = SplitBatch()
+    refusal.__cause__ = cause
+    proxy = AsyncBatchingMapProxy[int, str]()
+    users = proxy.bind(calls)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("map", users.map, [1, 2])
+        await settle()
+        callers.start("load", users.load, 1)
+        await settle()
+        for number in range(2):
+            calls.fail(number, refusal)
+            await settle()
+        assert callers.results == {"load": cause}
+        calls.open()
+    assert calls.batches == [[1, 2], [1], [2]]
     assert_idle(proxy)

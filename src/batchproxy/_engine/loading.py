@@ -152,7 +152,7 @@ class Loads:
                 await checkpoint()
             while not (flight.done or key in flight.gone):
                 await meeting.wait()
-            results, failures = flight.answers() if flight.done else (flight.gone, NOTHING)
+            results, failures = flight.answers() if flight.done else (flight.gone, flight.failures)
             result = results.get(key, MISSING)
             if result is MISSING:
                 return failures.get(key, MISSING)
