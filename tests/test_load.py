@@ -479,6 +479,31 @@ async def test_loads_inside_of_a_call() -> None:
     assert_idle(proxy)
 
 
+async def test_loads_after_one_another_inside_of_a_call() -> None:
+    """Those who have gathered gather again for the next key that each of them asks for."""
+    calls = AsyncCalls()
+    users = AsyncBatchingMapProxy[int, str](10, 1).bind(calls)
+    outer = AsyncBatchingMapProxy[int, int]()
+
+    async def steps(first: int) -> None:
+        for key in (first, 10 + first, 20 + first):
+            await users.load(key)
+
+    async def fetch(keys: list[int]) -> list[int]:
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(steps, key)
+        return keys
+
+    await outer.map(range(5), fetch)
+    assert [sorted(batch) for batch in calls.batches] == [
+        [*range(5)],
+        [*range(10, 15)],
+        [*range(20, 25)],
+    ]
+    assert_idle(users.proxy, outer)
+
+
 async def test_nothing_of_a_call_is_kept_for_the_loads_inside_of_it() -> None:
     """When they have ended, its results are free."""
 

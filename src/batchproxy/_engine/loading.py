@@ -204,8 +204,8 @@ class Loads:
             pool.leave(wanted)
             if wanted.meeting is not None:
                 wanted.meeting.leave()
-            if place and pool.idle:
-                pools.pop(place, None)
+            if place and pool.idle and pools.get(place) is pool:  # who left before may be back
+                del pools[place]
             outcome = given_up = None
             del wanted
 
