@@ -106,8 +106,9 @@ class Gathered(Plan):
     def learn(self, known: Mapping[Hashable, Any], flying: Mapping[Hashable, Flight]) -> None:
         for key, flight in flying.items():
             wanted = self._drawn[key]
-            wanted.meeting = self._meet(flight)
-            wanted.meeting.loads += wanted.loads
+            if wanted.loads:  # else there is nobody who would leave it
+                wanted.meeting = self._meet(flight)
+                wanted.meeting.loads += wanted.loads
         self._settle([*known.items(), *dict.fromkeys(flying, MISSING).items()])
 
     def learn_stored(self, found: Mapping[Hashable, Any]) -> None:
