@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,18 @@ async def test_by_weight() -> None:
     assert results == {word: word.upper() for word in words}
     batches = [["first"], ["aa", "bbb"], ["c"], ["too heavy"], ["d", "e", "f"], ["g", ""]]
     assert calls.batches == batches
+    assert_idle(proxy)
+
+
+async def test_a_weight_that_is_infinite() -> None:
+    """It goes alone, also if it has waited for a slot."""
+    calls = AsyncCalls(gated=True)
+    weight = {1: math.inf}
+    proxy = AsyncBatchingMapProxy[int, str](
+        9, 1, weight=lambda item: weight.get(item, 1), max_weight=3
+    )
+    await each(proxy.bind(calls).load, range(7), calls)
+    assert calls.batches == [[0], [1], [2, 3, 4], [5, 6]]
     assert_idle(proxy)
 
 
