@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import weakref
@@ -483,8 +484,33 @@ async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
         calls.fail(0, SplitBatch())
         await settle()
         callers.scopes["own"].cancel()
-    assert callers.results["waits"] == naive(range(4))
+    assert callers.results == {"own": "cancelled", "waits": naive(range(4))}
     assert calls.batches == [[*range(4)], [0, 1]]
+    assert_idle(proxy)
+
+
+def test_what_waits_is_called_for_if_its_map_goes_on() -> None:
+    """A half that fails in the place of a cancellation is given up, and not the other."""
+    proxy = AsyncBatchingMapProxy[int, str](4)
+    error = Bad()
+
+    async def instead(items: list[int]) -> list[str]:
+        if len(items) == 4:
+            raise SplitBatch
+        if 0 in items:
+            try:
+                await asyncio.sleep(math.inf)
+            except asyncio.CancelledError:
+                raise error from None
+        return naive(items)
+
+    async def main() -> None:
+        task = asyncio.create_task(proxy.map(range(4), instead, return_exceptions=True))
+        await settle()
+        task.cancel()
+        assert await task == [error, error, "2", "3"]
+
+    asyncio.run(main())
     assert_idle(proxy)
 
 

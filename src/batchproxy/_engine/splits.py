@@ -74,7 +74,10 @@ class Split:
             else:
                 await self._take(outcome, halves)
             self._caller.tell(plan)
-            if not flight.rest or plan.over or isinstance(outcome, GivenUp):
+            if not flight.rest or plan.over:
+                break
+            if isinstance(outcome, GivenUp):  # with exceptions returned its map() goes on
+                plan.again(flight.rest)
                 break
             await checkpoint()
             if plan.awaited:
