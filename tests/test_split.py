@@ -7,6 +7,7 @@ import gc
 import math
 import weakref
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -992,3 +993,46 @@ def test_nothing_of_a_refusal_is_left_to_the_collector(keep: bool) -> None:
         until(lambda: not [each for each in left if each() is not None])  # a thread may have it
     finally:
         gc.enable()
+
+
+@anyio_matrix
+@pytest.mark.parametrize("how", ["map", "kept", "load"])
+@pytest.mark.parametrize("size", [1, 3])
+async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str, size: int) -> None:
+    """As above: the frames of asynchronous functions lead on to those that called them."""
+    left: list[weakref.ref[Any]] = []
+
+    class Thing:
+        pass
+
+    async def refuse(items: list[int]) -> list[str]:
+        thing = Thing()
+        left.append(weakref.ref(thing))
+        try:
+            raise Bad
+        except Bad as error:
+            raise SplitBatch from error
+
+    proxy = AsyncBatchingMapProxy[int, str]()
+    bound = proxy.bind(refuse)
+
+    async def load(key: int) -> None:
+        with suppress(Bad):
+            await bound.load(key)
+
+    collect()
+    gc.disable()
+    try:
+        if how == "load":
+            async with anyio.create_task_group() as group:
+                for key in range(size):
+                    group.start_soon(load, key)
+        else:
+            with suppress(Bad):
+                await bound.map(range(size), return_exceptions=how == "kept")
+        await settle(3)
+        assert left
+        assert not [each for each in left if each() is not None]
+    finally:
+        gc.enable()
+    assert_idle(proxy)
