@@ -7,6 +7,7 @@ import gc
 import math
 import traceback
 import weakref
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -684,6 +685,38 @@ async def test_what_has_failed_is_freed() -> None:
         assert len(failed) == 4
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ring", [False, True])
+async def test_what_has_failed_inside_of_a_call_is_freed(ring: bool) -> None:
+    """It leaves nothing to the collector when the call fails with it, not even that call."""
+
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+
+    async def outer(keys: list[int]) -> list[int]:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        return [await (users if ring else others).load(key) for key in keys]
+
+    async def inner(keys: list[int]) -> list[int]:
+        raise CircularWaitError
+
+    users = AsyncBatchingMapProxy[int, int]().bind(outer)
+    others = AsyncBatchingMapProxy[int, int]().bind(inner)
+    collect()
+    gc.disable()
+    try:
+        for ask in (users.load(1), users.map([1, 2])):
+            with suppress(CircularWaitError):
+                await ask
+        await settle(3)
+        assert [thing() for thing in things] == [None, None]
+    finally:
+        gc.enable()
+    assert_idle(users.proxy, others.proxy)
 
 
 def test_event_loops_share_a_call(sync_backend: Any) -> None:

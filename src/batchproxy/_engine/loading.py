@@ -112,6 +112,7 @@ class Loads:
             # As `Plan.forget`: the frames in here are in the traceback of a failure, and must not
             # have what has that.
             flight = outcome = None
+            place = ()
 
     async def load_into(
         self, box: list[Any], key: Hashable, item: Any, weight: float, caller: Caller
@@ -207,7 +208,7 @@ class Loads:
             if place and pool.idle and pools.get(place) is pool:  # who left before may be back
                 del pools[place]
             outcome = given_up = None
-            del wanted
+            del wanted, place
 
     async def _lead(
         self,
