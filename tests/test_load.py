@@ -7,6 +7,7 @@ import gc
 import math
 import traceback
 import weakref
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -479,6 +480,31 @@ async def test_loads_inside_of_a_call() -> None:
     assert_idle(proxy)
 
 
+async def test_loads_after_one_another_inside_of_a_call() -> None:
+    """Those who have gathered gather again for the next key that each of them asks for."""
+    calls = AsyncCalls()
+    users = AsyncBatchingMapProxy[int, str](10, 1).bind(calls)
+    outer = AsyncBatchingMapProxy[int, int]()
+
+    async def steps(first: int) -> None:
+        for key in (first, 10 + first, 20 + first):
+            await users.load(key)
+
+    async def fetch(keys: list[int]) -> list[int]:
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(steps, key)
+        return keys
+
+    await outer.map(range(5), fetch)
+    assert [sorted(batch) for batch in calls.batches] == [
+        [*range(5)],
+        [*range(10, 15)],
+        [*range(20, 25)],
+    ]
+    assert_idle(users.proxy, outer)
+
+
 async def test_nothing_of_a_call_is_kept_for_the_loads_inside_of_it() -> None:
     """When they have ended, its results are free."""
 
@@ -659,6 +685,38 @@ async def test_what_has_failed_is_freed() -> None:
         assert len(failed) == 4
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ring", [False, True])
+async def test_what_has_failed_inside_of_a_call_is_freed(ring: bool) -> None:
+    """It leaves nothing to the collector when the call fails with it, not even that call."""
+
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+
+    async def outer(keys: list[int]) -> list[int]:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        return [await (users if ring else others).load(key) for key in keys]
+
+    async def inner(keys: list[int]) -> list[int]:
+        raise CircularWaitError
+
+    users = AsyncBatchingMapProxy[int, int]().bind(outer)
+    others = AsyncBatchingMapProxy[int, int]().bind(inner)
+    collect()
+    gc.disable()
+    try:
+        for ask in (users.load(1), users.map([1, 2])):
+            with suppress(CircularWaitError):
+                await ask
+        await settle(3)
+        assert [thing() for thing in things] == [None, None]
+    finally:
+        gc.enable()
+    assert_idle(users.proxy, others.proxy)
 
 
 def test_event_loops_share_a_call(sync_backend: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import anyio
 import pytest
-from tools import settle
+from tools import Outcomes, settle
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.stores import MemoryStore
@@ -43,6 +44,18 @@ async def test_by_weight() -> None:
     assert results == {word: word.upper() for word in words}
     batches = [["first"], ["aa", "bbb"], ["c"], ["too heavy"], ["d", "e", "f"], ["g", ""]]
     assert calls.batches == batches
+    assert_idle(proxy)
+
+
+async def test_a_weight_that_is_infinite() -> None:
+    """It goes alone, also if it has waited for a slot."""
+    calls = AsyncCalls(gated=True)
+    weight = {1: math.inf}
+    proxy = AsyncBatchingMapProxy[int, str](
+        9, 1, weight=lambda item: weight.get(item, 1), max_weight=3
+    )
+    await each(proxy.bind(calls).load, range(7), calls)
+    assert calls.batches == [[0], [1], [2, 3, 4], [5, 6]]
     assert_idle(proxy)
 
 
@@ -135,4 +148,26 @@ async def test_another_failure_of_a_half() -> None:
     assert results[1] is results[2]
     assert isinstance(results[1], OSError)
     assert [results[key] for key in (0, 3, 4)] == ["0", "3", "4"]
+    assert_idle(proxy)
+
+
+async def test_who_waits_for_a_refused_key_of_a_map() -> None:
+    """The cause reaches it while the other half still waits for its turn; it makes no call."""
+    cause, calls = ValueError("not this one"), AsyncCalls(gated=True)
+    refusal = SplitBatch()
+    refusal.__cause__ = cause
+    proxy = AsyncBatchingMapProxy[int, str]()
+    users = proxy.bind(calls)
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        callers.start("map", users.map, [1, 2])
+        await settle()
+        callers.start("load", users.load, 1)
+        await settle()
+        for number in range(2):
+            calls.fail(number, refusal)
+            await settle()
+        assert callers.results == {"load": cause}
+        calls.open()
+    assert calls.batches == [[1, 2], [1], [2]]
     assert_idle(proxy)

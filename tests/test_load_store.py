@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from memory_store import MemoryStore, PlainStore
-from store_tools import OTHER, nothing_left, proxy_of, released
+from store_tools import OTHER, nothing_left, proxy_of, released, used
 from tools import Outcomes, happens, settle
 
 from batchproxy import StoreError
@@ -157,6 +157,35 @@ async def test_keys_that_another_process_computes() -> None:
     assert sorted(calls.keys) == [1, 3, 4]
     assert len(calls.batches) == 1
     del store.claims["n", held[0]]
+    nothing_left(store, proxy)
+
+
+async def test_nobody_waits_any_more_for_what_another_process_computes() -> None:
+    """If all who wanted a key have left when it turns out that others have it."""
+    store = MemoryStore()
+    proxy = proxy_of(store, 3, 1)
+    calls = AsyncCalls(gated=True)
+    users = proxy.bind(calls)
+    [held] = names_in_store(2)
+    store.claims["n", held] = OTHER
+    store.leases[OTHER.process] = 60.0
+    async with anyio.create_task_group() as group:
+        callers = Outcomes(group)
+        for number in range(3):  # the last two wait for a slot, and the first of those leads
+            callers.start(number, users.load, number)
+            await used(store, "get_many", number + 1)
+            await happens(lambda: calls.batches and look(proxy).in_flight == {0})
+            await settle()
+        gate = store.gate("claim_many")
+        calls.open()
+        await gate.wait_entered()
+        callers.scopes[2].cancel()
+        await happens(lambda: 2 in callers.results)
+        gate.open()
+    assert callers.results == {0: "0", 1: "1", 2: "cancelled"}
+    await released()
+    assert not look(proxy).in_flight
+    del store.claims["n", held]
     nothing_left(store, proxy)
 
 

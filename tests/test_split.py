@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import weakref
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -483,8 +485,33 @@ async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
         calls.fail(0, SplitBatch())
         await settle()
         callers.scopes["own"].cancel()
-    assert callers.results["waits"] == naive(range(4))
+    assert callers.results == {"own": "cancelled", "waits": naive(range(4))}
     assert calls.batches == [[*range(4)], [0, 1]]
+    assert_idle(proxy)
+
+
+def test_what_waits_is_called_for_if_its_map_goes_on() -> None:
+    """A half that fails in the place of a cancellation is given up, and not the other."""
+    proxy = AsyncBatchingMapProxy[int, str](4)
+    error = Bad()
+
+    async def instead(items: list[int]) -> list[str]:
+        if len(items) == 4:
+            raise SplitBatch
+        if 0 in items:
+            try:
+                await asyncio.sleep(math.inf)
+            except asyncio.CancelledError:
+                raise error from None
+        return naive(items)
+
+    async def main() -> None:
+        task = asyncio.create_task(proxy.map(range(4), instead, return_exceptions=True))
+        await settle()
+        task.cancel()
+        assert await task == [error, error, "2", "3"]
+
+    asyncio.run(main())
     assert_idle(proxy)
 
 
@@ -966,3 +993,46 @@ def test_nothing_of_a_refusal_is_left_to_the_collector(keep: bool) -> None:
         until(lambda: not [each for each in left if each() is not None])  # a thread may have it
     finally:
         gc.enable()
+
+
+@anyio_matrix
+@pytest.mark.parametrize("how", ["map", "kept", "load"])
+@pytest.mark.parametrize("size", [1, 3])
+async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str, size: int) -> None:
+    """As above: the frames of asynchronous functions lead on to those that called them."""
+    left: list[weakref.ref[Any]] = []
+
+    class Thing:
+        pass
+
+    async def refuse(items: list[int]) -> list[str]:
+        thing = Thing()
+        left.append(weakref.ref(thing))
+        try:
+            raise Bad
+        except Bad as error:
+            raise SplitBatch from error
+
+    proxy = AsyncBatchingMapProxy[int, str]()
+    bound = proxy.bind(refuse)
+
+    async def load(key: int) -> None:
+        with suppress(Bad):
+            await bound.load(key)
+
+    collect()
+    gc.disable()
+    try:
+        if how == "load":
+            async with anyio.create_task_group() as group:
+                for key in range(size):
+                    group.start_soon(load, key)
+        else:
+            with suppress(Bad):
+                await bound.map(range(size), return_exceptions=how == "kept")
+        await settle(3)
+        assert left
+        assert not [each for each in left if each() is not None]
+    finally:
+        gc.enable()
+    assert_idle(proxy)

@@ -267,6 +267,18 @@ def test_a_key_that_is_put_back_where_another_waits() -> None:
     assert (one.settled, one.outcome) == (True, MISSING)
 
 
+def test_what_is_put_back_where_another_waits_makes_no_room() -> None:
+    """It weighs nothing any more, and not less than that."""
+    pool = Pool(Bell)
+    for key, weight in ((1, 1), (2, 3), (3, 2), (4, 2)):
+        pool.join(key, key, weight)
+    plan = plan_of(pool, pool._waiting[1], most=4)
+    assert drawn(plan, 2) == [1, 2]
+    pool.join(2, 2, 3)
+    plan.draw_back([2])
+    assert drawn(plan, 9) == [3]
+
+
 def test_what_nobody_wants_any_more_is_not_put_back() -> None:
     """All who waited have left."""
     pool = Pool(Bell)

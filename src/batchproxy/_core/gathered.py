@@ -27,7 +27,6 @@ class Gathered(Plan):
         "_pool",
         "_reading",
         "_unsettled",
-        "_weight",
         "_who",
     )
 
@@ -47,7 +46,6 @@ class Gathered(Plan):
         self._who = who
         self._meet = meet
         self._most = most  # that a batch may weigh
-        self._weight: float = 0  # of those drawn of which nothing has come yet
         self._reading = reading  # only to look in a store: others may do so at the same time
         self._drawn: dict[Hashable, Wanted] = {}
         self._unsettled = 0  # of those drawn
@@ -69,7 +67,7 @@ class Gathered(Plan):
             self.left = 0
             return []
         mine = self._leader.key not in self._drawn
-        batch = self._pool.draw(1) if mine else self._pool.draw(size, self._most - self._weight)
+        batch = self._pool.draw(1) if mine else self._pool.draw(size, self._room())
         fresh = [wanted for wanted in batch if wanted.key not in self._drawn]
         self.left = 0 if not batch else len(self._pool)  # none: the next one is too heavy
         if len(fresh) < len(batch):  # a key was forgotten since it was drawn: they want it anew
@@ -77,11 +75,18 @@ class Gathered(Plan):
             self.left = 0
         for wanted in fresh:
             self._drawn[wanted.key] = wanted
-            self._weight += wanted.weight
         self._unsettled += len(fresh)
         if self._reading and not (mine and self.left):
             self._depart()
         return [wanted.key for wanted in fresh]
+
+    def _room(self) -> float:
+        """What others may weigh, beside those drawn of which nothing has come yet."""
+        if self._most == math.inf:
+            return math.inf
+        # Summed up anew: what is subtracted from a sum leaves a rest, and inf leaves NaN.
+        drawn = self._drawn.values()
+        return self._most - sum(wanted.weight for wanted in drawn if not wanted.settled)
 
     def draw_back(self, batch: list[Hashable]) -> None:
         drawn = [self._drawn[key] for key in batch]
@@ -89,7 +94,7 @@ class Gathered(Plan):
         self._settle([(wanted.key, MISSING) for wanted in outdone])
         self._unsettled -= len(drawn) - len(outdone)
         for key in batch:
-            self._weight -= self._drawn.pop(key).weight
+            del self._drawn[key]
         self.left = len(self._pool)
 
     def _depart(self) -> None:
@@ -107,8 +112,9 @@ class Gathered(Plan):
     def learn(self, known: Mapping[Hashable, Any], flying: Mapping[Hashable, Flight]) -> None:
         for key, flight in flying.items():
             wanted = self._drawn[key]
-            wanted.meeting = self._meet(flight)
-            wanted.meeting.loads += wanted.loads
+            if wanted.loads:  # else there is nobody who would leave it
+                wanted.meeting = self._meet(flight)
+                wanted.meeting.loads += wanted.loads
         self._settle([*known.items(), *dict.fromkeys(flying, MISSING).items()])
 
     def learn_stored(self, found: Mapping[Hashable, Any]) -> None:
@@ -157,6 +163,5 @@ class Gathered(Plan):
             wanted.settled = True
             bells.add(wanted.bell)
             self._unsettled -= 1
-            self._weight -= wanted.weight
         for bell in bells:
             bell.ring()

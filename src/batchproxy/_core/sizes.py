@@ -13,26 +13,28 @@ class Size:
     same moment, which costs a call or two.
     """
 
-    __slots__ = ("_full", "_given", "now", "reduced")
+    __slots__ = ("_full", "_given", "now")
 
     def __init__(self, given: int) -> None:
         self._given = given
         self.now = given
         """The most keys of the next call."""
-        self.reduced = False
-        """Whether that is less than the user said."""
         self._full = 0
+
+    @property
+    def reduced(self) -> bool:
+        """Whether that is less than the user said."""
+        return self.now < self._given
 
     def too_large(self, half: int) -> None:
         """Of a batch that was refused both halves were answered, of which the larger is `half`."""
         self.now = min(self.now, half)
-        self.reduced, self._full = True, 0
+        self._full = 0
 
     def answered(self, count: int) -> None:
         """A whole batch of `count` keys was answered while batches are `reduced`."""
         if count < self.now:
             return
         self._full += 1
-        if self._full == FULL:
+        if self._full >= FULL:  # or more, if two threads have counted at once
             self.now, self._full = min(self._given, self.now + -(-self.now // 8)), 0
-            self.reduced = self.now < self._given

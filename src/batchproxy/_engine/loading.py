@@ -112,6 +112,7 @@ class Loads:
             # As `Plan.forget`: the frames in here are in the traceback of a failure, and must not
             # have what has that.
             flight = outcome = None
+            place = ()
 
     async def load_into(
         self, box: list[Any], key: Hashable, item: Any, weight: float, caller: Caller
@@ -152,7 +153,7 @@ class Loads:
                 await checkpoint()
             while not (flight.done or key in flight.gone):
                 await meeting.wait()
-            results, failures = flight.answers() if flight.done else (flight.gone, NOTHING)
+            results, failures = flight.answers() if flight.done else (flight.gone, flight.failures)
             result = results.get(key, MISSING)
             if result is MISSING:
                 return failures.get(key, MISSING)
@@ -204,10 +205,10 @@ class Loads:
             pool.leave(wanted)
             if wanted.meeting is not None:
                 wanted.meeting.leave()
-            if place and pool.idle:
-                pools.pop(place, None)
+            if place and pool.idle and pools.get(place) is pool:  # who left before may be back
+                del pools[place]
             outcome = given_up = None
-            del wanted
+            del wanted, place
 
     async def _lead(
         self,

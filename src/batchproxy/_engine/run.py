@@ -150,8 +150,7 @@ class Run:
                 if not isinstance(outcome, Unsettled):
                     outcome = await claims.settle(flight, outcome)
                 elif isinstance(outcome, Refused):
-                    split = Split(plan, caller, claims, size, flight)
-                    await split.carry_out(outcome, counters)
+                    await Split(plan, caller, claims, size, flight).carry_out(outcome, counters)
                     continue
                 plan.take(flight, outcome)
                 if size.reduced and isinstance(outcome, Answers):

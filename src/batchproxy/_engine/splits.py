@@ -68,24 +68,30 @@ class Split:
         only when all of the batch has been tried that they end the ``map()``.
         """
         plan, flight, halves = self._plan, self._flight, _Halves(0)
-        while True:
-            if isinstance(outcome, Refused):
-                await self._refuse(outcome)
-            else:
-                await self._take(outcome, halves)
-            self._caller.tell(plan)
-            if not flight.rest or plan.over or isinstance(outcome, GivenUp):
-                break
-            await checkpoint()
-            if plan.awaited:
-                plan.take_awaited()
-            if plan.over:
-                break
-            count, halves = self._ahead.pop()
-            self._claims.table.proceed(flight, count, counters)
-            plan.calls += 1
-            outcome = await call(self._caller, plan, flight)
-        self._fail()
+        try:
+            while True:
+                if isinstance(outcome, Refused):
+                    await self._refuse(outcome)
+                else:
+                    await self._take(outcome, halves)
+                self._caller.tell(plan)
+                if not flight.rest or plan.over:
+                    break
+                if isinstance(outcome, GivenUp):  # with exceptions returned its map() goes on
+                    plan.again(flight.rest)
+                    break
+                await checkpoint()
+                if plan.awaited:
+                    plan.take_awaited()
+                if plan.over:
+                    break
+                count, halves = self._ahead.pop()
+                self._claims.table.proceed(flight, count, counters)
+                plan.calls += 1
+                outcome = await call(self._caller, plan, flight)
+            self._fail()
+        finally:
+            del self, plan, flight, outcome  # this frame is in the traceback: a cycle
 
     async def _refuse(self, refused: Refused) -> None:
         flight, table = self._flight, self._claims.table
