@@ -25,19 +25,24 @@ from anyio.from_thread import start_blocking_portal
 from limits import AT_A_TIME, CALLS, IDEAL, LATENCY, nothing
 from work import BACKENDS, Backend, fetch, fetch_async, items
 
+import batchproxy
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
 SINGLES = [[item] for item in items(5_000)]
 ROOMS = {
-    "_async": "the face, and calling the function",
+    "_faces": "the face, and calling the function",
     "_engine": "the engine",
-    "_plan": "the plan, and checking the answer",
-    "_table": "the table of values and flights",
-    "_flights": "the flights",
-    "_values": "the values",
+    "_core.plan": "the plan",
+    "_core.answers": "checking the answer",
+    "_core.table": "the table of values and flights",
+    "_core.flights": "the flights",
+    "_core.values": "the values",
+    "_core": "the rest of what decides",
     "_slots": "the slot, on top of anyio's limiter",
     "_loops": "finding the event loop",
+    "": "the scheduler and the function",
 }
+PACKAGE = Path(batchproxy.__file__).parent
 
 
 async def one_key_misses(backend: Backend) -> Iterator[str]:
@@ -52,10 +57,11 @@ async def one_key_misses(backend: Backend) -> Iterator[str]:
     calls_in: Counter[str] = Counter()
     statistics_by_function = pstats.Stats(profiler).stats  # type: ignore[attr-defined] # typeshed
     for (file, _, _), (_, calls, own, _, _) in statistics_by_function.items():
-        path = Path(file)
-        room = path.stem if path.parent.name == "batchproxy" else "the scheduler and the function"
-        time_in[ROOMS.get(room, room)] += own
-        calls_in[ROOMS.get(room, room)] += calls
+        inside = Path(file).is_relative_to(PACKAGE)
+        name = ".".join(Path(file).relative_to(PACKAGE).with_suffix("").parts) if inside else ""
+        room = next(ROOMS[each] for each in (name, name.partition(".")[0], "") if each in ROOMS)
+        time_in[room] += own
+        calls_in[room] += calls
     total = sum(time_in.values())
     lines = [f"| {backend}: a one-key miss | share of the time | calls |", "|---|---:|---:|"]
     for room, own in time_in.most_common():

@@ -15,7 +15,7 @@ from command_tools import STORE, Functions, call, said, upper, written
 from command_tools import directory as directory
 from command_tools import functions as functions
 
-from batchproxy.cli import _delimited, _options, _passage, _text
+from batchproxy.cli import _delimited_writer, _options, _passage, _text
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_csv_of_all_kinds(
     """Whether lines are taken at once or one by one, rows are those that the parser sees."""
     monkeypatch.setattr(_text, "_LINES", lines)
     monkeypatch.setattr(_options.Options, "window", lambda self, function: 5)
-    monkeypatch.setattr(_delimited, "_MOST_FIELDS", 3)
+    monkeypatch.setattr(_delimited_writer, "_MOST_FIELDS", 3)
     fields = ["a", "b", 'say "x"', "two\nlines", "c,d", "é", "", "long " * 20]
     for seed in range(30):
         chance = random.Random(seed)

@@ -43,8 +43,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "between a cache and its store",
         folder(
             "_backing",
-            "digests sameness plain codecs fuse policy workers writers unwritten keeper leases",
-            "encoding jobs elsewhere backing claims",
+            "digests sameness plain codecs options fuse policy workers writers unwritten keeper "
+            "leases encoding jobs elsewhere backing claims",
         ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
@@ -55,7 +55,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "portal caller callers calls tasks splits run meetings feed stream engine loading",
         ),
     ),
-    ("the proxies", ["_streaming", "_async", "_sync"]),
+    ("the proxies", folder("_faces", "stream async_stream async_proxy proxy")),
     ("the door", ["__init__"]),
     ("who comes through it", ["testing", "cli", "__main__"]),
 ]
@@ -82,16 +82,14 @@ MAY_LOOK_INSIDE = {"cli", "stores"}
 MOST_LINES = 300
 LONGER = {
     "_core.plan": "all that one map() knows, and what streams and weights have of it",
-    "_async": "most of it says what users may rely on",
-    "_sync": "most of it says what users may rely on",
-    "_streaming": "both faces of a stream, which must agree",
     "_cache": "half of it says what users may rely on",
+    "_faces.async_proxy": "most of it says what users may rely on",
+    "_faces.proxy": "most of it says what users may rely on",
     "_backing.codecs": "half of it says what users may rely on",
     "stores._redis": "a script on the server beside each step of the protocol",
     "stores._sqlite": "the steps of the protocol share their statements",
     "stores._sqlite_file": "all that may be wrong with a file, each with its remedy",
     "testing._stores": "a test for each promise of the protocol",
-    "cli._delimited": "one reader and its writer, which must agree",
     "cli._parquet": "one reader and its writer, which must agree",
 }
 

@@ -1,7 +1,5 @@
 """Map lists through an expensive batch function so that each distinct item is computed once."""
 
-from ._async import AsyncBatchingMapProxy as AsyncBatchingMapProxy
-from ._async import AsyncBoundFunction as AsyncBoundFunction
 from ._cache import Cache as Cache
 from ._core.counters import Statistics as Statistics
 from ._core.progress import Progress as Progress
@@ -13,11 +11,13 @@ from ._errors import ClosedError as ClosedError
 from ._errors import PortalError as PortalError
 from ._errors import SplitBatch as SplitBatch
 from ._errors import StoreError as StoreError
+from ._faces.async_proxy import AsyncBatchingMapProxy as AsyncBatchingMapProxy
+from ._faces.async_proxy import AsyncBoundFunction as AsyncBoundFunction
+from ._faces.async_stream import AsyncStream as AsyncStream
+from ._faces.proxy import BatchingMapProxy as BatchingMapProxy
+from ._faces.proxy import BoundFunction as BoundFunction
+from ._faces.stream import Stream as Stream
 from ._slots import Limit as Limit
-from ._streaming import AsyncStream as AsyncStream
-from ._streaming import Stream as Stream
-from ._sync import BatchingMapProxy as BatchingMapProxy
-from ._sync import BoundFunction as BoundFunction
 
 __all__ = [
     "AnswerTypeError",

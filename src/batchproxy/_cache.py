@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
@@ -11,17 +10,16 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from ._backing.backing import Backing
 from ._backing.claims import BackedClaims
 from ._backing.codecs import Codec
+from ._backing.options import check_bounds, check_store
 from ._core.claims import Claims
 from ._core.keys import unequal
 from ._core.table import Table
 from ._core.values import Bounded, Expiring, Mapped, Unbounded
 from ._messages import kind_of, short
-from ._store import SharedStore, Store, check_seconds
+from ._store import Store
 
 T = TypeVar("T")
 D = TypeVar("D")
-
-_NAMESPACE = 1_000  # characters; it is shown in lists, and is in the name of each key on a server
 
 
 class Cache(Generic[T]):
@@ -86,8 +84,8 @@ class Cache(Generic[T]):
         codec: Codec | None = None,
         on_store_error: Literal["raise", "continue"] = "raise",
     ) -> None:
-        _check_bounds(max_size, ttl)
-        _check_store(store, namespace, codec, on_store_error)
+        check_bounds(max_size, ttl)
+        check_store(store, namespace, codec, on_store_error)
         values = Unbounded({}) if max_size is None else Bounded(max_size)
         self._table = Table(values if ttl is None else Expiring(values, ttl))
         self._table_claims = Claims(self._table)
@@ -316,64 +314,3 @@ def _check_hashable(method: str, keys: list[Any]) -> None:
                 f"{method}() takes keys, got something that is not hashable: {kind_of(key)}; the "
                 "key of an item is what key= gives for it"
             ) from None
-
-
-def _check_bounds(max_size: object, ttl: object) -> None:
-    if max_size is not None:
-        if isinstance(max_size, bool) or not isinstance(max_size, int):
-            raise TypeError(f"max_size must be an integer or None, got {short(max_size)}")
-        if max_size < 0:
-            raise ValueError(
-                f"max_size must be 0 or more, or None for no bound, got {short(max_size)}"
-            )
-    if ttl is not None:
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-            raise TypeError(f"ttl must be a number of seconds or None, got {short(ttl)}")
-        if ttl < 0 or math.isnan(ttl):
-            raise ValueError(f"ttl must be 0 seconds or more, or None for no end, got {short(ttl)}")
-
-
-def _check_store(store: object, namespace: object, codec: object, on_store_error: object) -> None:
-    if on_store_error not in ("raise", "continue"):
-        raise ValueError(
-            f"on_store_error must be 'raise' or 'continue', got {short(on_store_error)}"
-        )
-    if codec is not None and not isinstance(codec, Codec):
-        raise TypeError(
-            f"codec must be an instance of a Codec, or None, got {short(codec)}; "
-            "for instance codec=batchproxy.codecs.PydanticCodec(MODEL)"
-        )
-    if store is None:
-        if namespace is not None or codec is not None:
-            raise ValueError("namespace and codec are for a store: give store=, too")
-        return
-    if not isinstance(store, Store):
-        raise TypeError(
-            "store must be a batchproxy.stores.Store, such as SQLiteStore(path), got "
-            f"{short(store)}; a mapping can be given to a proxy, as cache="
-        )
-    if isinstance(store, SharedStore):
-        check_seconds(f"the lease of {short(store)}", store.lease)
-    check_namespace(namespace)
-
-
-def check_namespace(namespace: object) -> None:
-    """Refuse what cannot be the namespace of a store.
-
-    Raises:
-        TypeError: it is no text.
-        ValueError: there is none, it cannot be printed, or is too long.
-    """
-    if namespace is not None and not isinstance(namespace, str):
-        raise TypeError(f"namespace must be text, got {short(namespace)}")
-    if not namespace:
-        raise ValueError(
-            f"a store needs a namespace, got {namespace!r}: a name for what its results are the "
-            "results of, the function, the model and the version of the prompt; for example "
-            "namespace='embed-v3'. Results of another namespace are never found"
-        )
-    if len(namespace) > _NAMESPACE or not namespace.isprintable():
-        raise ValueError(
-            f"namespace must be text that can be printed, of {_NAMESPACE:,} characters at most, "
-            f"got {len(namespace):,}: {short(namespace)}"
-        )

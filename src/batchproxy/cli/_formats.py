@@ -16,7 +16,8 @@ from typing import IO, BinaryIO, NamedTuple, Self, cast
 from click import UsageError
 
 from ._contents import UNREAD, ending_of
-from ._delimited import DelimitedReader, DelimitedWriter, Dialect
+from ._delimited import DelimitedReader, Dialect
+from ._delimited_writer import DelimitedWriter
 from ._json import JsonReader, JsonWriter
 from ._jsonl import JsonlReader, JsonlWriter
 from ._lines import LinesReader, LinesWriter

@@ -6,14 +6,14 @@ from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from .._async import AsyncBatchingMapProxy
 from .._backing import leases
 from .._backing.backing import Backing
 from .._backing.digests import digests
 from .._cache import Cache
 from .._core import waits
 from .._engine.engine import Engine
-from .._sync import BatchingMapProxy
+from .._faces.async_proxy import AsyncBatchingMapProxy
+from .._faces.proxy import BatchingMapProxy
 
 Looked: TypeAlias = AsyncBatchingMapProxy[Any, Any] | BatchingMapProxy[Any, Any] | Cache[Any]
 

@@ -7,22 +7,22 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapp
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from ._cache import Cache
-from ._core.answers import Answer
-from ._core.counters import Statistics
-from ._core.keys import is_unequal
-from ._core.outcome import Failure
-from ._core.plan import Plan
-from ._core.progress import Progress, Reporting, reporting
-from ._core.window import Portion
-from ._engine.caller import is_async
-from ._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
-from ._engine.engine import Engine, name_like, name_of, unpicklable
-from ._engine.loading import Loads
-from ._engine.portal import PortalCall, get_portal
-from ._messages import short
-from ._slots import Limit
-from ._streaming import Stream
+from .._cache import Cache
+from .._core.answers import Answer
+from .._core.counters import Statistics
+from .._core.keys import is_unequal
+from .._core.outcome import Failure
+from .._core.plan import Plan
+from .._core.progress import Progress, Reporting, reporting
+from .._core.window import Portion
+from .._engine.caller import is_async
+from .._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
+from .._engine.engine import Engine, name_like, name_of, unpicklable
+from .._engine.loading import Loads
+from .._engine.portal import PortalCall, get_portal
+from .._messages import short
+from .._slots import Limit
+from .stream import Stream
 
 S = TypeVar("S")
 T = TypeVar("T")

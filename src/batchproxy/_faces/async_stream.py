@@ -1,25 +1,24 @@
-"""Streams as users see them: results beside their items, for sources larger than memory."""
+"""A stream of an asynchronous proxy: results beside their items, of more than memory holds."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import chain
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._core.progress import Reporting
-from ._core.shelf import Pairs
-from ._core.window import Portion, Window
-from ._engine.callers import InStream
-from ._engine.engine import Engine
-from ._engine.feed import Feed
-from ._engine.stream import Flow
-from ._errors import ClosedError
-from ._loops import is_being_cancelled, is_cancellation, running_loop
+from .._core.progress import Reporting
+from .._core.window import Window
+from .._engine.callers import InStream
+from .._engine.engine import Engine
+from .._engine.feed import Feed
+from .._engine.stream import Flow
+from .._errors import ClosedError
+from .._loops import is_being_cancelled, is_cancellation, running_loop
+from .stream import ONCE, OUTSIDE
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -66,7 +65,7 @@ class AsyncStream(Generic[S, T]):
 
     async def __aenter__(self) -> Self:
         if self._flow is not None or self._ended:
-            raise ClosedError(_ONCE)
+            raise ClosedError(ONCE)
         loop = running_loop()
         caller = InStream(self._map_func, loop, home=loop, reporting=self._reporting)
         self._group = anyio.create_task_group()
@@ -147,7 +146,7 @@ class AsyncStream(Generic[S, T]):
             StopAsyncIteration: there are no more.
         """
         if self._flow is None:
-            raise ClosedError(_OUTSIDE.format(how="async with"))
+            raise ClosedError(OUTSIDE.format(how="async with"))
         self._take_given()
         if self._uninterrupted + most > _MOST or not self._window.ready:
             self._uninterrupted = 0
@@ -197,123 +196,7 @@ class _AsyncChunks(Generic[S, T]):
         return await self._stream._chunk()
 
 
-class Stream(Generic[S, T]):
-    """What `BatchingMapProxy.stream` gives: pairs of an item and its result.
-
-    The synchronous twin of `AsyncStream`, to be used as ``with proxy.stream(source, fetch) as
-    results``, and inside of that block with ``for item, result in results``, or ``for chunk in
-    results.chunks()``. What differs: nothing is read or called for between two results. When all
-    that is there has been taken, the window is filled again, and called for as far as batches are
-    full.
-
-    Cancellation: Ctrl-C ends it promptly, as a ``map()``.
-
-    Threads: It belongs to one thread at a time, in which the source is read.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        feed: Feed,
-        window: Window,
-        step: Callable[[Portion | None], None],
-        reporting: Reporting | None,
-    ) -> None:
-        self._engine = engine
-        self._feed = feed
-        self._window = window
-        self._step = step
-        self._reporting = reporting
-        self._buffer: Iterator[tuple[S, T]] = iter(())
-        self._pairs = chain.from_iterable(self._parts())
-        self._entered = self._left = False
-
-    def __enter__(self) -> Self:
-        if self._entered:
-            raise ClosedError(_ONCE)
-        self._entered = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._left = True
-        if self._reporting is not None:
-            self._reporting.end()
-        for _ in self._buffer:  # also for those who have an iterator
-            pass
-        self._window.forget()
-
-    def __iter__(self) -> Iterator[tuple[S, T]]:
-        self._check()
-        return self._pairs
-
-    def __next__(self) -> tuple[S, T]:
-        """The next item, and its result."""
-        self._check()
-        return next(self._pairs)
-
-    def chunks(self) -> Iterator[list[tuple[S, T]]]:
-        """The same in lists, as many as are there at a time: there is less to do for each.
-
-        Returns:
-            An iterator of lists of pairs, none of them empty, to be used inside of the block.
-        """
-        while chunk := list(self._buffer) or self._more():
-            yield chunk
-
-    def _check(self) -> None:
-        if self._left or not self._entered:
-            raise ClosedError(_OUTSIDE.format(how="with"))
-
-    def _parts(self) -> Iterator[Iterator[tuple[S, T]]]:
-        while pairs := self._more():
-            self._buffer = iter(pairs)
-            yield self._buffer
-
-    def _more(self) -> Pairs:
-        """All that is there next; none at the end."""
-        self._check()
-        window = self._window
-        while not (pairs := window.pairs(sys.maxsize)) and not (window.over or window.finished):
-            portion = self._read()
-            if portion is None and not window.due and not window.awaited:
-                if pairs := window.pairs(sys.maxsize):
-                    break
-                window.flushing = True  # nothing else can come
-            try:
-                self._step(portion)
-            except BaseException:
-                window.over = True
-                raise
-        if not pairs:
-            self._engine.end(window, self._feed)
-        self._engine.count_given(window, len(pairs))
-        window.taken(len(pairs))  # the next are read when these have been taken
-        return pairs
-
-    def _read(self) -> Portion | None:
-        """Fill the window; what there is to be looked up, if that has not been done here."""
-        window, feed = self._window, self._feed
-        if feed.ended or not window.room:
-            return None
-        portion = feed.add_to(window, feed.read(window.room))
-        window.ended = feed.ended
-        if self._engine.look(portion):
-            return portion
-        window.want(portion)
-        return None
-
-
 _GONE = "the block of this stream was left, or cancelled, by another task"
-_ONCE = "a stream is entered once; call stream() again"
-_OUTSIDE = (
-    "results are taken inside of the block of a stream: "
-    "`{how} proxy.stream(source, fetch) as results:`"
-)
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -10,20 +10,20 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
-from ._cache import Cache
-from ._core.answers import Answer
-from ._core.counters import Statistics
-from ._core.keys import is_unequal
-from ._core.outcome import Failure
-from ._core.plan import Plan
-from ._core.progress import Progress, reporting
-from ._engine.caller import innermost
-from ._engine.callers import InTask
-from ._engine.engine import Engine, name_like, name_of, unpicklable
-from ._engine.loading import Loads
-from ._loops import running_loop
-from ._slots import Limit
-from ._streaming import AsyncStream
+from .._cache import Cache
+from .._core.answers import Answer
+from .._core.counters import Statistics
+from .._core.keys import is_unequal
+from .._core.outcome import Failure
+from .._core.plan import Plan
+from .._core.progress import Progress, reporting
+from .._engine.caller import innermost
+from .._engine.callers import InTask
+from .._engine.engine import Engine, name_like, name_of, unpicklable
+from .._engine.loading import Loads
+from .._loops import running_loop
+from .._slots import Limit
+from .async_stream import AsyncStream
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""The proxies and what they give: signatures, docstrings, and which caller it is."""
