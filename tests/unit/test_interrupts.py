@@ -154,3 +154,31 @@ assert_idle(proxy)
 print(anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
 """
     assert run_prepared(script, backend, batch_size) == "['1', '2', '3']\n"
+
+
+@both
+def test_an_interrupt_while_the_main_thread_is_looked_at(backend: str) -> None:
+    """Wherever Ctrl-C lands before the portal is asked, the interpreter is not taken for ending."""
+    script = """
+proxy = BatchingMapProxy(backend=sys.argv[1])
+def trace(frame, event, arg):
+    if frame.f_code.co_name == "_wait_for_tstate_lock":
+        def line(frame, event, arg):
+            if "acquire" in lines[frame.f_lineno - 1]:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return line
+        return line
+    return trace
+lines = open(threading.__file__).readlines()
+sys.settrace(trace)
+try:
+    proxy.map([1], lambda items: items)
+except KeyboardInterrupt:
+    pass
+finally:
+    sys.settrace(None)
+print(threading.main_thread().is_alive())
+print(proxy.map([2], lambda items: items))
+"""
+    assert run_prepared(script, backend) == "True\n[2]\n"

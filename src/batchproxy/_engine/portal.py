@@ -266,7 +266,10 @@ def _is_exiting() -> bool:
     if sys.is_finalizing():  # pragma: no cover - tested, but after the measuring has ended
         return True
     main = threading.main_thread()
-    return threading.current_thread() is main and not main.is_alive()
+    # Until Python 3.12 a Ctrl-C inside of is_alive() has that thread taken for ended, for good.
+    ended: bool | None = getattr(main, "_is_stopped", None)
+    here = threading.current_thread() is main
+    return here and (not main.is_alive() if ended is None else ended)
 
 
 _lock = threading.RLock()
