@@ -47,7 +47,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
         "Backing.publish.ask",
         "drop operand",
-        "if unreadable and hold is not None: => if unreadable:",
+        "if unreadable and grant is not None: => if unreadable:",
         "for types only: a store that nothing is claimed in says of nothing that it was there",
     ),
     (
@@ -107,9 +107,9 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     (
-        "Run._call_in_tasks",
+        "Tasks.run",
         "decide",
-        "if group.cancel_scope.cancel_called: => if True:",
+        "if scope.cancel_called: => if True:",
         "without a cancellation it does nothing; and one may be met here as well as afterwards",
     ),
     ("Engine.finish", "decide", "if plan.failure is not None: => if True:", _FASTER),
@@ -207,13 +207,13 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
         "Run.call_batches",
         "drop operand",
-        "while (plan.left or plan.spare) and (not plan.over): => while not plan.over:",
+        "while plan.due and (not plan.over): => while not plan.over:",
         "the same is asked again after a checkpoint",
     ),
     (
         "Run.call_batches",
         "drop operand",
-        "while (plan.left or plan.spare) and (not plan.over): => while plan.left or plan.spare:",
+        "while plan.due and (not plan.over): => while plan.due:",
         "the same is asked again after a checkpoint",
     ),
     ("Run.call_batches", "decide", "if plan.awaited: => if True:", _FASTER),

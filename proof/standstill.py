@@ -10,7 +10,7 @@ test or from a debugger:
             run(program)
 
 It rests on no name inside the library: shown is every living object of a class that one of its
-modules defines (flights, slots, holds, plans, ...), each with what it refers to, and every
+modules defines (flights, slots, grants, plans, ...), each with what it refers to, and every
 coroutine that is suspended, with all that it awaits.
 """
 

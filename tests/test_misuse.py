@@ -21,7 +21,7 @@ from batchproxy import (
     Cache,
     ClosedError,
 )
-from batchproxy.testing import AsyncCalls
+from batchproxy.testing import AsyncCalls, assert_idle
 
 Proxy = type[AsyncBatchingMapProxy[Any, Any]] | type[BatchingMapProxy[Any, Any]]
 both = pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
@@ -364,3 +364,11 @@ def test_coroutines_made_of_generators() -> None:
 
     proxy = AsyncBatchingMapProxy[int, str](2)
     assert anyio.run(proxy.map, [1, 2, 3], fetch) == ["1", "2", "3"]
+
+
+def test_a_load_without_an_event_loop() -> None:
+    """It is told as by everything that has to be awaited, and nothing is asked for."""
+    proxy = AsyncBatchingMapProxy[int, str]()
+    with pytest.raises(RuntimeError, match="event loop"):
+        proxy.bind(AsyncCalls()).load(1).send(None)
+    assert_idle(proxy)

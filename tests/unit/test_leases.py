@@ -1,4 +1,4 @@
-"""Claims as one process holds and gives them back, and the thread that does it."""
+"""Claims as one process has and gives them back, and the thread that does it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPat
     """Calls that it finds half done, and that the collector ends, are not its own."""
     store = MemoryStore()
     store.lease = 86_400
-    hold = _leases.Hold(store, "n", Owner())
-    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+    grant = _leases.Grant(store, "n", Owner())
+    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
-        hold.release()
-        hold._process.flush(10)
+        grant.release()
+        grant._process.flush(10)
     assert len(store.claims) == 1
-    hold.release()
+    grant.release()
     until(lambda: not store.claims)  # soon, though nobody waits for it
 
 
@@ -38,15 +38,15 @@ def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     """And done again: nothing is forgotten before it is done."""
     store = MemoryStore()
     process = _leases.this_process()
-    hold = _leases.Hold(store, "n", Owner())
-    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+    grant = _leases.Grant(store, "n", Owner())
+    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
     for method in ("release", "end"):
         with monkeypatch.context() as interrupted:
             interrupted.setattr(process, method, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                hold.release()
-    hold.release()
-    hold.release()
+                grant.release()
+    grant.release()
+    grant.release()
     process.flush(10)
     assert store.claims == {}
     assert not process._claiming
@@ -63,14 +63,14 @@ def test_what_is_given_back_after_a_failure_is_waited_for(
     caplog.set_level("DEBUG")
     store = MemoryStore()
     process = _leases.this_process()
-    hold = _leases.Hold(store, "n", Owner())
+    grant = _leases.Grant(store, "n", Owner())
     for error in (OSError("unplugged"), None):
-        hold.add(store.claim_many("n", names_in_store(str(error)), hold.begin(), 1).claimed)
+        grant.add(store.claim_many("n", names_in_store(str(error)), grant.begin(), 1).claimed)
         if error:
             store.fail["release_many"] = error
         else:
             store.fail.clear()
-        hold.release()
+        grant.release()
         process.flush(10)
         process.flush(10)
     assert store.claims == {}
@@ -82,11 +82,11 @@ def test_what_cannot_be_given_back_is_forgotten() -> None:
     """Its lease has ended; and then there is nothing left to do."""
     store, others = MemoryStore(), lease_threads()
     store.lease = 0.04
-    hold = _leases.Hold(store, "n", Owner())
-    hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
+    grant = _leases.Grant(store, "n", Owner())
+    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
     store.fail["release_many"] = OSError("unplugged")
     (thread,) = lease_threads() - others
-    hold.release()
+    grant.release()
     thread.join(10)
     assert not thread.is_alive()
 
@@ -98,9 +98,9 @@ def test_who_closes_a_store_waits_for_no_other() -> None:
     flushed, waits = threading.Event(), list[bool]()
     stalled.release_many = lambda *_: waits.append(flushed.wait(3))  # type: ignore[method-assign] # it stalls
     for store in stores:
-        hold = _leases.Hold(store, "n", Owner())
-        hold.add(store.claim_many("n", names_in_store(1), hold.begin(), 1).claimed)
-        hold.release()
+        grant = _leases.Grant(store, "n", Owner())
+        grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
+        grant.release()
     process.flush(10, healthy)
     assert healthy.claims == {}
     flushed.set()
@@ -134,13 +134,13 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     store = MemoryStore()
     monkeypatch.setattr(_leases, "_this", process := _leases._Process())
     others = lease_threads()
-    first, second, third = holds = [_leases.Hold(store, "n", Owner()) for _ in range(3)]
+    first, second, third = grants = [_leases.Grant(store, "n", Owner()) for _ in range(3)]
     with monkeypatch.context() as none_left:
         none_left.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(StoreError, match="can't start"):
             first.begin()
-    for key, hold in enumerate(holds):
-        hold.add(store.claim_many("n", names_in_store(key), hold.begin(), 1).claimed)
+    for key, grant in enumerate(grants):
+        grant.add(store.claim_many("n", names_in_store(key), grant.begin(), 1).claimed)
     (thread,) = lease_threads() - others
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
     first.release()

@@ -22,7 +22,7 @@ from .codecs import Codec
 from .elsewhere import Lookout, Seen
 from .encoding import Encoding
 from .keeper import Owner
-from .leases import Hold, this_process
+from .leases import Grant, this_process
 from .policy import Policy, strictly
 from .unwritten import Unwritten
 from .workers import Workers
@@ -92,11 +92,11 @@ class Backing:
         text = f"store={self.store!r} namespace={short(self._namespace)}"
         return f"{text} unwritten={count}" if (count := len(self._unwritten.results)) else text
 
-    def hold(self) -> Hold | None:
+    def grant(self) -> Grant | None:
         """What a call needs to claim in the store, if processes share that."""
         if self._shared is None:
             return None
-        return Hold(self._shared, self._namespace, self._owner)
+        return Grant(self._shared, self._namespace, self._owner)
 
     def who_computes(self, keys: Collection[Hashable]) -> set[Flight]:
         """The calls of other caches of this process for `keys`. Readings wait for nobody."""
@@ -123,24 +123,24 @@ class Backing:
         return self.policy.ask("read", ask, {})
 
     def claim(
-        self, keys: Sequence[Hashable], names: dict[Hashable, bytes], hold: Hold | None, limit: int
+        self, keys: Sequence[Hashable], names: dict[Hashable, bytes], grant: Grant | None, most: int
     ) -> Claimed:
-        """Look `keys` up once more, and claim at most `limit` of those that nobody has."""
+        """Look `keys` up once more, and claim at most `most` of those that nobody has."""
         by_name = dict(zip(self.encoding.digests(keys, names), keys))
 
         def ask() -> Claimed:
             if self._unwritten.results:
                 self._write_wanted(by_name)
-            if hold is None:
+            if grant is None:
                 stored = self.store.get_many(self._namespace, list(by_name))
                 values = self.encoding.decoded(stored, by_name)[0]
-                return Claimed(values, [key for key in keys if key not in values][:limit], [])
-            claims = self._claims(list(by_name), hold, limit)
+                return Claimed(values, [key for key in keys if key not in values][:most], [])
+            claims = self._claims(list(by_name), grant, most)
             values, unreadable = self.encoding.decoded(claims.values, by_name)
             if unreadable:  # they make room; what was published in their place meanwhile stays
-                hold.store.discard_many(self._namespace, unreadable)
-                if left := limit - len(claims.claimed):
-                    more = self._claims(list(unreadable), hold, left)
+                grant.store.discard_many(self._namespace, unreadable)
+                if left := most - len(claims.claimed):
+                    more = self._claims(list(unreadable), grant, left)
                     values |= self.encoding.decoded(more.values, by_name)[0]
                     claims = Claims({}, claims.claimed + more.claimed, claims.held + more.held)
             mine = set(claims.claimed)
@@ -150,16 +150,16 @@ class Backing:
                 [by_name[name] for name in claims.held],
             )
 
-        return self.policy.ask("asked", ask, Claimed({}, list(keys[:limit]), []))
+        return self.policy.ask("asked", ask, Claimed({}, list(keys[:most]), []))
 
-    def _claims(self, names: list[bytes], hold: Hold, limit: int) -> Claims:
-        claimant = hold.begin()
+    def _claims(self, names: list[bytes], grant: Grant, limit: int) -> Claims:
+        claimant = grant.begin()
         try:
-            claims = hold.store.claim_many(self._namespace, names, claimant, limit)
+            claims = grant.store.claim_many(self._namespace, names, claimant, limit)
         except BaseException:
-            hold.add(names)  # the store may have granted them, and only its answer was lost
+            grant.add(names)  # the store may have granted them, and only its answer was lost
             raise
-        hold.add(claims.claimed)
+        grant.add(claims.claimed)
         return claims
 
     def look(self, names: dict[Hashable, bytes]) -> Seen:
@@ -177,22 +177,22 @@ class Backing:
         return self.policy.ask("asked", ask, Seen({}, ()))
 
     def publish(
-        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], hold: Hold | None
+        self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], grant: Grant | None
     ) -> Published:
         """Keep `results`: from then on they are never lost. Inside ``writers.writing``."""
         encoded, refused = self.encoding.encoded(results, names)
 
         def ask() -> dict[Hashable, Any]:
-            there = self._write(encoded, hold, self._ttl)
+            there = self._write(encoded, grant, self._ttl)
             differing = {name: data for name, data in there.items() if data != encoded[name]}
             if not differing:
                 return {}
             by_name = {names[key]: key for key in results}
             adopted, unreadable = self.encoding.decoded(differing, by_name)
-            if unreadable and hold is not None:  # ours take their place, unless others are quicker
-                hold.store.discard_many(self._namespace, unreadable)
+            if unreadable and grant is not None:  # ours take their place, unless others are quicker
+                grant.store.discard_many(self._namespace, unreadable)
                 ours = {name: encoded[name] for name in unreadable}
-                adopted |= self.encoding.decoded(self._write(ours, hold, self._ttl), by_name)[0]
+                adopted |= self.encoding.decoded(self._write(ours, grant, self._ttl), by_name)[0]
             return adopted
 
         try:
@@ -220,24 +220,24 @@ class Backing:
         self._unwritten.forget([names[key] for key in keys])
 
     def _write(
-        self, encoded: Mapping[bytes, bytes], hold: Hold | None, ttl: float | None
+        self, encoded: Mapping[bytes, bytes], grant: Grant | None, ttl: float | None
     ) -> dict[bytes, bytes]:
         """Write what is not there yet; the values of what is. Raises whatever the store raises."""
         if not encoded:
             return {}
-        if hold is None:
+        if grant is None:
             self.store.set_many(self._namespace, encoded, ttl)
             return {}
-        there = hold.store.publish_many(self._namespace, encoded, hold.claimant, ttl)
-        hold.remove(encoded)
+        there = grant.store.publish_many(self._namespace, encoded, grant.claimant, ttl)
+        grant.remove(encoded)
         return there
 
     def _write_late(self, encoded: dict[bytes, bytes], ttl: float | None) -> None:
-        hold = self.hold()
-        if hold is None:  # such a store replaces what others have published meanwhile
+        grant = self.grant()
+        if grant is None:  # such a store replaces what others have published meanwhile
             for name in self.store.get_many(self._namespace, list(encoded)):
                 del encoded[name]
-        self._write(encoded, hold, ttl)
+        self._write(encoded, grant, ttl)
 
     def _write_wanted(self, names: Collection[bytes]) -> None:
         """Write those of `names` that could not be written before.

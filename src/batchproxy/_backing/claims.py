@@ -19,7 +19,7 @@ from .._core.plan import Plan
 from .._core.table import Table
 from .backing import Backing, Claimed, Published
 from .jobs import Job
-from .leases import Hold
+from .leases import Grant
 from .policy import unusable
 
 R = TypeVar("R")
@@ -99,7 +99,7 @@ class BackedClaims(Claims):
         Keys that have a value by now, or that another process is computing, do not thin a batch:
         then more are asked for, and more at once, since there will be others next to those.
         """
-        flight.outside = hold = self._backing.hold()
+        flight.outside = grant = self._backing.grant()
         async with self._turn:
             while (room := size - len(flight.keys)) and not plan.over:
                 if (weights := plan.weights) is None:
@@ -112,7 +112,7 @@ class BackedClaims(Claims):
                     break
                 plan.spare = max(0, len(asked) - room)
                 try:
-                    work = partial(self._ask, plan, flight, asked, hold, room)
+                    work = partial(self._ask, plan, flight, asked, grant, room)
                     got = await self._in_thread(flight, work)
                 finally:
                     plan.spare = 0
@@ -134,9 +134,9 @@ class BackedClaims(Claims):
         return not plan.over and self.table.begin(plan, flight)
 
     def _ask(
-        self, plan: Plan, flight: Flight, asked: list[Hashable], hold: Hold | None, room: int
+        self, plan: Plan, flight: Flight, asked: list[Hashable], grant: Grant | None, room: int
     ) -> tuple[Claimed, Elsewhere | None]:
-        claimed = self._claimed(asked, flight, hold, room)
+        claimed = self._claimed(asked, flight, grant, room)
         if len(claimed.mine) == len(asked):
             return claimed, None
         if room and not (claimed.mine or claimed.values or claimed.held):
@@ -162,16 +162,16 @@ class BackedClaims(Claims):
         return claimed, onward
 
     def _claimed(
-        self, asked: list[Hashable], flight: Flight, hold: Hold | None, limit: int
+        self, asked: list[Hashable], flight: Flight, grant: Grant | None, limit: int
     ) -> Claimed:
         if not flight.unkept:
-            return self._backing.claim(asked, self._names, hold, limit)
+            return self._backing.claim(asked, self._names, grant, limit)
         # Nobody else has, or could have, what is not kept.
         unkept = {key for key in asked[:limit] if key in flight.unkept}
         claimed = Claimed({}, [], [])
         kept = [key for key in asked if key not in flight.unkept]
         if kept and (len(unkept) < limit or not limit):
-            claimed = self._backing.claim(kept, self._names, hold, limit - len(unkept))
+            claimed = self._backing.claim(kept, self._names, grant, limit - len(unkept))
         mine = unkept.union(claimed.mine)
         return claimed._replace(mine=[key for key in asked if key in mine])
 
@@ -218,12 +218,12 @@ class BackedClaims(Claims):
         return flight.outcome or outcome
 
     def _publish(self, flight: Flight, answers: Answers) -> None:
-        backing, hold = self._backing, flight.outside
-        assert hold is None or isinstance(hold, Hold)  # which `claim` gave it
+        backing, grant = self._backing, flight.outside
+        assert grant is None or isinstance(grant, Grant)  # which `claim` gave it
         try:
             with backing.writers.writing():
                 wanted = self._wanted(flight, answers)
-                published = backing.publish(wanted, self._names, hold)
+                published = backing.publish(wanted, self._names, grant)
         finally:
             backing.writers.taken(flight)
         self._settle(flight, answers, published)
@@ -265,8 +265,8 @@ class BackedClaims(Claims):
 
     def _release_part(self, flight: Flight) -> None:
         """Give back the claims on keys that have left `flight` without being written."""
-        if flight.rest and isinstance(hold := flight.outside, Hold):
-            hold.release_some([self._names[key] for key in flight.keys if key in self._names])
+        if flight.rest and isinstance(grant := flight.outside, Grant):
+            grant.release_some([self._names[key] for key in flight.keys if key in self._names])
 
     async def _in_thread(self, flight: Flight, work: Callable[[], R]) -> R | StoreFailure:
         """Run `work` in a worker thread, which `flight` is handed over to.

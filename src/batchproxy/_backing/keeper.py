@@ -46,14 +46,14 @@ class Owner:
 class _Release:
     """Keys that one call had claimed, to be given back."""
 
-    def __init__(self, hold: Holder) -> None:
-        self.store: SharedStore | None = hold.store  # until it has been tried
-        self.namespace, self.owner = hold.namespace, hold.owner
+    def __init__(self, grant: Claiming) -> None:
+        self.store: SharedStore | None = grant.store  # until it has been tried
+        self.namespace, self.owner = grant.namespace, grant.owner
         self.keys: set[bytes] = set()
         self.since = self.due = time.monotonic()  # when it is to be tried
 
 
-class Holder(Protocol):
+class Claiming(Protocol):
     """A call that has claims."""
 
     store: SharedStore
@@ -69,7 +69,7 @@ class Keeper:
         self,
         store: SharedStore,
         lock: threading.RLock,
-        claiming: Mapping[str, Iterable[Holder]],
+        claiming: Mapping[str, Iterable[Claiming]],
         gone: Callable[[], object],
     ) -> None:
         wakes: SimpleQueue[None] = SimpleQueue()
@@ -104,12 +104,12 @@ class Keeper:
         elif new:
             self._wake()
 
-    def release(self, hold: Holder, keys: Collection[bytes]) -> None:
+    def release(self, grant: Claiming, keys: Collection[bytes]) -> None:
         """Give claims back, soon."""
         self._give_up()
-        release = self._releases.setdefault(hold.claimant, _Release(hold))
+        release = self._releases.setdefault(grant.claimant, _Release(grant))
         release.keys.update(keys)
-        release.due, release.store = time.monotonic(), hold.store
+        release.due, release.store = time.monotonic(), grant.store
         with suppress(StoreError):  # then the next call that needs the thread starts one
             self._start()
         self._wake()
@@ -184,15 +184,15 @@ class Keeper:
         now = time.monotonic()
         with self._lock:
             due = [name for name in list(self._beats) if self._beats[name] <= now]
-            holds = {}
+            grants = {}
             for name in due:
                 del self._beats[name]
                 if name in self._claiming:  # else nobody has claimed for one beat: often one is
-                    holds[name] = next(iter(self._claiming[name]))
+                    grants[name] = next(iter(self._claiming[name]))
                     self._beats[name] = now + self._interval
-        for name, hold in holds.items():
+        for name, grant in grants.items():
             try:
-                store.heartbeat(hold.namespace, name)
+                store.heartbeat(grant.namespace, name)
             except Exception as error:
                 _logger.warning("the lease in %r could not be renewed: %s", store, describe(error))
 

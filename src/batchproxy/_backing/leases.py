@@ -25,29 +25,29 @@ class _Process:
         self.calls = count(1)
         self.lock = threading.RLock()  # re-entrant: the collector may end a forgotten call in it
         # The calls that have claims, by the name that they claim in, which is that of one cache.
-        self._claiming: dict[str, set[Hold]] = {}
+        self._claiming: dict[str, set[Grant]] = {}
         self._keepers: dict[int, Keeper] = {}  # by the id of the store, as long as there is one
 
-    def claim(self, hold: Hold) -> None:
+    def claim(self, grant: Grant) -> None:
         """A call begins to claim: from now on its lease is renewed. Twice is fine."""
-        name = hold.claimant.process
+        name = grant.claimant.process
         with self.lock:
-            self._keeper(hold.store).renew(name)  # first: it fails where no thread is to be had
-            self._claiming.setdefault(name, set()).add(hold)
+            self._keeper(grant.store).renew(name)  # first: it fails where no thread is to be had
+            self._claiming.setdefault(name, set()).add(grant)
 
-    def end(self, hold: Hold) -> None:
+    def end(self, grant: Grant) -> None:
         """A call has no claims any more. Twice is fine."""
-        name = hold.claimant.process
+        name = grant.claimant.process
         with self.lock:
-            holds = self._claiming.get(name, set())
-            holds.discard(hold)
-            if not holds:  # the next beat finds out; often a new call is first
+            grants = self._claiming.get(name, set())
+            grants.discard(grant)
+            if not grants:  # the next beat finds out; often a new call is first
                 self._claiming.pop(name, None)
 
-    def release(self, hold: Hold, keys: Collection[bytes]) -> None:
+    def release(self, grant: Grant, keys: Collection[bytes]) -> None:
         """Have claims released, soon. Does not wait."""
         with self.lock:
-            self._keeper(hold.store).release(hold, keys)
+            self._keeper(grant.store).release(grant, keys)
 
     def flush(self, seconds: float, store: Store | None = None) -> None:
         """Wait until what was to be released is, or until so much time has passed.
@@ -70,8 +70,8 @@ class _Process:
         return keepers[key]
 
 
-class Hold:
-    """What one call has claimed in a store, to be given back whatever becomes of the call.
+class Grant:
+    """What a store has granted to one call, to be given back whatever becomes of the call.
 
     It may be given back while a worker thread is still claiming: then that thread does it again.
     """

@@ -23,6 +23,7 @@ from .._core.pool import Meeting, Pool, Wanted
 from .._errors import ClosedError
 from .._forks import Alive
 from .._loops import is_closed
+from .._messages import kind_of
 from .._slots import Limit
 from .caller import Caller, innermost
 from .callers import InTask
@@ -69,6 +70,11 @@ class Loads:
         try:
             known = self._table.lookup([key])
         except TypeError:
+            if engine.key is None and isinstance(item, list | set):
+                raise TypeError(
+                    f"load() takes one item, got an unhashable {kind_of(item)}: for several items "
+                    "there is map(), and for items that cannot be hashed the proxy takes a key="
+                ) from None
             check_hashable([key], has_key=engine.key is not None)
             raise
         if known is None:

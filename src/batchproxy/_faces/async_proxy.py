@@ -571,6 +571,8 @@ class AsyncBoundFunction(Generic[S, T]):
             return (await self.map([item]))[0]  # such a key cannot be waited for
         weight = loads.engine.weigh(item)
         loop = running_loop()
+        if loop is None:
+            await checkpoint()  # which says that there is none
         inside = innermost.get() is not None
         caller = InTask(self._function, loop, home=loop) if inside else None
         outcome = await loads.load(key, item, weight, loop, caller)

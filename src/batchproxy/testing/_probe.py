@@ -112,11 +112,11 @@ def _claiming(backing: Backing) -> int:
     process = leases.this_process()
     owner = backing._owner
     with process.lock:
-        holds = [hold for group in process._claiming.values() for hold in group]
+        grants = [grant for group in process._claiming.values() for grant in group]
         releases = [
             release for keeper in process._keepers.values() for release in keeper._releases.values()
         ]
-        return sum(each.owner is owner for each in holds + releases)
+        return sum(each.owner is owner for each in grants + releases)
 
 
 def assert_idle(*things: Looked) -> None:
