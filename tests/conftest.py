@@ -11,6 +11,7 @@ import _thread
 import gc
 import importlib.util
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -28,6 +29,9 @@ from store_tools import place as place  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
 from tools import BACKENDS, backend_options  # noqa: E402 - after that
 from tools import clock as clock  # noqa: E402 - after that
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # shells start so what is to run beside
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # but tests, and processes, get it
 
 if threading.gettrace() is not None:  # coverage, which does not see threads of `_thread`
     _start = _thread.start_new_thread
