@@ -44,15 +44,16 @@ class AsyncStream(Generic[S, T]):
 
     def __init__(
         self,
-        engine: Engine,
-        feed: Feed,
-        window: Window,
+        engine: Any,
+        feed: Any,
+        window: Any,
         map_func: Callable[[list[Any]], Any],
         reporting: Reporting | None,
     ) -> None:
-        self._engine = engine
-        self._feed = feed
-        self._window = window
+        # Which is nothing for users to know.
+        self._engine: Engine = engine
+        self._feed: Feed = feed
+        self._window: Window = window
         self._map_func = map_func
         self._reporting = reporting
         self._buffer: list[tuple[S, T]] = []  # pairs that are taken next, the last first

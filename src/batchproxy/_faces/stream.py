@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from .._core.progress import Reporting
 from .._core.shelf import Pairs
@@ -41,16 +41,17 @@ class Stream(Generic[S, T]):
 
     def __init__(
         self,
-        engine: Engine,
-        feed: Feed,
-        window: Window,
-        step: Callable[[Portion | None], None],
+        engine: Any,
+        feed: Any,
+        window: Any,
+        step: Callable[[Any], None],
         reporting: Reporting | None,
     ) -> None:
-        self._engine = engine
-        self._feed = feed
-        self._window = window
-        self._step = step
+        # Which is nothing for users to know.
+        self._engine: Engine = engine
+        self._feed: Feed = feed
+        self._window: Window = window
+        self._step: Callable[[Portion | None], None] = step
         self._reporting = reporting
         self._buffer: Iterator[tuple[S, T]] = iter(())
         self._pairs = chain.from_iterable(self._parts())
