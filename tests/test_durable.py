@@ -23,7 +23,7 @@ from store_tools import (
     shared,
     used,
 )
-from tools import Thread, happens, naive, settle, together, until
+from tools import Thread, happens, naive, settle, step, together, until
 
 from batchproxy import (
     AnswerTypeError,
@@ -322,8 +322,7 @@ async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_ask
         gate = store.gate("claim_many")
         callers.start("second", proxy.map, [1, 2], own)
         await gate.wait_entered()
-        calls.fail(0, error)
-        await settle()
+        await step(calls.fail, 0, error)
         gate.open()
     assert callers.results == {"first": error, "second": error}
     assert own.batches == []
@@ -636,8 +635,7 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
         await calls.wait_begun()
         callers.start("forget", anyio.to_thread.run_sync, cache.invalidate, [1])
         await gate.wait_entered()
-        calls.open()
-        await settle()
+        await step(calls.open)
         assert callers.results == {}
         gate.open()
     assert callers.results == {"own": ["1", "2"], "forget": None}

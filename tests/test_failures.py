@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import naive, settle, together
+from tools import naive, settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache, Progress
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -62,8 +62,7 @@ async def test_the_first_failure_cancels_the_other_calls() -> None:
         await callers.begin("owner", proxy.map, range(5), calls)
         await callers.begin("waiter", proxy.map, [0], calls)
         assert calls.batches == [[0], [1], [2]]
-        calls.fail(1, boom)
-        await settle()
+        await step(calls.fail, 1, boom)
         assert callers.results == {"owner": boom}
         assert calls.batches == [[0], [1], [2], [0]]  # the waiter took over what was given up
         calls.open()
@@ -104,8 +103,7 @@ async def test_a_waiter_learns_before_its_own_next_call() -> None:
     async with together(proxy, narrow) as callers:
         await callers.begin("owner", proxy.map, [1], owner)
         await callers.begin("waiter", narrow.map, [7, 8, 1], others)
-        owner.fail(0, boom)
-        await settle()
+        await step(owner.fail, 0, boom)
         assert others.batches == [[7]]
         others.open()
     assert callers.results == {"owner": boom, "waiter": boom}
@@ -124,8 +122,7 @@ async def test_who_queues_for_a_slot_learns_of_a_failure_before_its_call() -> No
         callers.start("owner", proxy.map, [1], owner)
         await callers.begin("blocker", narrow.map, [0], blocker)
         await callers.begin("waiter", narrow.map, [1, 2], others)
-        owner.fail(0, boom)
-        await settle()
+        await step(owner.fail, 0, boom)
         blocker.open()
     assert callers.results == {"owner": boom, "blocker": ["0"], "waiter": boom}
     assert others.batches == []
@@ -141,8 +138,7 @@ async def test_a_key_met_on_the_way_to_the_next_batch() -> None:
     async with together(proxy, other) as callers:
         await callers.begin("waiter", proxy.map, [1, 2, 3, 4], mine)
         await callers.begin("owner", other.map, [2], theirs)
-        mine.finish(0)
-        await settle()
+        await step(mine.finish, 0)
         assert mine.batches == [[1], [3]]  # 2 was in flight by then
         theirs.fail(0, boom)
         mine.open()

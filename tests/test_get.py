@@ -7,9 +7,8 @@ from collections import OrderedDict
 from collections.abc import MutableMapping
 from typing import Any
 
-import anyio
 import pytest
-from tools import Clock, Outcomes, never, settle
+from tools import Clock, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.stores import MemoryStore
@@ -148,10 +147,8 @@ async def test_a_call_under_way_is_none() -> None:
     """Reading does not wait for it, and runs no other task."""
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("map", proxy.map, [1], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("map", proxy.map, [1], calls)
         assert proxy.cache.get(1) is None
         assert proxy.cache.get_many([1]) == {}
         calls.open()

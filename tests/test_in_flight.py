@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import naive, settle, together
+from tools import naive, settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, look
@@ -140,8 +140,7 @@ async def test_a_call_whose_keys_are_forgotten(how: str, fails: bool) -> None:
         assert new.batches == [[1]]
         if fails:
             old.fail(0, boom)
-        old.open()
-        await settle()
+        await step(old.open)
         assert callers.results == {
             "owner": boom if fails else ["old", "old"],
             "waiter": boom if fails else ["old"],
@@ -203,8 +202,7 @@ async def test_opposite_orders_and_the_owners_fail(first: int) -> None:
         callers.start("up", proxy.map, [0, 1], calls)
         await callers.begin("down", proxy.map, [1, 0], calls)
         assert proxy.statistics().waiting == 2
-        calls.fail(first, booms[first])
-        await settle()
+        await step(calls.fail, first, booms[first])
         calls.fail(1 - first, booms[1 - first])
     assert callers.results == {
         "owner of 0": booms[0],

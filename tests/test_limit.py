@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Backend, Outcomes, Thread, naive, settle, until
+from tools import Backend, Thread, naive, step, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Limit
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
@@ -59,21 +59,16 @@ async def test_proxies_share_its_slots() -> None:
     limit = Limit(2)
     one, other = (AsyncBatchingMapProxy[int, str](1, limit=limit) for _ in range(2))
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("one", one.map, range(5), calls)
-        await settle()
-        callers.start("other", other.map, range(5, 10), calls)
-        await settle()
+    async with together(one, other) as callers:
+        await callers.begin("one", one.map, range(5), calls)
+        await callers.begin("other", other.map, range(5, 10), calls)
         assert calls.batches == [[0], [1]]
         assert (look(one, other).slots, look(one, other).queueing) == (2, 2)
-        calls.finish(0)
-        await settle()
+        await step(calls.finish, 0)
         assert len(calls.batches) == 3
         calls.open()
     assert calls.most_running == 2
     assert callers.results == {"one": naive(range(5)), "other": naive(range(5, 10))}
-    assert_idle(one, other)
 
 
 @pytest.mark.anyio

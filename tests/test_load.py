@@ -14,7 +14,19 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import Outcomes, Thread, collect, happens, naive, never, running_loop, settle
+from tools import (
+    Outcomes,
+    Thread,
+    all_at_once,
+    collect,
+    happens,
+    naive,
+    never,
+    running_loop,
+    settle,
+    step,
+    together,
+)
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError, ClosedError
 from batchproxy.testing import AsyncCalls, assert_idle, look
@@ -22,23 +34,13 @@ from batchproxy.testing import AsyncCalls, assert_idle, look
 pytestmark = pytest.mark.anyio
 
 
-async def all_at_once(load: Any, keys: Any) -> dict[Any, Any]:
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for key in keys:
-            callers.start(key, load, key)
-    return callers.results
-
-
 async def test_what_is_asked_for_at_once_goes_out_in_full_batches() -> None:
     """A thousand handlers make ten calls of a hundred, within the limit."""
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](100, 3)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(1000):
-            callers.start(number, users.load, number)
+    async with together(proxy) as callers:
+        callers.each(users.load, range(1000))
         await settle()
         assert len(calls.batches) == 3
         calls.open()
@@ -47,7 +49,6 @@ async def test_what_is_asked_for_at_once_goes_out_in_full_batches() -> None:
     assert calls.most_running == 3
     now = proxy.statistics()
     assert (now.maps, now.items, now.calls, now.computed, now.shared) == (1000, 1000, 10, 1000, 0)
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("batch_size", [None, 0])
@@ -86,8 +87,7 @@ async def test_a_lone_load_waits_for_nobody() -> None:
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](10, 3)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for number in range(3):
             callers.start(number, users.load, number)
             await settle(5)
@@ -101,8 +101,7 @@ async def test_those_who_wait_for_a_slot_go_together() -> None:
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](3, 1)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         for number in range(8):
             callers.start(number, users.load, number)
             await settle(5)
@@ -110,12 +109,10 @@ async def test_those_who_wait_for_a_slot_go_together() -> None:
         assert (inside.queueing, inside.loading, inside.slots) == (1, 8, 1)
         assert calls.batches == [[0]]
         for number in range(3):
-            calls.finish(number)
-            await settle()
+            await step(calls.finish, number)
         assert calls.batches == [[0], [1, 2, 3], [4, 5, 6], [7]]
         calls.open()
     assert callers.results == {number: str(number) for number in range(8)}
-    assert_idle(proxy)
 
 
 async def test_loads_a_tick_apart() -> None:
@@ -177,10 +174,8 @@ async def test_a_failing_call() -> None:
             lengths.append(len(traceback.extract_tb(raised.__traceback__)))
             raise
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(4):
-            callers.start(number, load, number)
+    async with together() as callers:
+        callers.each(load, range(4))
         await settle()
         first = calls.batches[0]
         calls.fail(0, error)
@@ -224,20 +219,16 @@ async def test_the_recruiter_is_cancelled() -> None:
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](10, 1)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(4):
-            callers.start(number, users.load, number)
+    async with together(proxy) as callers:
+        callers.each(users.load, range(4))
         await settle()
         assert sorted(calls.batches[0]) == [0, 1, 2, 3]
-        callers.scopes[calls.batches[0][0]].cancel()
-        await settle()
+        await callers.cancel(calls.batches[0][0])
         assert sorted(calls.batches[1]) == sorted(calls.batches[0][1:])
         calls.open()
     assert callers.results[calls.batches[0][0]] == "cancelled"
     assert len([result for result in callers.results.values() if result != "cancelled"]) == 3
     assert proxy.statistics().cancelled == 1
-    assert_idle(proxy)
 
 
 async def test_one_who_waits_is_cancelled() -> None:
@@ -245,20 +236,16 @@ async def test_one_who_waits_is_cancelled() -> None:
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](2, 1)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for number in range(6):
             callers.start(number, users.load, number)
             await settle(5)
         assert calls.batches == [[0]]
         callers.scopes[1].cancel()  # who is to call next
-        callers.scopes[3].cancel()
-        await settle()
-        calls.finish(0)
-        await settle()
+        await callers.cancel(3)
+        await step(calls.finish, 0)
         assert calls.batches[1:] == [[2, 4]]
-        callers.scopes[4].cancel()
-        await settle()
+        await callers.cancel(4)
         calls.open()
     results = ["0", "cancelled", "2", "cancelled", "cancelled", "5"]
     assert callers.results == dict(enumerate(results))
@@ -335,18 +322,14 @@ async def test_an_exception_in_the_place_of_a_cancellation() -> None:
         return keys
 
     users = AsyncBatchingMapProxy[int, int](10).bind(fetch)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(3):
-            callers.start(number, users.load, number)
+    async with together(users.proxy) as callers:
+        callers.each(users.load, range(3))
         await begun.wait()
         for number in range(3):
             if users.proxy.statistics().cancelled == 0:
-                callers.scopes[number].cancel()
-                await settle()
+                await callers.cancel(number)
     values = list(callers.results.values())
     assert values.count(error) == 1
-    assert_idle(users.proxy)
 
 
 @pytest.mark.parametrize("how", ["answer", "fail", "cancel", "forget"])
@@ -356,12 +339,9 @@ async def test_keys_that_a_map_computes(how: str) -> None:
     proxy = AsyncBatchingMapProxy[int, str](10)
     users = proxy.bind(loads)
     error = ValueError()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("map", proxy.map, range(4), calls)
-        await settle()
-        for number in range(4):
-            callers.start(number, users.load, number)
+    async with together() as callers:
+        await callers.begin("map", proxy.map, range(4), calls)
+        callers.each(users.load, range(4))
         await settle()
         assert loads.batches == []
         assert (look(proxy).loading, proxy.statistics().waiting) == (4, 1)  # together
@@ -374,8 +354,7 @@ async def test_keys_that_a_map_computes(how: str) -> None:
                 callers.scopes["map"].cancel()
             case "forget":
                 proxy.cache.clear()
-                callers.start("later", users.load, 0)
-                await settle()
+                await callers.begin("later", users.load, 0)
                 assert loads.batches == [[0]]
                 calls.open()
     values = [callers.results[number] for number in range(4)]
@@ -393,23 +372,17 @@ async def test_one_who_waits_for_a_map_is_cancelled() -> None:
     calls = AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](10)
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("map", proxy.map, range(4), calls)
+    async with together(proxy) as callers:
+        await callers.begin("map", proxy.map, range(4), calls)
+        callers.each(users.load, range(3))
         await settle()
-        for number in range(3):
-            callers.start(number, users.load, number)
-        await settle()
-        callers.scopes[0].cancel()
-        await settle()
+        await callers.cancel(0)
         assert proxy.statistics().waiting == 1
         callers.scopes[1].cancel()
-        callers.scopes[2].cancel()
-        await settle()
+        await callers.cancel(2)
         assert proxy.statistics().waiting == 0
         calls.open()
     assert calls.batches == [[0, 1, 2, 3]]
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -418,22 +391,18 @@ async def test_what_becomes_known_while_they_wait_for_a_slot(size: int) -> None:
     calls, loads = AsyncCalls(gated=True), AsyncCalls(gated=True)
     proxy = AsyncBatchingMapProxy[int, str](size, 1)
     users = proxy.bind(loads)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("map", proxy.map, [100], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("map", proxy.map, [100], calls)
         for number in range(5):
             callers.start(number, users.load, number)
             await settle(5)
         proxy.cache.prime({0: "known", 2: "known"})
-        calls.open()
-        await settle()
+        await step(calls.open)
         assert callers.results.pop("map") == ["100"]
         assert callers.results.get(0) == "known"
         loads.open()
     assert callers.results == {0: "known", 1: "1", 2: "known", 3: "3", 4: "4"}
     assert loads.batches == ([[1], [3], [4]] if size == 1 else [[1, 3], [4]])
-    assert_idle(proxy)
 
 
 async def test_what_is_in_flight_when_they_have_to_wait_for_a_slot() -> None:
@@ -443,17 +412,13 @@ async def test_what_is_in_flight_when_they_have_to_wait_for_a_slot() -> None:
     proxy = AsyncBatchingMapProxy[int, str](10, 1, cache=cache)
     other = AsyncBatchingMapProxy[int, str](10, 1, cache=cache)
     users = proxy.bind(never)  # type: ignore[arg-type] # it is not called
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("slot", proxy.map, [100], calls)
-        await settle()
+    async with together(proxy, other) as callers:
+        await callers.begin("slot", proxy.map, [100], calls)
         callers.start(0, users.load, 0)
-        callers.start("other", other.map, [0], calls)
-        await settle()
+        await callers.begin("other", other.map, [0], calls)
         assert look(proxy).queueing == 0
         calls.open()
     assert callers.results[0] == "0"
-    assert_idle(proxy, other)
 
 
 async def test_loads_inside_of_a_call() -> None:
@@ -465,8 +430,7 @@ async def test_loads_inside_of_a_call() -> None:
         batches.append(sorted(keys))
         if min(keys) >= 100:
             return keys
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together() as callers:
             for key in keys:
                 callers.start(key, users.load, 100 + key)
                 callers.start(-key - 1, users.load, 200)
@@ -774,8 +738,7 @@ def test_a_loop_that_has_ended_is_forgotten(sync_backend: Any) -> None:
 
     async def main() -> None:
         loops.append(weakref.ref(running_loop()))
-        async with anyio.create_task_group() as group:
-            callers = Outcomes(group)
+        async with together() as callers:
             for number in range(101):  # so many that not all share what wakes them
                 callers.start(number, users.load, number)
             await settle(2)

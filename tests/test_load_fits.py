@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import Outcomes, settle
+from tools import settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.stores import MemoryStore
@@ -158,16 +158,11 @@ async def test_who_waits_for_a_refused_key_of_a_map() -> None:
     refusal.__cause__ = cause
     proxy = AsyncBatchingMapProxy[int, str]()
     users = proxy.bind(calls)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("map", users.map, [1, 2])
-        await settle()
-        callers.start("load", users.load, 1)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("map", users.map, [1, 2])
+        await callers.begin("load", users.load, 1)
         for number in range(2):
-            calls.fail(number, refusal)
-            await settle()
+            await step(calls.fail, number, refusal)
         assert callers.results == {"load": cause}
         calls.open()
     assert calls.batches == [[1, 2], [1], [2]]
-    assert_idle(proxy)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import anyio
 import pytest
 from memory_store import MemoryStore, PlainStore
-from store_tools import OTHER, nothing_left, proxy_of, released, used
-from tools import Outcomes, happens, settle
+from store_tools import OTHER, all_released, nothing_left, proxy_of, released, shared, used
+from tools import all_at_once, happens, settle, together
 
 from batchproxy import StoreError
 from batchproxy.testing import AsyncCalls, look, names_in_store
 
 pytestmark = pytest.mark.anyio
-
-
-async def all_at_once(load: Any, keys: Any) -> dict[Any, Any]:
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for key in keys:
-            callers.start(key, load, key)
-    return callers.results
 
 
 async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
@@ -50,13 +39,11 @@ async def test_reads_gather_while_the_store_is_slow(store: PlainStore) -> None:
     proxy = proxy_of(store, 100)
     users = proxy.bind(AsyncCalls())
     gates = [store.gate("get_many") for _ in range(8)]
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for number, gate in enumerate(gates):
             callers.start(number, users.load, number)
             await gate.wait_entered()
-        for number in range(8, 20):
-            callers.start(number, users.load, number)
+        callers.each(users.load, range(8, 20))
         await settle()
         assert [number for _, number in store.asked] == [1] * 8
         for gate in gates:
@@ -72,26 +59,22 @@ async def test_who_reads_is_cancelled(store: PlainStore) -> None:
     calls = AsyncCalls()
     users = proxy.bind(calls)
     gate = store.gate("get_many")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start(0, users.load, 0)
         await gate.wait_entered()
         callers.scopes[0].cancel()
         await happens(lambda: 0 in callers.results)
-        callers.start(1, users.load, 0)
-        await settle()
+        await callers.begin(1, users.load, 0)
         assert calls.batches == []
         gate.open()
     assert callers.results == {0: "cancelled", 1: "0"}
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @pytest.mark.parametrize("method", ["get_many", "claim_many", "publish_many"])
 async def test_a_store_that_fails(method: str) -> None:
     """All whose keys were asked for together get the one `StoreError`, once each."""
-    store = MemoryStore()
-    proxy = proxy_of(store, 10, on_store_error="raise")
+    store, proxy = shared(10, on_store_error="raise")
     calls = AsyncCalls()
     users = proxy.bind(calls)
     store.fail[method] = OSError("full")
@@ -102,8 +85,7 @@ async def test_a_store_that_fails(method: str) -> None:
     del store.fail[method]
     assert await all_at_once(users.load, range(8)) == {n: str(n) for n in range(8)}
     assert len(calls.batches) == 1
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_going_on_without_a_store() -> None:
@@ -129,17 +111,14 @@ async def test_a_key_that_no_store_can_have(store: PlainStore) -> None:
 
 async def test_keys_that_another_process_computes() -> None:
     """They thin no batch; who wants one waits for it, all together, and gets what it publishes."""
-    store = MemoryStore()
-    proxy = proxy_of(store, 3)
+    store, proxy = shared(3)
     calls = AsyncCalls()
     users = proxy.bind(calls)
     held = names_in_store(0, 2)
     store.claims |= {("n", name): OTHER for name in held}
     store.leases[OTHER.process] = 60.0
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(5):
-            callers.start(number, users.load, number)
+    async with together() as callers:
+        callers.each(users.load, range(5))
         callers.start("also 2", users.load, 2)
         await happens(lambda: len(callers.results) == 3)
         assert callers.results == {1: "1", 3: "3", 4: "4"}
@@ -162,15 +141,13 @@ async def test_keys_that_another_process_computes() -> None:
 
 async def test_nobody_waits_any_more_for_what_another_process_computes() -> None:
     """If all who wanted a key have left when it turns out that others have it."""
-    store = MemoryStore()
-    proxy = proxy_of(store, 3, 1)
+    store, proxy = shared(3, 1)
     calls = AsyncCalls(gated=True)
     users = proxy.bind(calls)
     [held] = names_in_store(2)
     store.claims["n", held] = OTHER
     store.leases[OTHER.process] = 60.0
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         for number in range(3):  # the last two wait for a slot, and the first of those leads
             callers.start(number, users.load, number)
             await used(store, "get_many", number + 1)
@@ -199,24 +176,20 @@ async def encoded() -> bytes:
 
 async def test_another_process_gives_up() -> None:
     """Those who waited for it gather, and are computed here."""
-    store = MemoryStore()
-    proxy = proxy_of(store, 10)
+    store, proxy = shared(10)
     calls = AsyncCalls()
     users = proxy.bind(calls)
     held = names_in_store(*range(4))
     store.claims |= {("n", name): OTHER for name in held}
     store.leases[OTHER.process] = 60.0
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(4):
-            callers.start(number, users.load, number)
+    async with together() as callers:
+        callers.each(users.load, range(4))
         await happens(lambda: look(proxy).in_flight == set(range(4)))
         for name in held:
             del store.claims["n", name]
     assert callers.results == {number: str(number) for number in range(4)}
     assert sorted(calls.keys) == list(range(4))
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 async def test_what_a_call_gave_is_written_whoever_leaves(store: PlainStore) -> None:
@@ -225,17 +198,13 @@ async def test_what_a_call_gave_is_written_whoever_leaves(store: PlainStore) -> 
     calls = AsyncCalls()
     users = proxy.bind(calls)
     gate = store.gate("publish_many" if isinstance(store, MemoryStore) else "set_many")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        for number in range(4):
-            callers.start(number, users.load, number)
+    async with together() as callers:
+        callers.each(users.load, range(4))
         await gate.wait_entered()
-        callers.scopes[calls.keys[0]].cancel()
-        await settle()
+        await callers.cancel(calls.keys[0])
         gate.open()
     left = callers.results.pop(calls.keys[0])
     assert left == "cancelled"
     assert callers.results == {key: str(key) for key in calls.keys[1:]}
     assert len(calls.batches) == 1
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)

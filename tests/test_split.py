@@ -14,8 +14,20 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore, PlainStore
-from store_tools import cache_on, nothing_left, proxy_of, released
-from tools import Outcomes, Thread, collect, happens, modes, naive, never, settle, until
+from store_tools import all_released, cache_on, nothing_left, proxy_of, shared
+from tools import (
+    Thread,
+    collect,
+    happens,
+    modes,
+    naive,
+    never,
+    never_asked,
+    settle,
+    step,
+    together,
+    until,
+)
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -80,10 +92,6 @@ EIGHT = [
 """The calls of which the item 3 is refused."""
 
 
-async def never_asked(items: list[Any]) -> list[str]:
-    return never(items)
-
-
 # --- Halves ---
 
 
@@ -107,8 +115,7 @@ async def test_a_refused_batch_is_halved(cache: str) -> None:
     assert (now.maps, now.computed) == (1, 9)
     assert_idle(proxy)
     if store is not None:
-        await released()
-        nothing_left(store, proxy)
+        await all_released(store, proxy)
         assert {name for _, name in store.values} == {*names_in_store(*{*range(10)} - {3})}
 
 
@@ -201,26 +208,20 @@ async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
     cache = Cache[str](max_size=size)
     proxy = AsyncBatchingMapProxy[int, str](cache=cache)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, range(8), calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("own", proxy.map, range(8), calls)
         for name, items in {"first": [1], "second": [7], "both": [2, 5]}.items():
             callers.start(name, proxy.map, items, never)
         await settle()
-        calls.fail(0, SplitBatch())
-        await settle()
+        await step(calls.fail, 0, SplitBatch())
         assert calls.batches[1:] == [[0, 1, 2, 3]]
         assert look(proxy).in_flight == {*range(8)}
         assert proxy.statistics().waiting == 3
-        calls.fail(1, SplitBatch())
-        await settle()
-        calls.finish(2)
-        await settle()
+        await step(calls.fail, 1, SplitBatch())
+        await step(calls.finish, 2)
         assert callers.results == {"first": ["1"]}
         assert look(proxy).in_flight == {*range(2, 8)}
-        calls.finish(3)
-        await settle()
+        await step(calls.finish, 3)
         assert calls.batches[4:] == [[4, 5, 6, 7]]
         assert callers.results == {"first": ["1"]}
         calls.finish(4)
@@ -230,7 +231,6 @@ async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
         "both": ["2", "5"],
         "own": naive(range(8)),
     }
-    assert_idle(proxy)
 
 
 @anyio_matrix
@@ -241,17 +241,12 @@ async def test_who_waits_for_a_refused_item_gets_the_cause() -> None:
     bad = Bad()
     refusal = SplitBatch()
     refusal.__cause__ = bad
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [1, 2], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("own", proxy.map, [1, 2], calls)
         callers.start("waits", proxy.map, [1], never)
-        callers.start("late", proxy.map, [1, 2], never)
-        await settle()
-        calls.fail(0, refusal)
-        await settle()
-        calls.fail(1, refusal)
-        await settle()
+        await callers.begin("late", proxy.map, [1, 2], never)
+        await step(calls.fail, 0, refusal)
+        await step(calls.fail, 1, refusal)
         assert callers.results == {"waits": bad, "late": bad}
         assert look(proxy).in_flight == {2}
         calls.finish(2)
@@ -273,10 +268,8 @@ async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str
     calls.fail(0, refusal)
     calls.fail(1, refusal)
     calls.fail(2, refusal)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", lambda: first.map(range(6), calls, return_exceptions=True))
-        await settle()
+    async with together(first, second) as callers:
+        await callers.begin("own", lambda: first.map(range(6), calls, return_exceptions=True))
         callers.start("waits", lambda: second.map(range(7), others, return_exceptions=True))
         for number in range(4):
             await settle()
@@ -295,7 +288,6 @@ async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str
     rest = [boom] * 3 if end == "failed" else ["3", "4", "5"]
     assert callers.results["waits"] == [bad, "1", "2", *rest, "6"]
     assert others.batches == ([[6], [3, 4, 5]] if end == "cancelled" else [[6]])
-    assert_idle(first, second)
 
 
 @anyio_matrix
@@ -311,18 +303,13 @@ async def test_who_looks_late_has_lost_nothing(bad: Collection[int]) -> None:
     async def answer(items: list[int]) -> list[str]:
         return await (service if calls.batches else calls)(items)
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", lambda: first.map(range(3), answer, return_exceptions=True))
-        await settle()
-        callers.start("waits", lambda: second.map(range(4), others, return_exceptions=True))
-        await settle()
-        calls.open()
-        await settle()
+    async with together(first, second) as callers:
+        await callers.begin("own", lambda: first.map(range(3), answer, return_exceptions=True))
+        await callers.begin("waits", lambda: second.map(range(4), others, return_exceptions=True))
+        await step(calls.open)
         others.open()
     assert callers.results["waits"] == [*callers.results["own"], "3"]
     assert others.batches == [[3]]
-    assert_idle(first, second)
 
 
 @anyio_matrix
@@ -331,20 +318,14 @@ async def test_who_waits_for_a_failed_item_of_a_half_fails() -> None:
     proxy = AsyncBatchingMapProxy[int, Any]()
     bad = Bad()
     calls = AsyncCalls(lambda item: bad if item == 0 else str(item), gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", lambda: proxy.map(range(4), calls, return_exceptions=True))
-        await settle()
-        callers.start("waits", proxy.map, [0], never)
-        await settle()
-        calls.fail(0, SplitBatch())
-        await settle()
-        calls.finish(1)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("own", lambda: proxy.map(range(4), calls, return_exceptions=True))
+        await callers.begin("waits", proxy.map, [0], never)
+        await step(calls.fail, 0, SplitBatch())
+        await step(calls.finish, 1)
         assert callers.results == {"waits": bad}
         calls.open()
     assert callers.results["own"] == [bad, "1", "2", "3"]
-    assert_idle(proxy)
 
 
 @anyio_matrix
@@ -352,8 +333,7 @@ async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
     """Whoever waits for a slot waits for all of them."""
     proxy = AsyncBatchingMapProxy[int, str](4, 1)
     service = Service({1})
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", lambda: proxy.map(range(4), service, return_exceptions=True))
         await checkpoint()
         callers.start("other", proxy.map, [10, 11], service)
@@ -427,8 +407,7 @@ async def test_cancelled_between_halves(kind: type[PlainStore] | None) -> None:
     store = None if kind is None else kind()
     proxy = AsyncBatchingMapProxy[int, str]() if store is None else proxy_of(store)
     calls, others = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         callers.start("own", proxy.map, range(4), calls)
         await calls.wait_begun()
         callers.start("waits", proxy.map, range(4), others)
@@ -442,10 +421,8 @@ async def test_cancelled_between_halves(kind: type[PlainStore] | None) -> None:
     assert others.batches == [[2, 3]]
     now = proxy.statistics()
     assert (now.completed, now.failed, now.cancelled) == (2, 1, 1)
-    assert_idle(proxy)
     if store is not None:
-        await released()
-        nothing_left(store, proxy)
+        await all_released(store, proxy)
 
 
 @anyio_matrix
@@ -477,17 +454,13 @@ async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
         except anyio.get_cancelled_exc_class():
             raise SplitBatch from None
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", lambda: proxy.map(range(4), instead, return_exceptions=True))
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("own", lambda: proxy.map(range(4), instead, return_exceptions=True))
         callers.start("waits", proxy.map, range(4), AsyncCalls())
-        calls.fail(0, SplitBatch())
-        await settle()
+        await step(calls.fail, 0, SplitBatch())
         callers.scopes["own"].cancel()
     assert callers.results == {"own": "cancelled", "waits": naive(range(4))}
     assert calls.batches == [[*range(4)], [0, 1]]
-    assert_idle(proxy)
 
 
 def test_what_waits_is_called_for_if_its_map_goes_on() -> None:
@@ -522,16 +495,11 @@ async def test_a_failure_elsewhere_is_learned_of_before_the_next_half() -> None:
     proxy, other = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
     calls, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     boom = ValueError("boom")
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", other.map, [0], others)
-        await settle()
-        callers.start("own", proxy.map, range(5), calls)
-        await settle()
-        calls.fail(0, SplitBatch())
-        await settle()
-        others.fail(0, boom)
-        await settle()
+    async with together() as callers:
+        await callers.begin("other", other.map, [0], others)
+        await callers.begin("own", proxy.map, range(5), calls)
+        await step(calls.fail, 0, SplitBatch())
+        await step(others.fail, 0, boom)
         calls.finish(1)
     assert callers.results == {"other": boom, "own": boom}
     assert calls.batches == [[1, 2, 3, 4], [1, 2]]
@@ -561,22 +529,16 @@ async def test_what_is_forgotten_between_halves_is_not_kept() -> None:
     """By `invalidate()`, as of any call under way; who waits still gets it."""
     proxy = AsyncBatchingMapProxy[int, str](cache=(cache := Cache[str]()))
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, range(4), calls)
-        await settle()
-        callers.start("waits", proxy.map, [1, 3], never)
-        await settle()
-        calls.fail(0, SplitBatch())
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("own", proxy.map, range(4), calls)
+        await callers.begin("waits", proxy.map, [1, 3], never)
+        await step(calls.fail, 0, SplitBatch())
         cache.invalidate([0, 3])
         assert look(cache).in_flight == {1, 2}
-        calls.finish(1)
-        await settle()
+        await step(calls.finish, 1)
         calls.finish(2)
     assert callers.results == {"own": naive(range(4)), "waits": ["1", "3"]}
     assert [key in cache for key in range(4)] == [False, True, True, False]
-    assert_idle(proxy)
 
 
 # --- Rings ---
@@ -661,16 +623,12 @@ async def test_an_outage_is_not_bisected(size: int) -> None:
 async def test_who_waits_for_what_is_not_tried_fails_with_it() -> None:
     """As the items of a failing call."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         calls = AsyncCalls(Service(range(8)).answer_one, gated=True)
-        callers.start("own", lambda: proxy.map(range(8), calls, return_exceptions=True))
-        await settle()
-        callers.start("waits", proxy.map, [7], never)
-        await settle()
+        await callers.begin("own", lambda: proxy.map(range(8), calls, return_exceptions=True))
+        await callers.begin("waits", proxy.map, [7], never)
         calls.open()
     assert callers.results["waits"] is callers.results["own"][7] is callers.results["own"][2]
-    assert_idle(proxy)
 
 
 @anyio_matrix
@@ -762,8 +720,7 @@ async def test_all_calls_of_a_proxy_have_smaller_batches() -> None:
     cache = Cache[str]()
     proxy, other = (AsyncBatchingMapProxy[int, str](8, 1, cache=cache) for _ in range(2))
     service = Service(most=4)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start(1, proxy.map, range(8), service)
         callers.start(2, proxy.map, range(10, 18), service)
     assert service.sizes == [8, 4, 4, 4, 4]
@@ -777,19 +734,15 @@ async def test_batches_are_as_large_as_the_smallest_that_were_not_too_large() ->
     """Also if a larger one, which was under way before, is found to be too large later."""
     proxy = AsyncBatchingMapProxy[int, str](8, 2)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, range(16), calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("own", proxy.map, range(16), calls)
         first = calls.batches.index([*range(8)])
-        calls.fail(first, SplitBatch())
-        await settle()
+        await step(calls.fail, first, SplitBatch())
         calls.fail(2, SplitBatch())
         for number in (3, 4):
             await settle()
             calls.finish(number)
-        calls.fail(1 - first, SplitBatch())
-        await settle()
+        await step(calls.fail, 1 - first, SplitBatch())
         assert [len(batch) for batch in calls.batches] == [8, 8, 4, 2, 2, 4, 4]
         calls.open()
     service = Service()
@@ -821,8 +774,7 @@ async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
     store = MemoryStore()
     proxy, other = proxy_of(store), proxy_of(store)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(4), calls)
         await calls.wait_begun()
         calls.fail(0, SplitBatch())
@@ -843,8 +795,7 @@ async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
 @pytest.mark.parametrize("how", ["refused", "in an answer", "not to be stored"])
 async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> None:
     """Another process need not wait until the rest of the batch has ended."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(
         lambda item: (
             {"not to be stored": object(), "in an answer": Bad()}[how] if item == 0 else str(item)
@@ -854,8 +805,7 @@ async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> Non
     calls.fail(0, SplitBatch())
     if how == "refused":
         calls.fail(1, SplitBatch())
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", lambda: proxy.map([0, 1], calls, return_exceptions=True))
         for number in range(2):
             await calls.wait_begun(number + 1)
@@ -867,18 +817,15 @@ async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> Non
         calls.finish(2)
     assert isinstance(callers.results["own"][0], Exception)
     assert callers.results["own"][1] == "1"
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @anyio_matrix
 async def test_what_others_published_of_a_half_is_taken() -> None:
     """As of any call: the first result wins, and is everybody's."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(4), calls)
         await calls.wait_begun()
         calls.fail(0, SplitBatch())
@@ -902,15 +849,13 @@ async def test_a_store_that_fails_ends_it_between_halves(store: PlainStore) -> N
     del store.fail[method]
     assert await proxy.map(range(4), service) == naive(range(4))
     assert service.batches[2:] == [[2, 3]]
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @anyio_matrix
 async def test_keys_of_which_nothing_is_kept_are_halved_too() -> None:
     """Of them nothing is claimed, either."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     nan = math.nan
     service = Service(most=1)
     assert await proxy.map([nan, 1], service) == ["nan", "1"]
@@ -921,35 +866,29 @@ async def test_keys_of_which_nothing_is_kept_are_halved_too() -> None:
 @anyio_matrix
 async def test_the_results_of_a_half_are_written_though_its_caller_leaves() -> None:
     """And the claims on the rest are given back then."""
-    store = MemoryStore()
-    proxy = proxy_of(store)
+    store, proxy = shared()
     gate = store.gate("publish_many")
     service = Service(most=2)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(4), service)
         await gate.wait_entered()
-        callers.scopes["own"].cancel()
-        await settle()
+        await callers.cancel("own")
         assert callers.results == {"own": "cancelled"}
         gate.open()
     again = AsyncCalls()
     assert await proxy.map(range(4), again) == naive(range(4))
     assert again.batches == [[2, 3]]
-    await released()
-    nothing_left(store, proxy)
+    await all_released(store, proxy)
 
 
 @anyio_matrix
 async def test_processes_wait_for_a_half() -> None:
     """Another process that has claimed a part of it changes nothing."""
-    store = MemoryStore()
-    proxy = proxy_of(store, 4)
+    store, proxy = shared(4)
     other = Claimant("other", 1)
     store.claim_many("n", names_in_store(1), other, 1)
     service = Service(most=2)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, range(5), service)
         while len(service.batches) < 3:  # noqa: ASYNC110 - it calls nobody back
             await anyio.sleep(0.001)

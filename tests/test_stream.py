@@ -1,4 +1,4 @@
-"""Point 23 of the contract: streams of the asynchronous proxy."""
+"""Point 23 of the contract: streams of either proxy, and what tasks do with those of one."""
 
 from __future__ import annotations
 
@@ -8,27 +8,41 @@ import gc
 import signal
 import tracemalloc
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple, Self
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore
 from store_tools import released
-from tools import Outcomes, collect, naive, settle
+from tools import (
+    Incomparable,
+    Outcomes,
+    Thing,
+    each_way,
+    freed_at_once,
+    naive,
+    settle,
+    step,
+    together,
+)
 
 from batchproxy import (
     AsyncBatchingMapProxy,
     AsyncStream,
+    BatchingMapProxy,
     Cache,
     CircularWaitError,
     ClosedError,
+    Limit,
     Progress,
     SplitBatch,
     StoreError,
+    Stream,
 )
-from batchproxy.testing import AsyncCalls, assert_idle, look
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
 pytestmark = pytest.mark.anyio
 
@@ -58,11 +72,84 @@ class Source:
             self.closed = True
 
 
+class Face(NamedTuple):
+    """A kind of proxies, what they are made with, and the functions and sources that they take."""
+
+    proxy: Any
+    calls: Any
+    options: Any
+    source: Any
+
+
+FACES = [
+    pytest.param(Face(AsyncBatchingMapProxy, AsyncCalls, {}, lambda source: source), id="tasks"),
+    pytest.param(Face(AsyncBatchingMapProxy, AsyncCalls, {}, Source.gen), id="asynchronous source"),
+    *(
+        pytest.param(Face(BatchingMapProxy, Calls, way.values[0], iter), id=way.id, marks=way.marks)
+        for way in each_way.args[1]
+    ),
+]
+faces = pytest.mark.parametrize("face", FACES)
+"""The asynchronous proxy and the synchronous one, which blocks the event loop."""
+
+in_either_order = pytest.mark.parametrize("ordered", [True, False])
+
+
 def pairs(items: Any) -> list[tuple[Any, str]]:
     return list(zip(items, naive(items)))
 
 
-async def drain(results: AsyncStream[Any, Any], got: list[Any]) -> None:
+def batches_of(size: int, number: int) -> list[list[int]]:
+    """So many items in full batches."""
+    return [[*range(first, min(first + size, number))] for first in range(0, number, size)]
+
+
+class Blocking:
+    """A synchronous stream that is iterated as an asynchronous one."""
+
+    def __init__(self, stream: Stream[Any, Any]) -> None:
+        self.stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        for pair in self.stream:
+            return pair
+        raise StopAsyncIteration
+
+    async def chunks(self) -> AsyncIterator[Any]:
+        for chunk in self.stream.chunks():
+            yield chunk
+
+
+@asynccontextmanager
+async def entered(stream: Any) -> AsyncIterator[Any]:
+    """A stream of either kind."""
+    if isinstance(stream, AsyncStream):
+        async with stream as results:
+            yield results
+    else:
+        with stream as results:
+            yield Blocking(results)
+
+
+async def all_of(stream: Any) -> tuple[list[Any], Any]:
+    """What a stream of either kind gives, and then raises, which comes once."""
+    got: list[Any] = []
+    raised = None
+    async with entered(stream) as results:
+        try:
+            await drain(results, got)
+        except Exception as error:
+            raised = error
+        assert [pair async for pair in results] == []
+        if raised is not None:
+            assert [chunk async for chunk in results.chunks()] == []
+    return got, raised
+
+
+async def drain(results: AsyncIterable[Any], got: list[Any]) -> None:
     """Take all that there is."""
     async for pair in results:
         got.append(pair)
@@ -73,24 +160,21 @@ async def taken(results: AsyncStream[Any, Any], count: int) -> list[Any]:
     return [await anext(results) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["list", "iterator", "asynchronous"])
+@faces
 @pytest.mark.parametrize("window", [1, 3, 10, 1000])
-async def test_items_come_with_their_results_in_order(kind: str, window: int) -> None:
+async def test_items_come_with_their_results_in_order(face: Face, window: int) -> None:
     """Whatever the source is, and however small the window."""
-    proxy = AsyncBatchingMapProxy[int, str](4, 2)
+    proxy, calls = face.proxy(4, **face.options), face.calls()
     items = [*range(30), *range(10)]
-    source: Any = {"list": items, "iterator": iter(items), "asynchronous": Source(items).gen()}[
-        kind
-    ]
-    async with proxy.stream(source, AsyncCalls(), window=window) as results:
-        assert [pair async for pair in results] == pairs(items)
-        assert [pair async for pair in results] == []
-    assert_idle(proxy)
+    stream = proxy.stream(face.source(Source(items)), calls, window=window)
+    assert await all_of(stream) == (pairs(items), None)
+    assert sorted(calls.keys) == list(range(30))
     now = proxy.statistics()
     assert (now.maps, now.items, now.computed) == (1, 40, 30)
+    assert_idle(proxy)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@in_either_order
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("bound", [None, 0])
 async def test_repeated_items_share_one_result(
@@ -111,31 +195,21 @@ async def test_repeated_items_share_one_result(
     assert_idle(proxy)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-async def test_an_answered_key_comes_again(ordered: bool) -> None:
-    """What has its result, and waits to be taken, is not computed again."""
-    proxy = AsyncBatchingMapProxy[int, str](2, cache=Cache(0))
-    calls = AsyncCalls()
-    async with proxy.stream([1, 2, 3, 1, 2, 3, 1], calls, window=4, ordered=ordered) as results:
-        got = []
-        async for pair in results:
-            got.append(pair)
-            await settle()
-    assert got == pairs([1, 2, 3, 1, 2, 3, 1]) if ordered else len(got) == 7
-    assert_idle(proxy)
-
-
-async def test_a_key_comes_again_while_its_result_waits() -> None:
-    """Also one that was the only one when its result came."""
-    proxy = AsyncBatchingMapProxy[int, str](1, cache=Cache(0))
-    calls, items = AsyncCalls(), [1, 2, 3, 4, 3, 4, 4]
-    async with proxy.stream(items, calls, window=4) as results:
-        got = []
+@in_either_order
+@pytest.mark.parametrize(
+    ("size", "items"), [(2, [1, 2, 3, 1, 2, 3, 1]), (1, [1, 2, 3, 4, 3, 4, 4])]
+)
+async def test_an_answered_key_comes_again(size: int, items: list[int], ordered: bool) -> None:
+    """What has its result, and waits to be taken, is not computed again; also if it was alone."""
+    proxy = AsyncBatchingMapProxy[int, str](size, cache=Cache(0))
+    calls, got = AsyncCalls(), []
+    async with proxy.stream(items, calls, window=4, ordered=ordered) as results:
         for _ in items:
             await settle()
             got.append(await anext(results))
-    assert got == pairs(items)
-    assert calls.batches == [[1], [2], [3], [4]]
+    assert got == pairs(items) if ordered else sorted(got) == sorted(pairs(items))
+    if ordered and size == 1:
+        assert calls.batches == [[1], [2], [3], [4]]
     assert_idle(proxy)
 
 
@@ -159,19 +233,16 @@ async def test_in_order_what_is_done_first_waits() -> None:
     calls = AsyncCalls(gated=True)
     async with proxy.stream(range(4), calls) as results, anyio.create_task_group() as group:
         callers = Outcomes(group)
-        callers.start("first", results.__anext__)
-        await settle()
-        calls.finish(1)
-        await settle()
+        await callers.begin("first", results.__anext__)
+        await step(calls.finish, 1)
         assert callers.results == {}
-        calls.finish(0)
-        await settle()
+        await step(calls.finish, 0)
         assert callers.results == {"first": (0, "0")}
         assert await taken(results, 3) == pairs([1, 2, 3])
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-@pytest.mark.parametrize("ordered", [True, False])
+@in_either_order
 async def test_a_slow_consumer_holds_up_the_reading(asynchronous: bool, ordered: bool) -> None:
     """At most so many items as the window has are read and not taken."""
     proxy = AsyncBatchingMapProxy[int, str](2)
@@ -190,26 +261,34 @@ async def test_a_slow_consumer_holds_up_the_reading(asynchronous: bool, ordered:
     assert_idle(proxy)
 
 
-async def test_batches_are_full() -> None:
-    """A batch goes out when it is full, and waits for room in the window if it has to."""
-    proxy = AsyncBatchingMapProxy[int, str](4)
+@faces
+@pytest.mark.parametrize(
+    ("size", "window", "items", "batches"),
+    [
+        pytest.param(4, 10, range(22), batches_of(4, 22), id="over the window"),
+        pytest.param(None, 10, range(25), batches_of(10, 25), id="no size"),
+        pytest.param(50, 10, range(25), batches_of(10, 25), id="larger than the window"),
+        pytest.param(3, 3, [1, 30, 33, 2, 4, 5], [[1], [2, 4, 5]], id="nothing else can come"),
+    ],
+)
+async def test_batches_are_full(
+    face: Face, size: int | None, window: int, items: list[int], batches: list[list[int]]
+) -> None:
+    """Or as full as the window lets them be: what does not fill one waits for more."""
+    cache = Cache[str]()
+    cache.prime({30: "30", 33: "33"})
+    proxy, calls = face.proxy(size, cache=cache, **face.options), face.calls()
+    stream = proxy.stream(face.source(Source(items)), calls, window=window)
+    assert await all_of(stream) == (pairs(items), None)
+    assert sorted(calls.batches) == batches
+
+
+async def test_a_batch_waits_for_room_in_the_window() -> None:
+    """It goes out when it is full."""
     calls = AsyncCalls()
-    async with proxy.stream(range(22), calls, window=10) as results:
+    async with AsyncBatchingMapProxy[int, str](4).stream(range(22), calls, window=10):
         await settle()
         assert calls.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
-        assert [pair async for pair in results] == pairs(range(22))
-    assert [len(batch) for batch in calls.batches] == [4, 4, 4, 4, 4, 2]
-
-
-async def test_a_full_window_that_nothing_else_can_fill() -> None:
-    """Then a batch is as full as the window lets it be."""
-    cache = Cache[str]()
-    cache.prime({0: "0", 3: "3"})
-    proxy = AsyncBatchingMapProxy[int, str](3, cache=cache)
-    calls = AsyncCalls()
-    async with proxy.stream([1, 0, 3, 2, 4, 5], calls, window=3) as results:
-        assert [item async for item, _ in results] == [1, 0, 3, 2, 4, 5]
-    assert calls.batches == [[1], [2, 4, 5]]
 
 
 async def test_known_keys_do_not_thin_a_batch() -> None:
@@ -218,10 +297,8 @@ async def test_known_keys_do_not_thin_a_batch() -> None:
     cache.prime({key: str(key) for key in range(0, 30, 3)})
     proxy = AsyncBatchingMapProxy[int, str](5, 2, cache=cache)
     other, calls = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", proxy.map, range(1, 30, 6), other)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("other", proxy.map, range(1, 30, 6), other)
         async with proxy.stream([*range(30), *range(30)], calls, window=60) as results:
             await settle()
             other.open()
@@ -229,36 +306,21 @@ async def test_known_keys_do_not_thin_a_batch() -> None:
     assert [len(batch) for batch in calls.batches] == [5, 5, 5]
     assert len(set(calls.keys)) == 15
     assert proxy.statistics().shared == 5
-    assert_idle(proxy)
-
-
-async def test_no_batch_size_is_one_call_for_a_window() -> None:
-    """A batch is as large as the window then, and so is one that would be larger."""
-    for size in (None, 50):
-        proxy = AsyncBatchingMapProxy[int, str](size)
-        calls = AsyncCalls()
-        async with proxy.stream(range(25), calls, window=10) as results:
-            assert [pair async for pair in results] == pairs(range(25))
-        assert [len(batch) for batch in calls.batches] == [10, 10, 5]
 
 
 async def test_as_many_calls_as_there_may_be() -> None:
     """Not more than max_concurrency at a time, of all that the proxy is asked for."""
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        async with proxy.stream(range(9), calls) as results:
-            await settle()
-            assert calls.running == 3
-            callers.start("small", proxy.map, [100], calls)
-            await settle()
-            calls.open()
-            assert [pair async for pair in results] == pairs(range(9))
+    async with together(proxy) as callers, proxy.stream(range(9), calls) as results:
+        await settle()
+        assert calls.running == 3
+        await callers.begin("small", proxy.map, [100], calls)
+        calls.open()
+        assert [pair async for pair in results] == pairs(range(9))
     assert calls.most_running == 3
     assert callers.results == {"small": ["100"]}
     assert calls.keys.index(100) < 6  # first come, first served
-    assert_idle(proxy)
 
 
 async def test_two_streams_share_the_work() -> None:
@@ -279,45 +341,44 @@ async def test_two_streams_share_the_work() -> None:
     assert_idle(proxy)
 
 
-async def test_keys_that_others_give_up() -> None:
-    """They are computed here, if who computed them leaves."""
-    proxy = AsyncBatchingMapProxy[int, str](2)
+@pytest.mark.parametrize(
+    ("size", "weights"),
+    [
+        pytest.param(2, {}, id="by count"),
+        pytest.param(4, {"weight": lambda item: 3, "max_weight": 7}, id="by weight"),
+    ],
+)
+async def test_keys_that_others_give_up(size: int, weights: dict[str, Any]) -> None:
+    """They are computed here, if who computed them leaves, and weighed as before."""
+    proxy = AsyncBatchingMapProxy[int, str](size, 2, **weights)
     other, calls = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", proxy.map, [0, 1], other)
-        await settle()
-        async with proxy.stream(range(4), calls) as results:
+    async with together(proxy) as callers:
+        await callers.begin("other", proxy.map, [0, 1], other)
+        async with proxy.stream(range(9), calls, window=5) as results:
             await settle()
             assert calls.batches == [[2, 3]]
             callers.scopes["other"].cancel()
-            assert [pair async for pair in results] == pairs(range(4))
-    assert calls.batches == [[2, 3], [0, 1]]
-    assert_idle(proxy)
+            assert [pair async for pair in results] == pairs(range(9))
+    assert max(map(len, calls.batches)) == 2
+    assert sorted(calls.keys) == list(range(9))
 
 
 async def test_more_calls_of_others_are_met_while_some_are_waited_for() -> None:
     """Each of them is waited for, whenever it was met."""
     proxy = AsyncBatchingMapProxy[int, str](1, 8)
     first, second, calls = AsyncCalls(gated=True), AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("first", proxy.map, [0], first)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("first", proxy.map, [0], first)
         async with proxy.stream([0, 1, 2], calls, window=2, ordered=False) as results:
             await settle()
-            callers.start("second", proxy.map, [2], second)
-            await settle()
+            await callers.begin("second", proxy.map, [2], second)
             assert await anext(results) == (1, "1")
-            callers.start("next", results.__anext__)
-            await settle()
-            second.open()
-            await settle()
+            await callers.begin("next", results.__anext__)
+            await step(second.open)
             assert callers.results["next"] == (2, "2")
             first.open()
             assert await anext(results) == (0, "0")
     assert calls.batches == [[1]]
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("how", ["break", "return", "exception", "cancellation", "at the end"])
@@ -370,10 +431,8 @@ async def test_a_failing_call_ends_the_stream() -> None:
     boom = ValueError("boom")
     async with proxy.stream(range(10), calls) as results:
         await settle()
-        calls.finish(0)
-        await settle()
-        calls.fail(1, boom)
-        await settle()
+        await step(calls.finish, 0)
+        await step(calls.fail, 1, boom)
         assert calls.running == 0  # the others were cancelled, though nobody has looked
         assert not look(proxy).in_flight
         got: list[Any] = []
@@ -399,7 +458,7 @@ async def test_a_failing_call_does_not_disturb_the_body() -> None:
     assert_idle(proxy)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@in_either_order
 async def test_an_item_that_failed_ends_the_stream(ordered: bool) -> None:
     """Its neighbours before it come, and it raises."""
     boom = ValueError("boom")
@@ -417,88 +476,69 @@ async def test_an_item_that_failed_ends_the_stream(ordered: bool) -> None:
     assert await proxy.map([2], AsyncCalls(gated=True)) == ["2"]
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-async def test_failures_as_results(ordered: bool) -> None:
+@faces
+@in_either_order
+async def test_failures_as_results(face: Face, ordered: bool) -> None:
     """With return_exceptions=True failed items come with their exception, and all is called."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    calls = AsyncCalls()
-    boom = ValueError("boom")
+    proxy, calls, boom = face.proxy(2, limit=Limit(1)), face.calls(), ValueError("boom")
     calls.fail(1, boom)
-    async with proxy.stream(
-        range(6), calls, window=4, ordered=ordered, return_exceptions=True
-    ) as results:
-        got = [pair async for pair in results]
-    assert got == [(0, "0"), (1, "1"), (2, boom), (3, boom), (4, "4"), (5, "5")]
+    options = {"ordered": ordered} if face.proxy is AsyncBatchingMapProxy else {}
+    source = face.source(Source(range(6)))
+    stream = proxy.stream(source, calls, window=4, return_exceptions=True, **options)
+    expected = [(0, "0"), (1, "1"), (2, boom), (3, boom), (4, "4"), (5, "5")]
+    assert await all_of(stream) == (expected, None)
     assert len(calls.batches) == 3
     assert proxy.statistics().maps == 1
     assert_idle(proxy)
 
 
-@pytest.mark.parametrize("asynchronous", [True, False])
-@pytest.mark.parametrize("window", [2, 100])
-async def test_a_source_that_raises(asynchronous: bool, window: int) -> None:
-    """What was read before comes first, and then the very exception, once."""
-    proxy = AsyncBatchingMapProxy[int, str](4)
-    boom = OSError("source")
-    source = Source(range(7), boom)
-    read: Any = source.gen() if asynchronous else source
-    got: list[Any] = []
-    async with proxy.stream(read, AsyncCalls(), window=window) as results:
-        with pytest.raises(OSError, match="source") as caught:
-            await drain(results, got)
-        assert [pair async for pair in results] == []
-    assert caught.value is boom
-    assert got == pairs(range(7))
+@faces
+async def test_a_failing_call(face: Face) -> None:
+    """What was there before it comes first, then the very object, once."""
+    proxy, calls, boom = face.proxy(2, **face.options), face.calls(), ValueError("boom")
+    calls.fail(2, boom)
+    got, raised = await all_of(proxy.stream(face.source(Source(range(20))), calls, window=8))
+    assert raised is boom
+    assert got == pairs(range(len(got)))
+    if proxy.max_concurrency is None:
+        assert got == pairs(range(4))
     assert_idle(proxy)
 
 
-@pytest.mark.parametrize("asynchronous", [True, False])
-async def test_a_key_that_cannot_be_had(asynchronous: bool) -> None:
+@faces
+@pytest.mark.parametrize("window", [2, 100])
+async def test_a_source_that_raises(face: Face, window: int) -> None:
+    """What was read before comes first, and then the very exception, once."""
+    proxy, boom = face.proxy(4), OSError("source")
+    source = face.source(Source(range(7), boom))
+    got, raised = await all_of(proxy.stream(source, face.calls(), window=window))
+    assert (got, raised) == (pairs(range(7)), boom)
+    assert_idle(proxy)
+
+
+@faces
+async def test_a_key_that_cannot_be_had(face: Face) -> None:
     """Whatever the key= function raises, or is not hashable, comes after all that was before."""
-
-    def key(item: int) -> Any:
-        if item == 3:
-            raise KeyError(item)
-        return item
-
-    def read(items: Any) -> Any:
-        return Source(items).gen() if asynchronous else items
-
-    keyed = AsyncBatchingMapProxy[int, str](2, key=key)
-    got: list[Any] = []
-    async with keyed.stream(read(range(9)), AsyncCalls()) as results:
-        with pytest.raises(KeyError):
-            await drain(results, got)
+    keyed = face.proxy(2, key=lambda item: {}[item] if item == 3 else item)
+    got, raised = await all_of(keyed.stream(face.source(Source(range(9))), face.calls()))
     assert got == pairs(range(3))
+    assert isinstance(raised, KeyError)
 
-    proxy = AsyncBatchingMapProxy[Any, str](2)
+    proxy = face.proxy(2)
     source = Source([*range(3), [], *range(2000)])
-    got.clear()
-    async with proxy.stream(source.gen() if asynchronous else source, AsyncCalls()) as results:
-        with pytest.raises(
-            TypeError, match="item 3 is an unhashable 'list': give the proxy a key="
-        ):
-            await drain(results, got)
+    got, raised = await all_of(proxy.stream(face.source(source), face.calls()))
     assert got == pairs(range(3))
-    if asynchronous:
-        assert source.closed
+    assert isinstance(raised, TypeError)
+    assert "item 3 is an unhashable 'list': give the proxy a key=" in str(raised)
+    assert source.closed == (face.source is Source.gen)
     assert_idle(proxy)
 
 
 async def test_a_key_whose_comparison_raises() -> None:
     """That is no question of hashing, and comes as it is."""
-
-    class Odd:
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            raise TypeError("odd")
-
     proxy = AsyncBatchingMapProxy[Any, str](2)
-    with pytest.raises(TypeError, match="odd"):
-        async with proxy.stream([Odd(), Odd()], AsyncCalls()) as results:
-            await anext(results)
+    got, raised = await all_of(proxy.stream([Incomparable(), Incomparable()], AsyncCalls()))
+    assert (got, str(raised)) == ([], "not with me")
     assert_idle(proxy)
 
 
@@ -643,13 +683,16 @@ async def test_context_variables() -> None:
     assert seen == ["here", "here"]
 
 
-async def test_of_a_bound_function() -> None:
+@faces
+async def test_of_a_bound_function(face: Face) -> None:
     """It has its function."""
-    calls = AsyncCalls()
-    users = AsyncBatchingMapProxy[int, str](3).bind(calls)
-    async with users.stream(range(7), window=5, ordered=False) as results:
-        assert [pair async for pair in results] == pairs(range(7))
-    assert calls.batches == [[0, 1, 2], [3, 4, 5], [6]]
+    calls = face.calls()
+    users = face.proxy(3, **face.options).bind(calls)
+    assert await all_of(users.stream(face.source(Source(range(7))), window=5)) == (
+        pairs(range(7)),
+        None,
+    )
+    assert sorted(calls.batches) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 async def test_chunks() -> None:
@@ -726,16 +769,13 @@ async def test_no_call_begins_while_all_are_ending() -> None:
                 scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await settle()
-                    callers.start("asks", results.__anext__)
-                    await settle()
+                    await callers.begin("asks", results.__anext__)
                     gate.set()
 
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together(proxy) as callers:
         await consume(anyio.CancelScope(), callers)
     assert begun == [0, 1]
     assert isinstance(callers.results["asks"], ClosedError)
-    assert_idle(proxy)
 
 
 async def test_a_consumer_that_never_waits_lets_others_run() -> None:
@@ -838,18 +878,13 @@ def test_a_loop_that_is_closed_with_a_stream_in_it() -> None:
     assert_idle(cache)
 
 
-async def test_a_function_that_raises_what_ends_loops() -> None:
+@pytest.mark.parametrize("kind", [StopAsyncIteration, StopIteration])
+async def test_a_function_that_raises_what_ends_loops(kind: type[Exception]) -> None:
     """It does not pass for the end of the stream."""
-    for kind in (StopAsyncIteration, StopIteration):
-
-        async def fetch(items: list[int], kind: type[Exception] = kind) -> list[Any]:
-            return [kind() for _ in items]
-
-        proxy = AsyncBatchingMapProxy[int, str](2)
-        async with proxy.stream(range(4), fetch) as results:
-            with pytest.raises(RuntimeError) as caught:
-                await drain(results, [])
-        assert isinstance(caught.value.__cause__, kind)
+    proxy = AsyncBatchingMapProxy[int, Any](2)
+    _, raised = await all_of(proxy.stream(range(4), AsyncCalls(lambda item: kind())))
+    assert isinstance(raised, RuntimeError)
+    assert isinstance(raised.__cause__, kind)
 
 
 async def test_batches_by_weight() -> None:
@@ -875,24 +910,9 @@ async def test_batches_by_weight() -> None:
     assert_idle(proxy)
 
 
-async def test_weights_in_a_small_window() -> None:
-    """What is given back, because others have it or gave it up, is weighed as before."""
-    proxy = AsyncBatchingMapProxy[int, str](4, 2, weight=lambda item: 3, max_weight=7)
-    other, calls = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", proxy.map, [1, 2], other)
-        await settle()
-        async with proxy.stream(range(9), calls, window=5) as results:
-            await settle()
-            callers.scopes["other"].cancel()
-            assert [pair async for pair in results] == pairs(range(9))
-    assert max(map(len, calls.batches)) == 2
-    assert_idle(proxy)
-
-
+@faces
 @pytest.mark.parametrize("bad", [-1, float("nan"), "x", ZeroDivisionError()])
-async def test_a_weight_that_cannot_be_had(bad: Any) -> None:
+async def test_a_weight_that_cannot_be_had(face: Face, bad: Any) -> None:
     """What was read before comes first."""
 
     def weight(item: int) -> Any:
@@ -900,17 +920,15 @@ async def test_a_weight_that_cannot_be_had(bad: Any) -> None:
             raise bad
         return bad if item == 3 else 1
 
-    proxy = AsyncBatchingMapProxy[int, str](2, weight=weight, max_weight=2)
-    got: list[Any] = []
-    async with proxy.stream(range(9), AsyncCalls()) as results:
-        with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
-            await drain(results, got)
+    proxy = face.proxy(2, weight=weight, max_weight=2)
+    got, raised = await all_of(proxy.stream(face.source(Source(range(9))), face.calls()))
     assert got == pairs(range(3))
+    assert isinstance(raised, TypeError | ValueError | ZeroDivisionError)
     assert_idle(proxy)
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("ordered", [True, False])
+@in_either_order
 async def test_batches_that_are_refused(keep: bool, ordered: bool) -> None:
     """They are halved; what a half has given comes, and a refused item is a failure."""
     boom = ValueError("boom")
@@ -986,19 +1004,17 @@ async def test_nothing_is_read_before_the_block_is_entered() -> None:
     assert source.read == 0
 
 
-async def test_an_empty_source() -> None:
+@faces
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_an_empty_source(face: Face, chunks: bool) -> None:
     """It is at its end at once."""
-    proxy = AsyncBatchingMapProxy[int, str](3)
-    sources: list[Any] = [[], Source([]).gen()]
-    for source in sources:
-        async with proxy.stream(source, AsyncCalls()) as results:
-            assert [pair async for pair in results] == []
-        async with proxy.stream([], AsyncCalls()) as results:
-            assert [chunk async for chunk in results.chunks()] == []
+    stream = face.proxy(3).stream(face.source(Source([])), face.calls())
+    async with entered(stream) as results:
+        assert [each async for each in (results.chunks() if chunks else results)] == []
 
 
 @pytest.mark.parametrize("keyed", [True, False])
-@pytest.mark.parametrize("ordered", [True, False])
+@in_either_order
 async def test_keys_that_equal_nothing(keyed: bool, ordered: bool) -> None:
     """NaN is one key as long as one is in the window, and is not kept."""
     nans = [float("nan") for _ in range(6)]
@@ -1024,17 +1040,18 @@ async def test_keys_that_equal_nothing(keyed: bool, ordered: bool) -> None:
     assert_idle(proxy)
 
 
-async def test_progress() -> None:
+@faces
+async def test_progress(face: Face) -> None:
     """It is told how far the stream is; the total is what has been read."""
     seen: list[Progress] = []
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    async with proxy.stream(range(6), AsyncCalls(), window=4, progress=seen.append) as results:
-        async for _ in results:
-            await settle()
+    proxy = face.proxy(2, limit=Limit(1))
+    source = face.source(Source(range(6)))
+    await all_of(proxy.stream(source, face.calls(), window=4, progress=seen.append))
     assert [now.done for now in seen] == sorted(now.done for now in seen)
     assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (6, 6, 3)
-    async with proxy.stream(range(6), AsyncCalls(), progress=True) as results:
-        assert [pair async for pair in results] == pairs(range(6))
+    source = face.source(Source(range(8)))
+    stream = proxy.stream(source, face.calls(), progress=True)
+    assert await all_of(stream) == (pairs(range(8)), None)
 
 
 async def test_memory_is_flat() -> None:
@@ -1060,54 +1077,43 @@ async def test_memory_is_flat() -> None:
 @pytest.mark.parametrize("fails", [True, False])
 async def test_nothing_is_left_to_the_collector(fails: bool) -> None:
     """A stream that was left, with a failure or without, is freed when its last reference goes."""
+    with freed_at_once() as made:
 
-    class Result:
-        pass
+        async def fetch(items: list[int]) -> list[Thing]:
+            if fails and 4 in items:
+                raise ValueError("boom")
+            results = [Thing() for _ in items]
+            made.extend(map(weakref.ref, results))
+            return results
 
-    made: list[Any] = []
-
-    async def fetch(items: list[int]) -> list[Result]:
-        if fails and 4 in items:
-            raise ValueError("boom")
-        results = [Result() for _ in items]
-        made.extend(map(weakref.ref, results))
-        return results
-
-    collect()
-    gc.disable()
-    try:
-        proxy = AsyncBatchingMapProxy[int, Result](2, 1, cache=Cache(0))
-        try:
+        proxy = AsyncBatchingMapProxy[int, Thing](2, 1, cache=Cache(0))
+        with suppress(ValueError):
             async with proxy.stream(range(6), fetch) as results:
                 async for _ in results:
                     pass
-        except ValueError:
-            pass
         del results, _
         await settle()
-        assert made
-        assert [each for each in made if each() is not None] == []
-    finally:
-        gc.enable()
 
 
-async def test_with_a_store() -> None:
+@faces
+async def test_with_a_store(face: Face) -> None:
     """It is read in bulk, what is in it thins no batch, and what is computed is written."""
     store = MemoryStore()
     cache = Cache[str](0, store=store, namespace="stream")
-    proxy = AsyncBatchingMapProxy[int, str](5, 2, cache=cache)
-    await proxy.map(range(0, 40, 2), AsyncCalls())
+    cache.prime({key: str(key) for key in range(0, 40, 2)})
     store.asked.clear()
-    calls = AsyncCalls()
-    async with proxy.stream(range(40), calls, window=40) as results:
-        assert [pair async for pair in results] == pairs(range(40))
+    proxy, calls = face.proxy(5, cache=cache, **face.options), face.calls()
+    stream = proxy.stream(face.source(Source(range(40))), calls, window=40)
+    assert await all_of(stream) == (pairs(range(40)), None)
     assert sorted(map(len, calls.batches)) == [5, 5, 5, 5]
     reads = [count for method, count in store.asked if method == "get_many"]
-    assert reads == [40]
+    assert sum(reads) == 40
+    assert len(reads) == 1 or face.source is Source.gen  # which gives one at a time
     assert len(store.values) == 40
     assert proxy.statistics().stored == 20
-    async with proxy.stream(range(40), AsyncCalls(gated=True), window=7) as results:
-        assert [pair async for pair in results] == pairs(range(40))
+    stream = proxy.stream(face.source(Source(range(40))), face.calls(gated=True), window=7)
+    assert await all_of(stream) == (pairs(range(40)), None)
+    assert proxy.statistics().stored == 60
     await released()
     assert_idle(proxy)
 
@@ -1134,8 +1140,7 @@ async def test_two_processes_share_the_work() -> None:
     caches = [Cache[str](0, store=store, namespace="stream") for _ in range(2)]
     one, other = (AsyncBatchingMapProxy[int, str](4, 2, cache=cache) for cache in caches)
     theirs, calls = AsyncCalls(gated=True), AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("other", other.map, [0, 2, 4, 6], theirs)
         await theirs.wait_begun()
         async with one.stream(range(16), calls, window=16) as results:
@@ -1178,13 +1183,10 @@ def test_an_interrupt_while_the_block_is_left() -> None:
 async def test_who_waits_while_another_task_leaves_the_block() -> None:
     """That is no end of the stream: they are told."""
     proxy = AsyncBatchingMapProxy[int, str](2)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        async with proxy.stream(range(4), AsyncCalls(gated=True)) as results:
-            callers.start("waits", results.__anext__)
-            await settle()
+    stream = proxy.stream(range(4), AsyncCalls(gated=True))
+    async with together(proxy) as callers, stream as results:
+        await callers.begin("waits", results.__anext__)
     assert isinstance(callers.results["waits"], ClosedError)
-    assert_idle(proxy)
 
 
 async def test_an_asynchronous_source_that_never_waits() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import anyio
 import pytest
-from memory_store import MemoryStore
 from tools import Backend, Interrupt, Thread, both, modes, naive, until
 
 from batchproxy import (
@@ -21,39 +20,12 @@ from batchproxy import (
     Cache,
     CircularWaitError,
     ClosedError,
-    Progress,
-    Stream,
 )
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
 
 def pairs(items: Any) -> list[tuple[Any, str]]:
     return list(zip(items, naive(items)))
-
-
-def drain(results: Stream[Any, Any], got: list[Any]) -> None:
-    """Take all that there is."""
-    for pair in results:
-        got.append(pair)
-
-
-@modes
-@both
-@pytest.mark.parametrize("window", [1, 3, 10, 1000])
-def test_items_come_with_their_results(
-    backend: Backend, max_concurrency: int | None, window: int
-) -> None:
-    """In order, and repeated ones share a result."""
-    proxy = BatchingMapProxy[int, str](4, max_concurrency, backend=backend)
-    items = [*range(30), *range(10)]
-    calls = Calls()
-    with proxy.stream(iter(items), calls, window=window) as results:
-        assert list(results) == pairs(items)
-        assert list(results) == []
-    assert sorted(calls.keys) == list(range(30))
-    now = proxy.statistics()
-    assert (now.maps, now.items, now.computed) == (1, 40, 30)
-    assert_idle(proxy)
 
 
 def test_one_window_at_a_time() -> None:
@@ -78,17 +50,6 @@ def test_one_window_at_a_time() -> None:
     assert {thread for _, thread in read} == {threading.get_ident()}
 
 
-def test_a_window_of_which_nothing_is_there() -> None:
-    """If nothing else can come a batch is as full as it can be."""
-    cache = Cache[str]()
-    cache.prime({0: "0", 3: "3"})
-    proxy = BatchingMapProxy[int, str](3, cache=cache)
-    calls = Calls()
-    with proxy.stream([1, 0, 3, 2, 4, 5], calls, window=3) as results:
-        assert list(results) == pairs([1, 0, 3, 2, 4, 5])
-    assert calls.batches == [[1], [2, 4, 5]]
-
-
 def test_known_items_need_no_thread() -> None:
     """What is in memory is given here, in the portal's own thread, too."""
     cache = Cache[str]()
@@ -103,15 +64,6 @@ def test_known_items_need_no_thread() -> None:
 
     assert BatchingMapProxy[int, str]().map([1], fetch) == ["1"]
     assert seen == pairs(range(20))
-
-
-def test_of_a_bound_function() -> None:
-    """It has its function."""
-    calls = Calls()
-    users = BatchingMapProxy[int, str](3).bind(calls)
-    with users.stream(range(7), window=5) as results:
-        assert list(results) == pairs(range(7))
-    assert calls.batches == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_chunks() -> None:
@@ -137,54 +89,6 @@ def test_a_loop_goes_on_where_another_has_left_off() -> None:
                     break
         got += results
     assert got == pairs(range(30))
-
-
-@modes
-def test_a_failing_call(max_concurrency: int | None) -> None:
-    """What was there before it comes first, then the very object, once."""
-    proxy = BatchingMapProxy[int, str](2, max_concurrency)
-    calls, boom = Calls(), ValueError("boom")
-    calls.fail(2, boom)
-    got: list[Any] = []
-    with proxy.stream(range(20), calls, window=8) as results:
-        with pytest.raises(ValueError, match="boom") as caught:
-            drain(results, got)
-        assert list(results) == []
-        assert list(results.chunks()) == []
-    assert caught.value is boom
-    assert got == pairs(range(len(got)))
-    if max_concurrency is None:
-        assert got == pairs(range(4))
-    assert_idle(proxy)
-
-
-def test_failures_as_results() -> None:
-    """With return_exceptions=True they come in their place."""
-    proxy = BatchingMapProxy[int, str](2)
-    calls, boom = Calls(), ValueError("boom")
-    calls.fail(1, boom)
-    with proxy.stream(range(6), calls, return_exceptions=True) as results:
-        assert list(results) == [(0, "0"), (1, "1"), (2, boom), (3, boom), (4, "4"), (5, "5")]
-    assert_idle(proxy)
-
-
-@pytest.mark.parametrize("window", [2, 100])
-def test_a_source_that_raises(window: int) -> None:
-    """What was read before comes first, then the very object."""
-    boom = OSError("source")
-
-    def source() -> Iterator[int]:
-        yield from range(7)
-        raise boom
-
-    proxy = BatchingMapProxy[int, str](4)
-    got: list[Any] = []
-    with proxy.stream(source(), Calls(), window=window) as results:
-        with pytest.raises(OSError, match="source") as caught:
-            drain(results, got)
-        assert list(results) == []
-    assert caught.value is boom
-    assert got == pairs(range(7))
 
 
 def test_leaving_early() -> None:
@@ -351,32 +255,3 @@ def test_ctrl_c(max_concurrency: int | None) -> None:
     thread.outcome()
     go.set()
     assert proxy.map([0, 1], Calls()) == ["0", "1"]
-
-
-def test_with_a_store() -> None:
-    """It is read in bulk, and what is in it thins no batch."""
-    store = MemoryStore()
-    cache = Cache[str](0, store=store, namespace="stream")
-    proxy = BatchingMapProxy[int, str](5, cache=cache)
-    proxy.map(range(0, 40, 2), Calls())
-    store.asked.clear()
-    calls = Calls()
-    with proxy.stream(range(40), calls, window=16) as results:
-        assert list(results) == pairs(range(40))
-    assert sorted(map(len, calls.batches)) == [5, 5, 5, 5]
-    assert max(count for method, count in store.asked if method == "get_many") == 16
-    with proxy.stream(range(40), Calls(gated=True)) as results:
-        assert list(results) == pairs(range(40))
-    assert proxy.statistics().stored == 60
-    assert_idle(proxy)
-
-
-def test_progress() -> None:
-    """It is told in the thread that takes the pairs; a bar ends with the block."""
-    seen: list[Progress] = []
-    proxy = BatchingMapProxy[int, str](2)
-    with proxy.stream(range(6), Calls(), window=4, progress=seen.append) as results:
-        assert list(results) == pairs(range(6))
-    assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (6, 6, 3)
-    with proxy.stream(range(8), Calls(), progress=True) as results:
-        assert list(results) == pairs(range(8))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import MemoryStore, PlainStore
 from store_tools import OTHER, cache_on, nothing_left
-from tools import Outcomes, both, modes, naive, never, settle
+from tools import both, modes, naive, never, never_asked, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, names_in_store
@@ -35,10 +35,6 @@ def expected(weights: list[Any], size: int, most: float) -> list[list[Any]]:
             batches.append([weight])
             total = weight
     return batches
-
-
-async def never_asked(items: list[Any]) -> list[str]:
-    return never(items)
 
 
 # --- Batches ---
@@ -125,16 +121,12 @@ async def test_what_is_in_flight_does_not_thin_a_batch() -> None:
     other = AsyncBatchingMapProxy[int, str](cache=cache)
     proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache, weight=abs, max_weight=10)
     calls, others = AsyncCalls(), AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", other.map, [8, 9], others)
-        await settle()
-        callers.start("own", proxy.map, [1, 8, 2, 9, 3, 4, 5], calls)
-        await settle()
+    async with together(proxy, other) as callers:
+        await callers.begin("other", other.map, [8, 9], others)
+        await callers.begin("own", proxy.map, [1, 8, 2, 9, 3, 4, 5], calls)
         assert calls.batches == [[1, 2, 3, 4], [5]]
         others.open()
     assert callers.results["own"] == naive([1, 8, 2, 9, 3, 4, 5])
-    assert_idle(proxy, other)
 
 
 @anyio_matrix
@@ -144,10 +136,8 @@ async def test_what_comes_to_be_known_meanwhile_does_not_thin_a_batch(size: int 
     cache = Cache[str]()
     proxy = AsyncBatchingMapProxy[int, str](size, 1, cache=cache, weight=abs, max_weight=10)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [10, 1, 7, 2, 8, 9, 3, 4, 5], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("own", proxy.map, [10, 1, 7, 2, 8, 9, 3, 4, 5], calls)
         cache.prime({7: "seven", 8: "eight", 9: "nine"})
         calls.open()
     assert calls.batches == [[10], [1, 2, 3, 4], [5]]
@@ -162,7 +152,6 @@ async def test_what_comes_to_be_known_meanwhile_does_not_thin_a_batch(size: int 
         "4",
         "5",
     ]
-    assert_idle(proxy)
 
 
 @anyio_matrix
@@ -174,21 +163,15 @@ async def test_keys_that_come_back_have_their_weights() -> None:
         for _ in range(2)
     )
     calls, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("other", other.map, [4, 6, 2, 3], others)
-        await settle()
-        callers.start("first", proxy.map, [10], calls)
-        await settle()
-        callers.start("own", proxy.map, [1, 4, 5, 6, 7, 2, 3], calls)
-        await settle()
-        callers.scopes["other"].cancel()
-        await settle()
+    async with together(proxy, other) as callers:
+        await callers.begin("other", other.map, [4, 6, 2, 3], others)
+        await callers.begin("first", proxy.map, [10], calls)
+        await callers.begin("own", proxy.map, [1, 4, 5, 6, 7, 2, 3], calls)
+        await callers.cancel("other")
         calls.open()
     assert others.batches == [[4, 6]]
     assert calls.batches == [[10], [1, 4, 5], [6], [7, 2], [3]]
     assert callers.results["own"] == naive([1, 4, 5, 6, 7, 2, 3])
-    assert_idle(proxy, other)
 
 
 @anyio_matrix
@@ -196,15 +179,11 @@ async def test_keys_that_wait_for_a_slot_have_their_weights() -> None:
     """They were looked at before, and put back."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1, weight=abs, max_weight=10)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("first", proxy.map, [10], calls)
-        await settle()
-        callers.start("own", proxy.map, [1, 2, 3, 4, 5, 6, 7], calls)
-        await settle()
+    async with together(proxy) as callers:
+        await callers.begin("first", proxy.map, [10], calls)
+        await callers.begin("own", proxy.map, [1, 2, 3, 4, 5, 6, 7], calls)
         calls.open()
     assert calls.batches == [[10], [1, 2, 3, 4], [5], [6], [7]]
-    assert_idle(proxy)
 
 
 @anyio_matrix
@@ -212,10 +191,8 @@ async def test_calls_at_a_time_are_as_many_as_batches() -> None:
     """Also where the list is one batch by count; with a limit that is out of reach it is one."""
     proxy = AsyncBatchingMapProxy[int, str](100, 3, weight=abs, max_weight=10)
     calls = AsyncCalls(gated=True)
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
-        callers.start("own", proxy.map, [5, 6, 7, 8, 9], calls)
-        await settle()
+    async with together() as callers:
+        await callers.begin("own", proxy.map, [5, 6, 7, 8, 9], calls)
         assert sorted(calls.batches) == [[5], [6], [7]]
         calls.open()
     assert sorted(calls.batches) == [[5], [6], [7], [8], [9]]
@@ -265,8 +242,7 @@ async def test_what_other_processes_hold_does_not_thin_a_batch() -> None:
         return await calls(items)
 
     items = [1, 2, *held, 4, 3, 6, 8, 9, 0]
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, items, counting)
         await calls.wait_begun(4)
         store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
@@ -291,8 +267,7 @@ async def test_no_more_is_claimed_than_fits() -> None:
         max_weight=10,
     )
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [3, *held, 6, 9, 8, 2], calls)
         await calls.wait_begun(3)
         store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
@@ -313,8 +288,7 @@ async def test_what_others_hold_is_passed_over_beside_what_is_not_kept() -> None
         max_weight=10,
     )
     calls = AsyncCalls()
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, [math.nan, 7, 4, 5], calls)
         await calls.wait_begun(2)
         store.publish_many("n", dict.fromkeys(names_in_store(7), b"there"), OTHER, None)
@@ -332,8 +306,7 @@ async def test_what_another_process_wrote_meanwhile_does_not_thin_a_batch(
     )
     calls = AsyncCalls(gated=True)
     items = [10, 1, 7, 8, 9, 2, 3, 11, 4]
-    async with anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with together() as callers:
         callers.start("own", proxy.map, items, calls)
         await calls.wait_begun()
         store.set_many("n", dict.fromkeys(names_in_store(7, 8, 9), b"there"), None)

@@ -11,9 +11,10 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, Self
 
 import anyio
@@ -64,6 +65,12 @@ async def settle(ticks: int = 30) -> None:
         await checkpoint()
 
 
+async def step(function: Callable[..., object], *args: Any) -> None:
+    """Do something that others wait for, and let them go on until they wait again."""
+    function(*args)
+    await settle()
+
+
 def _never() -> AssertionError:
     """What to raise for a condition that does not come; who may be why is in what pytest shows."""
     faulthandler.dump_traceback()
@@ -110,6 +117,34 @@ class Interrupt(BaseException):
     """What a signal may raise anywhere."""
 
 
+class Incomparable:
+    """A key that cannot be compared."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("not with me")
+
+
+class Thing:
+    """What may be referred to weakly."""
+
+
+@contextmanager
+def freed_at_once() -> Iterator[list[Any]]:
+    """What the list refers to at the end of the block is freed without the collector."""
+    collect()
+    gc.disable()
+    left: list[weakref.ref[Any]] = []
+    try:
+        yield left
+        assert left
+        until(lambda: not [each for each in left if each() is not None])  # a thread may have it
+    finally:
+        gc.enable()
+
+
 class Outcomes:
     """Runs several callers at once, and keeps what each of them returned or raised."""
 
@@ -133,6 +168,11 @@ class Outcomes:
                 self.results[name] = "cancelled"
 
         self._group.start_soon(caller)
+
+    def each(self, function: Callable[..., Awaitable[Any]], items: Iterable[Any]) -> None:
+        """Start a caller for each item, which is its name, too."""
+        for item in items:
+            self.start(item, function, item)
 
     async def begin(
         self, name: Any, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any
@@ -276,6 +316,18 @@ BACKENDS: list[Any] = [
 def never(items: list[Any]) -> list[str]:
     """A batch function that is not to be called."""
     raise AssertionError(f"called with {items}, which was known, or another call was computing")
+
+
+async def never_asked(items: list[Any]) -> list[str]:
+    """The same for tasks."""
+    return never(items)
+
+
+async def all_at_once(function: Callable[..., Awaitable[Any]], items: Iterable[Any]) -> Any:
+    """What came of a caller for each item."""
+    async with together() as callers:
+        callers.each(function, items)
+    return callers.results
 
 
 def naive(items: Iterable[Any], f: Callable[[Any], Any] = str) -> list[Any]:
