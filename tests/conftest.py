@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import gc
 import importlib.util
+import inspect
 import os
 import signal
 import sys
@@ -58,6 +59,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Every asynchronous test runs on each of these, on eager tasks and uvloop if asked to."""
     kind = "trio" if request.param == "trio" else "asyncio"
     return kind, backend_options(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(name: str, obj: object) -> None:
+    """Asynchronous tests need no mark for that."""
+    if name.startswith("test_") and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("anyio_backend")(obj)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

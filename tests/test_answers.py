@@ -25,7 +25,6 @@ async def one(item: int) -> int:
 GATHER = r"a coroutine as the result.*asyncio\.gather"
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("answer", "remedy"),
     [
@@ -144,7 +143,6 @@ def test_neither_travels(kind: Callable[[], Any]) -> None:
             way(each)
 
 
-@pytest.mark.anyio
 async def test_a_list_that_a_function_answered_with_is_its_own() -> None:
     """A function may change its list after the call: who waited gets what was answered."""
     proxy = AsyncBatchingMapProxy[int, str]()

@@ -18,8 +18,6 @@ from tools import naive, together
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, Calls
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_reference_behaviour() -> None:
     """Distinct items once, in batches, in order; a second map() calls nothing."""

@@ -10,10 +10,9 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
-import batchproxy
 from batchproxy import AsyncBatchingMapProxy, AsyncBoundFunction, BatchingMapProxy, BoundFunction
+from batchproxy.testing import AsyncCalls, Calls
 
 FACES: list[Any] = [AsyncBatchingMapProxy, BatchingMapProxy]
 faces = pytest.mark.parametrize("face", FACES)
@@ -40,7 +39,7 @@ def test_what_a_bound_function_says_of_itself(face: Any) -> None:
     users: Any = proxy.bind(function)
     kind: Any = type(users)
     assert kind is (BoundFunction if face is BatchingMapProxy else AsyncBoundFunction)
-    assert kind.__module__ == batchproxy.__name__
+    assert kind.__module__ == "batchproxy"
     assert (users.proxy, users.function, users.__wrapped__) == (proxy, function, function)
     assert users.__name__ == function.__name__
     assert users.__qualname__ == function.__qualname__
@@ -107,55 +106,29 @@ def test_it_cannot_be_pickled(face: Any) -> None:
             way(users)
 
 
-def test_mapping_through_it() -> None:
+@faces
+async def test_mapping_through_it(face: Any) -> None:
     """It is `map()` of the proxy with that function, and the same options."""
-    proxy = BatchingMapProxy[int, str](2)
-    batches: list[list[int]] = []
-    told: list[int] = []
-
-    @proxy.bind
-    def users(keys: list[int]) -> list[Any]:
-        batches.append(keys)
-        return [ValueError(key) if key == 3 else str(key) for key in keys]
-
-    results = users.map(
+    proxy, told = face(2), list[int]()
+    calls = (Calls if face is BatchingMapProxy else AsyncCalls)(
+        lambda key: ValueError(key) if key == 3 else str(key)
+    )
+    users = proxy.bind(calls)
+    outcome = users.map(
         range(5), return_exceptions=True, progress=lambda now: told.append(now.done)
     )
+    results = outcome if face is BatchingMapProxy else await outcome
     assert [str(result) for result in results] == ["0", "1", "2", "3", "4"]
     assert isinstance(results[3], ValueError)
-    assert batches == [[0, 1], [2, 3], [4]]
+    assert sorted(calls.batches) == [[0, 1], [2, 3], [4]]
     assert told[-1] == 5
     with pytest.raises(ValueError, match="3"):
-        users.map([3])
-    assert proxy.map([4], fetch) == ["4"]  # it is the same cache
+        users.map([3]) if face is BatchingMapProxy else await users.map([3])
+    known = users.load(4)
+    assert (known if face is BatchingMapProxy else await known) == "4"  # it is the same cache
+    assert calls.batches[3:] == [[3]]
 
 
-@pytest.mark.anyio
-async def test_mapping_through_it_async() -> None:
-    """The same with an asynchronous function."""
-    proxy = AsyncBatchingMapProxy[int, str](2)
-    batches: list[list[int]] = []
-    told: list[int] = []
-
-    @proxy.bind
-    async def users(keys: list[int]) -> list[Any]:
-        batches.append(keys)
-        await checkpoint()
-        return [ValueError(key) if key == 3 else str(key) for key in keys]
-
-    results = await users.map(
-        range(5), return_exceptions=True, progress=lambda now: told.append(now.done)
-    )
-    assert [str(result) for result in results] == ["0", "1", "2", "3", "4"]
-    assert sorted(batches) == [[0, 1], [2, 3], [4]]
-    assert told[-1] == 5
-    with pytest.raises(ValueError, match="3"):
-        await users.map([3])
-    assert await users.load(4) == "4"
-    assert len(batches) == 4
-
-
-@pytest.mark.anyio
 async def test_two_functions_of_one_proxy() -> None:
     """They share its slots, its cache and its calls; each gathers its own keys."""
     proxy = AsyncBatchingMapProxy[int, str](10, 1)

@@ -41,7 +41,6 @@ def test_a_request_larger_than_the_cache(make: Any, batch_size: int | None) -> N
         assert len(cache) <= 2
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("make", BOUNDED.values(), ids=BOUNDED)
 async def test_the_bound_holds_whenever_a_call_ends(make: Any) -> None:
     """Calls that end one by one, the last first, push nothing over the bound, nor a waiter."""
@@ -328,7 +327,6 @@ def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
     assert calls.batches == [[3]]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("make", "batches"),
     [
@@ -474,7 +472,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
 async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
@@ -494,7 +491,6 @@ async def test_a_call_under_way_is_not_evicted(make: Any, fails: bool) -> None:
     assert calls.batches == [[1]]
 
 
-@pytest.mark.anyio
 async def test_clear_between_the_batches_of_a_map() -> None:
     """Its answers are complete; what it computed before is forgotten, the rest is kept."""
     proxy = AsyncBatchingMapProxy[int, str](2, 1)

@@ -17,8 +17,6 @@ from batchproxy.testing import AsyncCalls, assert_idle
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.anyio
-
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 each_size = pytest.mark.parametrize("batch_size", [None, 1])
 

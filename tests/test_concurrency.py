@@ -12,8 +12,6 @@ from tools import naive, settle, together
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy.testing import AsyncCalls, assert_idle
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
     """Slots go first come, first served, batch by batch."""

@@ -35,8 +35,6 @@ from batchproxy import (
 )
 from batchproxy.testing import AsyncCalls, look, names_in_store
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
     """What one cache computed, another one with the same store and namespace finds."""

@@ -16,8 +16,6 @@ from tools import naive, settle, step, together
 from batchproxy import AsyncBatchingMapProxy, Cache, Progress
 from batchproxy.testing import AsyncCalls, assert_idle
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.mark.parametrize("max_concurrency", [1, 2, 8])
 async def test_twenty_callers_of_a_failing_key(max_concurrency: int) -> None:

@@ -111,7 +111,6 @@ KINDS: dict[str, Callable[[], Callable[[], Awaitable[object]]]] = {
 }
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 async def test_async_success(kind: Callable[[], Callable[[], Awaitable[object]]]) -> None:
     """A map() that succeeds, however it comes by its answers, makes no reference cycle."""
@@ -421,7 +420,6 @@ ATTEMPTS = {
 each_size = pytest.mark.parametrize("sizes", [(None, 8), (1, 1), (1, 3)])
 
 
-@pytest.mark.anyio
 @each_size
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
 async def test_failures(watched: Watched, sizes: tuple[Any, Any], attempt: Any) -> None:
@@ -432,7 +430,6 @@ async def test_failures(watched: Watched, sizes: tuple[Any, Any], attempt: Any) 
     assert watched.gone()
 
 
-@pytest.mark.anyio
 async def test_misuse(watched: Watched) -> None:
     """What is wrong from the start."""
     closed = Proxy()
@@ -561,7 +558,6 @@ def failing_store(method: str) -> Cache[Any]:
     return cache_on(store)
 
 
-@pytest.mark.anyio
 @each_size
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("return_exceptions", [False, True])

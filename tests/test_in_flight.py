@@ -11,8 +11,6 @@ from tools import naive, settle, step, together
 from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, look
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_overlapping_callers_compute_every_key_once() -> None:
     """Two callers share the work of what they both want, within the limit."""

@@ -63,7 +63,6 @@ class Watch:
         assert last < 1.5 * first
 
 
-@pytest.mark.anyio
 @pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("overlap", [0, 3])
 async def test_generations_without_end(overlap: int) -> None:
@@ -127,7 +126,6 @@ def test_generations_of_threads_without_end(options: Any) -> None:
     assert proxy.map([0], lambda items: ["0"]) == ["0"]  # no slot is lost
 
 
-@pytest.mark.anyio
 async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
     """A map() left behind keeps the slot of its parent for its batch, and queues for the next."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
@@ -151,7 +149,6 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
     assert left_behind.batches == [["first"], ["second"]]
 
 
-@pytest.mark.anyio
 async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandparent() -> None:
     """That call has ended; the slot comes back when the last of both generations has."""
     proxy = AsyncBatchingMapProxy[str, str](1, 1)
@@ -201,7 +198,6 @@ def test_a_call_given_up_still_lends_its_slot(sync_backend: Any) -> None:
     assert answers == [["part"]]
 
 
-@pytest.mark.anyio
 async def test_a_task_left_behind_keeps_no_results_alive() -> None:
     """A task that a function started, and that outlives the call, does not hold its results."""
 

@@ -53,7 +53,6 @@ def test_numbers_of_a_limit() -> None:
             way(limit)
 
 
-@pytest.mark.anyio
 async def test_proxies_share_its_slots() -> None:
     """Over all of them there are never more calls at a time, and first come, first served."""
     limit = Limit(2)
@@ -71,7 +70,6 @@ async def test_proxies_share_its_slots() -> None:
     assert callers.results == {"one": naive(range(5)), "other": naive(range(5, 10))}
 
 
-@pytest.mark.anyio
 async def test_calls_of_one_inside_those_of_the_other() -> None:
     """They use the slot of the call around them: the only one is enough, whoever nests in whom."""
     limit = Limit(1)

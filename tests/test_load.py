@@ -15,10 +15,14 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from tools import (
+    Incomparable,
+    Interrupt,
     Outcomes,
+    Thing,
     Thread,
     all_at_once,
     collect,
+    freed_at_once,
     happens,
     naive,
     never,
@@ -30,8 +34,6 @@ from tools import (
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError, ClosedError
 from batchproxy.testing import AsyncCalls, assert_idle, look
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_what_is_asked_for_at_once_goes_out_in_full_batches() -> None:
@@ -275,10 +277,6 @@ async def test_everybody_leaves() -> None:
     assert_idle(proxy)
 
 
-class Stop(BaseException):
-    """What is no `Exception`."""
-
-
 async def test_what_is_no_exception() -> None:
     """It ends the one in whose task the call was; the others call anew."""
     batches: list[list[int]] = []
@@ -286,7 +284,7 @@ async def test_what_is_no_exception() -> None:
     async def fetch(keys: list[int]) -> list[int]:
         batches.append(keys)
         if len(batches) == 1:
-            raise Stop
+            raise Interrupt
         return keys
 
     users = AsyncBatchingMapProxy[int, int](10).bind(fetch)
@@ -295,13 +293,13 @@ async def test_what_is_no_exception() -> None:
     async def load(key: int) -> None:
         try:
             results[key] = await users.load(key)
-        except Stop as error:
+        except Interrupt as error:
             results[key] = error
 
     async with anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(load, number)
-    assert isinstance(results.pop(batches[0][0]), Stop)
+    assert isinstance(results.pop(batches[0][0]), Interrupt)
     assert results == {key: key for key in batches[0][1:]}
     assert len(batches) == 2
     assert_idle(users.proxy)
@@ -472,11 +470,6 @@ async def test_loads_after_one_another_inside_of_a_call() -> None:
 async def test_nothing_of_a_call_is_kept_for_the_loads_inside_of_it() -> None:
     """When they have ended, its results are free."""
 
-    class Thing:
-        pass
-
-    things: list[weakref.ref[Thing]] = []
-
     async def fetch(keys: list[int]) -> list[Thing]:
         if keys[0] < 100:
             await users.load(100 + keys[0])
@@ -484,12 +477,11 @@ async def test_nothing_of_a_call_is_kept_for_the_loads_inside_of_it() -> None:
         things.extend(map(weakref.ref, found))
         return found
 
-    proxy = AsyncBatchingMapProxy[int, Thing](10, cache=Cache(max_size=0))
-    users = proxy.bind(fetch)
-    await users.load(0)
-    collect()
-    assert [thing() for thing in things] == [None, None]
-    assert_idle(proxy)
+    users = AsyncBatchingMapProxy[int, Thing](10, cache=Cache(max_size=0)).bind(fetch)
+    with freed_at_once() as things:
+        await users.load(0)
+        assert len(things) == 2
+    assert_idle(users.proxy)
 
 
 async def test_a_load_that_waits_for_itself() -> None:
@@ -572,17 +564,9 @@ async def test_misuse() -> None:
     with_key = AsyncBatchingMapProxy[Any, str](key=lambda item: item["id"])
     with pytest.raises(KeyError):
         await with_key.bind(never).load({})  # type: ignore[arg-type] # as above
-
-    class Odd:
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            raise TypeError("not with me")
-
     proxy.cache.prime({1: "1"})
     with pytest.raises(TypeError, match="not with me"):
-        await users.load(Odd())
+        await users.load(Incomparable())
     await proxy.aclose()
     with pytest.raises(ClosedError, match=r"load\(\) on a closed proxy"):
         await users.load(1)
@@ -614,13 +598,9 @@ async def test_whose_context_a_call_has() -> None:
     assert seen[0] in "abc"
 
 
-async def test_what_has_failed_is_freed() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_has_failed_is_freed(count: int) -> None:
     """A failing load() leaves nothing to the collector, whether one called or others waited."""
-
-    class Thing:
-        pass
-
-    things: list[weakref.ref[Thing]] = []
 
     async def fetch(keys: list[int]) -> list[int]:
         thing = Thing()
@@ -628,37 +608,23 @@ async def test_what_has_failed_is_freed() -> None:
         await checkpoint()
         raise ValueError(thing)
 
-    users = AsyncBatchingMapProxy[int, int](10).bind(fetch)
-
     async def load(key: int) -> None:
-        try:
+        with suppress(ValueError):
             await users.load(key)
-        except ValueError:
-            failed.append(key)
+            raise AssertionError
 
-    failed: list[int] = []
-    collect()
-    gc.disable()
-    try:
-        for count in (1, 3):
-            async with anyio.create_task_group() as group:
-                for number in range(count):
-                    group.start_soon(load, number)
-            await settle(3)
-        assert [thing() for thing in things] == [None, None]
-        assert len(failed) == 4
-    finally:
-        gc.enable()
+    users = AsyncBatchingMapProxy[int, int](10).bind(fetch)
+    with freed_at_once() as things:
+        async with anyio.create_task_group() as group:
+            for number in range(count):
+                group.start_soon(load, number)
+        await settle(3)
+        assert len(things) == 1
 
 
 @pytest.mark.parametrize("ring", [False, True])
 async def test_what_has_failed_inside_of_a_call_is_freed(ring: bool) -> None:
     """It leaves nothing to the collector when the call fails with it, not even that call."""
-
-    class Thing:
-        pass
-
-    things: list[weakref.ref[Thing]] = []
 
     async def outer(keys: list[int]) -> list[int]:
         thing = Thing()
@@ -670,16 +636,12 @@ async def test_what_has_failed_inside_of_a_call_is_freed(ring: bool) -> None:
 
     users = AsyncBatchingMapProxy[int, int]().bind(outer)
     others = AsyncBatchingMapProxy[int, int]().bind(inner)
-    collect()
-    gc.disable()
-    try:
+    with freed_at_once() as things:
         for ask in (users.load(1), users.map([1, 2])):
             with suppress(CircularWaitError):
                 await ask
         await settle(3)
-        assert [thing() for thing in things] == [None, None]
-    finally:
-        gc.enable()
+        assert len(things) == 2
     assert_idle(users.proxy, others.proxy)
 
 

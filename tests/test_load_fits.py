@@ -14,8 +14,6 @@ from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatc
 from batchproxy.stores import MemoryStore
 from batchproxy.testing import AsyncCalls, assert_idle, wait_released
 
-pytestmark = pytest.mark.anyio
-
 
 async def each(load: Any, keys: Iterable[Any], calls: AsyncCalls) -> dict[Any, Any]:
     """Load `keys`, one after the other, while the first call is held up; what came of each."""

@@ -10,8 +10,6 @@ from tools import all_at_once, happens, settle, together
 from batchproxy import StoreError
 from batchproxy.testing import AsyncCalls, look, names_in_store
 
-pytestmark = pytest.mark.anyio
-
 
 async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
     """One look into the store for all that were asked for at once, and one for each batch."""

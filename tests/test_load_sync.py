@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from process_tools import PRELUDE, needs_fork, needs_posix, run
-from tools import Backend, Thread, happens, never, until
+from tools import Backend, Interrupt, Thread, happens, never, until
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -44,6 +44,15 @@ def bound(kind: str, function: Any, batch_size: int | None, backend: Backend) ->
     return BatchingMapProxy[Any, Any](batch_size, 1, backend=backend).bind(function)
 
 
+def loading(users: Any, calls: Calls, number: int) -> list[Thread]:
+    """Threads that load so many keys: the first has begun its call, and the others wait."""
+    threads = [Thread(users.load, 0)]
+    calls.wait_begun()
+    threads += [Thread(users.load, key) for key in range(1, number)]
+    until(lambda: look(users.proxy).loading == number)
+    return threads
+
+
 def test_in_the_calling_thread() -> None:
     """There is nothing to wait for: it is a `map()` of one item."""
     threads: list[Any] = []
@@ -65,16 +74,12 @@ def test_threads_gather(kind: str, sync_backend: Backend) -> None:
     """Those who wait for a slot go together in full batches; a lone one goes at once."""
     calls = Calls(gated=True)
     users = bound(kind, calls, 4, sync_backend)
-    threads = [Thread(users.load, 0)]
-    calls.wait_begun()
-    threads += [Thread(users.load, number) for number in range(1, 10)]
-    until(lambda: look(users.proxy).loading == 10)
+    threads = loading(users, calls, 10)
     calls.open()
     assert [thread.outcome() for thread in threads] == list(map(str, range(10)))
     assert list(map(len, calls.batches)) == [1, 4, 4, 1]
     assert users.load(5) == "5"
     until(lambda: look(users.proxy).idle)
-    assert_idle(users.proxy)
 
 
 @kinds
@@ -83,19 +88,11 @@ def test_a_failing_call(kind: str, sync_backend: Backend) -> None:
     calls = Calls(gated=True)
     users = bound(kind, calls, 10, sync_backend)
     error = ValueError()
-    threads = [Thread(users.load, 0)]
-    calls.wait_begun()
-    threads += [Thread(users.load, number) for number in range(1, 5)]
-    until(lambda: look(users.proxy).loading == 5)
+    threads = loading(users, calls, 5)
     calls.fail(1, error)
     calls.open()
     assert [thread.outcome() for thread in threads] == ["0", *[error] * 4]
     until(lambda: look(users.proxy).idle)
-    assert_idle(users.proxy)
-
-
-class Stop(BaseException):
-    """What is no `Exception`."""
 
 
 @kinds
@@ -103,15 +100,12 @@ def test_what_is_no_exception(kind: str, sync_backend: Backend) -> None:
     """It ends the thread whose call it was; another one makes the call anew."""
     calls = Calls(gated=True)
     users = bound(kind, calls, 10, sync_backend)
-    threads = [Thread(users.load, 0)]
-    calls.wait_begun()
-    threads += [Thread(users.load, number) for number in range(1, 4)]
-    until(lambda: look(users.proxy).loading == 4)
-    calls.fail(1, Stop())
+    threads = loading(users, calls, 4)
+    calls.fail(1, Interrupt())
     calls.open()
     outcomes = [thread.outcome() for thread in threads]
-    assert sum(isinstance(outcome, Stop) for outcome in outcomes) == 1
-    assert {outcome for outcome in outcomes if not isinstance(outcome, Stop)} < set("0123")
+    assert sum(isinstance(outcome, Interrupt) for outcome in outcomes) == 1
+    assert {outcome for outcome in outcomes if not isinstance(outcome, Interrupt)} < set("0123")
     assert len(calls.batches) == 3
     until(lambda: look(users.proxy).idle)
 
@@ -177,10 +171,8 @@ def test_loads_inside_of_a_call(sync_backend: Backend) -> None:
     assert outcomes[0] == 10
     assert "0 is being computed" in str(outcomes[1])
     until(lambda: look(users.proxy).idle)
-    assert_idle(users.proxy)
 
 
-@pytest.mark.anyio
 async def test_inside_of_a_running_loop() -> None:
     """It works, and blocks the loop; for a key that a task of that loop computes it raises."""
     cache = Cache[str]()

@@ -267,7 +267,6 @@ def test_worker_threads_reach_the_proxy_of_their_loop(backend: str) -> None:
     assert sorted(calls.keys) == list(range(50))
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("batch_size", [None, 1])
 async def test_context_variables_reach_map_func(batch_size: int | None) -> None:
     """The function sees the context variables of the caller, called inline or in a task group."""

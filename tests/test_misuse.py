@@ -315,7 +315,6 @@ def test_leaving_the_block_closes() -> None:
         proxy.map([1], naive)
 
 
-@pytest.mark.anyio
 async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     """It deletes nothing of a shared cache, and who waits for its calls gets their answers."""
     cache = Cache[str]()
@@ -336,7 +335,6 @@ async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     assert other.statistics().cached == 0
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("bad", [0, 1, 2])
 async def test_a_key_function_that_raises(bad: int) -> None:
     """Its error arrives, whichever item it is of; a call under way and its waiters go on."""

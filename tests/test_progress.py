@@ -17,9 +17,6 @@ from tools import collect, modes, naive, never, together
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
 
-pytestmark = pytest.mark.anyio
-
-
 Async = AsyncBatchingMapProxy[int, Any]
 
 

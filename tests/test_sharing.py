@@ -25,8 +25,6 @@ from tools import collect, naive, together, until
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
 
-pytestmark = pytest.mark.anyio
-
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
     """Another process, which is alive, is computing `keys`."""

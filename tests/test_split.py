@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import weakref
 from collections.abc import Collection
@@ -16,8 +15,9 @@ from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore, PlainStore
 from store_tools import all_released, cache_on, nothing_left, proxy_of, shared
 from tools import (
+    Thing,
     Thread,
-    collect,
+    freed_at_once,
     happens,
     modes,
     naive,
@@ -26,7 +26,6 @@ from tools import (
     settle,
     step,
     together,
-    until,
 )
 
 from batchproxy import (
@@ -40,8 +39,6 @@ from batchproxy import (
 )
 from batchproxy.stores import Claimant
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, look, names_in_store
-
-anyio_matrix = pytest.mark.anyio
 
 
 class Bad(Exception):
@@ -80,8 +77,18 @@ class Service:
         return [len(batch) for batch in self.batches]
 
 
+BOOM = ValueError("boom")
+
+
+def refusal(cause: Exception) -> SplitBatch:
+    """What is raised of an item that is refused for this."""
+    error = SplitBatch()
+    error.__cause__ = cause
+    return error
+
+
 EIGHT = [
-    [0, 1, 2, 3, 4, 5, 6, 7],
+    [*range(8)],
     [0, 1, 2, 3],
     [0, 1],
     [2, 3],
@@ -95,7 +102,6 @@ EIGHT = [
 # --- Halves ---
 
 
-@anyio_matrix
 @pytest.mark.parametrize("cache", ["memory", "nothing", "plain", "shared"])
 async def test_a_refused_batch_is_halved(cache: str) -> None:
     """Each half is a call of its own; the item that is refused alone holds the cause."""
@@ -135,7 +141,6 @@ def test_synchronous_batches_are_halved(max_concurrency: int | None, sync_backen
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_the_neighbours_of_a_refused_item_are_kept() -> None:
     """It is the failure of an item: all of its batch is tried, and then it ends the map()."""
     proxy = AsyncBatchingMapProxy[int, str](4, 1)
@@ -150,7 +155,6 @@ async def test_the_neighbours_of_a_refused_item_are_kept() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 @pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
 async def test_a_refusal_without_a_cause_is_the_failure(cause: BaseException | None) -> None:
     """Also if the cause is nothing that an item may hold."""
@@ -167,7 +171,6 @@ async def test_a_refusal_without_a_cause_is_the_failure(cause: BaseException | N
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_only_a_raised_refusal_halves() -> None:
     """In an answer it is the failure of that item like any other; in a group it is none."""
     proxy = AsyncBatchingMapProxy[int, Any]()
@@ -182,7 +185,6 @@ async def test_only_a_raised_refusal_halves() -> None:
     assert calls.batches == [[3, 4]]
 
 
-@anyio_matrix
 async def test_progress_of_a_refused_batch() -> None:
     """Every half is a call that was begun, and what it gave is told at once."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -201,7 +203,6 @@ async def test_progress_of_a_refused_batch() -> None:
 # --- Those who wait, and the slot ---
 
 
-@anyio_matrix
 @pytest.mark.parametrize("size", [None, 0])
 async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
     """It has its answer when that half has, and never computes it, whatever the cache keeps."""
@@ -233,20 +234,17 @@ async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
     }
 
 
-@anyio_matrix
 async def test_who_waits_for_a_refused_item_gets_the_cause() -> None:
     """The very one, when the item is refused, and not when the batch has ended."""
     proxy = AsyncBatchingMapProxy[int, str]()
     calls = AsyncCalls(gated=True)
     bad = Bad()
-    refusal = SplitBatch()
-    refusal.__cause__ = bad
     async with together() as callers:
         await callers.begin("own", proxy.map, [1, 2], calls)
         callers.start("waits", proxy.map, [1], never)
         await callers.begin("late", proxy.map, [1, 2], never)
-        await step(calls.fail, 0, refusal)
-        await step(calls.fail, 1, refusal)
+        await step(calls.fail, 0, refusal(bad))
+        await step(calls.fail, 1, refusal(bad))
         assert callers.results == {"waits": bad, "late": bad}
         assert look(proxy).in_flight == {2}
         calls.finish(2)
@@ -255,7 +253,6 @@ async def test_who_waits_for_a_refused_item_gets_the_cause() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 @pytest.mark.parametrize("end", ["answered", "failed", "cancelled"])
 async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str) -> None:
     """It met the call, and had one of its own to make until that had ended."""
@@ -263,11 +260,8 @@ async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str
     first, second = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
     calls, others = AsyncCalls(gated=True), AsyncCalls(gated=True)
     bad, boom = Bad(), ValueError("boom")
-    refusal = SplitBatch()
-    refusal.__cause__ = bad
-    calls.fail(0, refusal)
-    calls.fail(1, refusal)
-    calls.fail(2, refusal)
+    for number in range(3):
+        calls.fail(number, refusal(bad))
     async with together(first, second) as callers:
         await callers.begin("own", lambda: first.map(range(6), calls, return_exceptions=True))
         callers.start("waits", lambda: second.map(range(7), others, return_exceptions=True))
@@ -290,7 +284,6 @@ async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str
     assert others.batches == ([[6], [3, 4, 5]] if end == "cancelled" else [[6]])
 
 
-@anyio_matrix
 @pytest.mark.parametrize("bad", [(), {0, 1, 2}])
 async def test_who_looks_late_has_lost_nothing(bad: Collection[int]) -> None:
     """Neither of what came of the first of several halves, nor of the last."""
@@ -312,7 +305,6 @@ async def test_who_looks_late_has_lost_nothing(bad: Collection[int]) -> None:
     assert others.batches == [[3]]
 
 
-@anyio_matrix
 async def test_who_waits_for_a_failed_item_of_a_half_fails() -> None:
     """Its exception is no result."""
     proxy = AsyncBatchingMapProxy[int, Any]()
@@ -328,7 +320,6 @@ async def test_who_waits_for_a_failed_item_of_a_half_fails() -> None:
     assert callers.results["own"] == [bad, "1", "2", "3"]
 
 
-@anyio_matrix
 async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
     """Whoever waits for a slot waits for all of them."""
     proxy = AsyncBatchingMapProxy[int, str](4, 1)
@@ -346,61 +337,60 @@ async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
 # --- Failures and cancellation between halves ---
 
 
-@anyio_matrix
-async def test_another_failure_ends_the_map_before_the_other_half() -> None:
+@pytest.mark.parametrize(
+    ("ends", "raised", "batches", "left"),
+    [
+        pytest.param(
+            [SplitBatch(), SplitBatch(), None, BOOM],
+            [BOOM],
+            [[*range(8)], [0, 1, 2, 3], [0, 1], [2, 3]],
+            [*range(2, 8)],
+            id="another failure",
+        ),
+        pytest.param(
+            [SplitBatch()] * 3 + [SplitBatch("1"), SplitBatch("2"), BOOM],
+            [SplitBatch("1"), SplitBatch("2"), BOOM],
+            [[*range(8)], [0, 1, 2, 3], [0, 1], [0], [1], [2, 3]],
+            [*range(8)],
+            id="what was refused first is raised first",
+        ),
+    ],
+)
+async def test_another_failure_ends_the_map_before_the_other_half(
+    ends: list[Exception | None],
+    raised: list[Exception],
+    batches: list[list[int]],
+    left: list[int],
+) -> None:
     """It is a failing call like any other: what was finished is kept, what waits is free."""
     proxy = AsyncBatchingMapProxy[int, str](8, 1)
-    calls = AsyncCalls()
-    boom = ValueError("boom")
-    calls.fail(0, SplitBatch())
-    calls.fail(1, SplitBatch())
-    calls.fail(3, boom)
-    with pytest.raises(ValueError, match="boom") as raised:
+    calls, again = AsyncCalls(), AsyncCalls()
+    for number, error in enumerate(ends):
+        if error is not None:
+            calls.fail(number, error)
+    with pytest.raises(type(raised[0]), match=str(raised[0])) as caught:
         await proxy.map(range(16), calls)
-    assert raised.value is boom
-    assert calls.batches == [[*range(8)], [0, 1, 2, 3], [0, 1], [2, 3]]
+    notes = [f"another call of the same map() failed too: {type(e).__name__}: {e}" for e in raised]
+    assert getattr(caught.value, "__notes__", []) == notes[1:]
+    assert calls.batches == batches
     assert proxy.statistics().cancelled == 0
     assert_idle(proxy)
-    again = AsyncCalls()
     assert await proxy.map(range(8), again) == naive(range(8))
-    assert again.batches == [[*range(2, 8)]]
+    assert again.batches == [left]
 
 
-@anyio_matrix
 async def test_with_exceptions_returned_every_half_is_called() -> None:
     """Whatever the other one raises."""
     proxy = AsyncBatchingMapProxy[int, str](4, 1)
     calls = AsyncCalls()
-    boom = ValueError("boom")
     calls.fail(0, SplitBatch())
-    calls.fail(1, boom)
+    calls.fail(1, BOOM)
     out = await proxy.map(range(6), calls, return_exceptions=True)
-    assert out == [boom, boom, "2", "3", "4", "5"]
+    assert out == [BOOM, BOOM, "2", "3", "4", "5"]
     assert calls.batches == [[*range(4)], [0, 1], [2, 3], [4, 5]]
     assert_idle(proxy)
 
 
-@anyio_matrix
-async def test_what_was_refused_first_is_raised_first() -> None:
-    """A later failure, which ends the map(), is a note of it."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    calls = AsyncCalls()
-    first = SplitBatch("first")
-    for number, error in enumerate([SplitBatch(), SplitBatch(), first, SplitBatch("second")]):
-        calls.fail(number, error)
-    calls.fail(4, ValueError("boom"))
-    with pytest.raises(SplitBatch) as raised:
-        await proxy.map(range(4), calls)
-    assert raised.value is first
-    assert first.__notes__ == [
-        "another call of the same map() failed too: SplitBatch: second",
-        "another call of the same map() failed too: ValueError: boom",
-    ]
-    assert calls.batches == [[*range(4)], [0, 1], [0], [1], [2, 3]]
-    assert_idle(proxy)
-
-
-@anyio_matrix
 @pytest.mark.parametrize("kind", [None, PlainStore, MemoryStore])
 async def test_cancelled_between_halves(kind: type[PlainStore] | None) -> None:
     """What has finished stays, the rest is free, and who waits for it takes over."""
@@ -425,7 +415,6 @@ async def test_cancelled_between_halves(kind: type[PlainStore] | None) -> None:
         await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_cancelled_while_a_half_is_refused() -> None:
     """No call is under way then, and none is counted as cancelled."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -442,7 +431,6 @@ async def test_cancelled_while_a_half_is_refused() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
     """What a function raises in clean-up is no refusal, and no failure to those who wait."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -488,7 +476,6 @@ def test_what_waits_is_called_for_if_its_map_goes_on() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_a_failure_elsewhere_is_learned_of_before_the_next_half() -> None:
     """That of a call which the map() waits for: none of its own is made after it."""
     cache = Cache[str]()
@@ -524,7 +511,6 @@ def test_no_half_is_called_in_a_worker_when_the_map_is_over() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_what_is_forgotten_between_halves_is_not_kept() -> None:
     """By `invalidate()`, as of any call under way; who waits still gets it."""
     proxy = AsyncBatchingMapProxy[int, str](cache=(cache := Cache[str]()))
@@ -544,7 +530,6 @@ async def test_what_is_forgotten_between_halves_is_not_kept() -> None:
 # --- Rings ---
 
 
-@anyio_matrix
 @pytest.mark.parametrize("wanted", [0, 3])
 async def test_a_half_that_would_wait_for_the_other_is_in_a_ring(wanted: int) -> None:
     """The batch goes on with it only when this half has ended: it raises, and does not hang."""
@@ -578,7 +563,6 @@ def test_a_ring_of_halves_in_threads(max_concurrency: int | None) -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
 async def test_a_half_may_ask_for_what_the_other_gave() -> None:
     """And for what was refused, which is free."""
     proxy = AsyncBatchingMapProxy[int, str](8, 1)
@@ -601,7 +585,6 @@ async def test_a_half_may_ask_for_what_the_other_gave() -> None:
 # --- Outages, and batches that are too large ---
 
 
-@anyio_matrix
 @pytest.mark.parametrize("size", [3, 4, 1000])
 async def test_an_outage_is_not_bisected(size: int) -> None:
     """After three items that were refused alone the rest fails untried. The next map() tries it."""
@@ -619,7 +602,6 @@ async def test_an_outage_is_not_bisected(size: int) -> None:
     assert await proxy.map(range(size), AsyncCalls()) == naive(range(size))
 
 
-@anyio_matrix
 async def test_who_waits_for_what_is_not_tried_fails_with_it() -> None:
     """As the items of a failing call."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -631,7 +613,6 @@ async def test_who_waits_for_what_is_not_tried_fails_with_it() -> None:
     assert callers.results["waits"] is callers.results["own"][7] is callers.results["own"][2]
 
 
-@anyio_matrix
 async def test_once_anything_has_succeeded_all_is_tried() -> None:
     """Also if most items are refused."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -641,7 +622,6 @@ async def test_once_anything_has_succeeded_all_is_tried() -> None:
     assert [batch[0] for batch in service.batches if len(batch) == 1] == [*range(8)]
 
 
-@anyio_matrix
 async def test_an_answer_of_failures_alone_is_no_success() -> None:
     """Nor is a failing call; and neither is an item that was refused."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -678,43 +658,56 @@ async def test_an_answer_of_failures_alone_is_no_success() -> None:
     assert_idle(proxy)
 
 
-@anyio_matrix
-async def test_batches_that_were_too_large_are_smaller_from_then_on() -> None:
-    """If both halves succeed; after eight full successes they grow again by an eighth."""
-    proxy = AsyncBatchingMapProxy[int, str](16, 1)
-    service = Service(most=8)
-    await proxy.map(range(64), service)
-    assert service.sizes == [16, 8, 8, *[8] * 6]
-    await proxy.map(range(100, 116), service)
-    assert service.sizes[9:] == [8, 8]
-    service = Service()
-    await proxy.map(range(200, 400), service)
-    assert service.sizes == [*[9] * 8, *[11] * 8, *[13] * 3, 1]
-    service = Service()
-    await proxy.map(range(400, 400 + 65 + 120 + 32), service)
-    assert service.sizes == [*[13] * 5, *[15] * 8, 16, 16]
-    await proxy.map(range(1000, 1064), service)
-    assert service.sizes[-4:] == [16] * 4
+@pytest.mark.parametrize(
+    ("size", "maps"),
+    [
+        pytest.param(
+            16,
+            [
+                (64, Service(most=8), [16, 8, 8, *[8] * 6]),
+                (16, Service(most=8), [8, 8]),
+                (200, Service(), [*[9] * 8, *[11] * 8, *[13] * 3, 1]),
+                (65 + 120 + 32, Service(), [*[13] * 5, *[15] * 8, 16, 16]),
+                (64, Service(), [16] * 4),
+            ],
+            id="and grow again by an eighth after eight full successes",
+        ),
+        pytest.param(
+            8,
+            [
+                (8, Service({3, 7}), [8, 4, 2, 2, 1, 1, 4, 2, 2, 1, 1]),
+                (8, Service(most=4), [8, 4, 4]),
+                *[(3, Service(), [3])] * 10,
+                (10, Service(), [4, 4, 2]),
+            ],
+            id="not for a refused item, and thinner ones do not make them larger",
+        ),
+        pytest.param(
+            8,
+            [
+                (8, Service(most=4), [8, 4, 4]),
+                (28, Service(), [4] * 7),
+                (20, Service(most=2), [4, 2, 2, *[2] * 8]),
+                (6, Service(), [3, 3]),
+            ],
+            id="successes are counted anew for each size",
+        ),
+    ],
+)
+async def test_batches_that_were_too_large_are_smaller_from_then_on(
+    size: int, maps: list[tuple[int, Service, list[int]]]
+) -> None:
+    """If both halves succeed; each map() of new keys has batches of these sizes."""
+    proxy = AsyncBatchingMapProxy[int, str](size, 1)
+    first = 0
+    for number, service, sizes in maps:
+        service.batches.clear()
+        await proxy.map(range(first, first + number), service, return_exceptions=True)
+        assert service.sizes == sizes
+        first += number
     assert_idle(proxy)
 
 
-@anyio_matrix
-async def test_a_batch_with_a_refused_item_was_not_too_large() -> None:
-    """What is isolated makes no batch smaller; nor do fewer than full batches make them larger."""
-    proxy = AsyncBatchingMapProxy[int, str](8, 1)
-    service = Service({3, 7})
-    await proxy.map(range(8), service, return_exceptions=True)
-    service = Service(most=4)
-    await proxy.map(range(10, 18), service)
-    assert service.sizes == [8, 4, 4]
-    service = Service()
-    for number in range(10):
-        await proxy.map(range(100 * number + 100, 100 * number + 103), service)
-    await proxy.map(range(20, 30), service)
-    assert service.sizes == [*[3] * 10, 4, 4, 2]
-
-
-@anyio_matrix
 async def test_all_calls_of_a_proxy_have_smaller_batches() -> None:
     """Also those that waited for a slot, and those of other map() calls; not of other proxies."""
     cache = Cache[str]()
@@ -729,7 +722,6 @@ async def test_all_calls_of_a_proxy_have_smaller_batches() -> None:
     assert service.sizes == [8]
 
 
-@anyio_matrix
 async def test_batches_are_as_large_as_the_smallest_that_were_not_too_large() -> None:
     """Also if a larger one, which was under way before, is found to be too large later."""
     proxy = AsyncBatchingMapProxy[int, str](8, 2)
@@ -751,24 +743,9 @@ async def test_batches_are_as_large_as_the_smallest_that_were_not_too_large() ->
     assert_idle(proxy)
 
 
-@anyio_matrix
-async def test_full_successes_are_counted_anew_for_each_size() -> None:
-    """Seven of a larger size say nothing of a smaller one."""
-    proxy = AsyncBatchingMapProxy[int, str](8, 1)
-    await proxy.map(range(8), Service(most=4))
-    await proxy.map(range(10, 38), Service())
-    service = Service(most=2)
-    await proxy.map(range(40, 60), service)
-    assert service.sizes == [4, 2, 2, *[2] * 8]
-    service = Service()
-    await proxy.map(range(70, 76), service)
-    assert service.sizes == [3, 3]
-
-
 # --- With a store ---
 
 
-@anyio_matrix
 async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
     """While the other half is still being called; other processes have it then."""
     store = MemoryStore()
@@ -791,7 +768,6 @@ async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
     nothing_left(store, proxy, other)
 
 
-@anyio_matrix
 @pytest.mark.parametrize("how", ["refused", "in an answer", "not to be stored"])
 async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> None:
     """Another process need not wait until the rest of the batch has ended."""
@@ -820,7 +796,6 @@ async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> Non
     await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_what_others_published_of_a_half_is_taken() -> None:
     """As of any call: the first result wins, and is everybody's."""
     store, proxy = shared()
@@ -836,7 +811,6 @@ async def test_what_others_published_of_a_half_is_taken() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_a_store_that_fails_ends_it_between_halves(store: PlainStore) -> None:
     """Also with exceptions returned; what was computed is written for the next who asks."""
     proxy = proxy_of(store)
@@ -852,7 +826,6 @@ async def test_a_store_that_fails_ends_it_between_halves(store: PlainStore) -> N
     await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_keys_of_which_nothing_is_kept_are_halved_too() -> None:
     """Of them nothing is claimed, either."""
     store, proxy = shared()
@@ -863,7 +836,6 @@ async def test_keys_of_which_nothing_is_kept_are_halved_too() -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_the_results_of_a_half_are_written_though_its_caller_leaves() -> None:
     """And the claims on the rest are given back then."""
     store, proxy = shared()
@@ -881,7 +853,6 @@ async def test_the_results_of_a_half_are_written_though_its_caller_leaves() -> N
     await all_released(store, proxy)
 
 
-@anyio_matrix
 async def test_processes_wait_for_a_half() -> None:
     """Another process that has claimed a part of it changes nothing."""
     store, proxy = shared(4)
@@ -905,7 +876,6 @@ async def test_processes_wait_for_a_half() -> None:
 def test_nothing_of_a_refusal_is_left_to_the_collector(keep: bool) -> None:
     """Neither the exceptions nor the batches are in a cycle."""
     proxy = BatchingMapProxy[int, str]()
-    left: list[weakref.ref[Any]] = []
 
     class Batch(list[int]):
         pass
@@ -919,30 +889,17 @@ def test_nothing_of_a_refusal_is_left_to_the_collector(keep: bool) -> None:
             left.append(weakref.ref(error))
             raise SplitBatch from error
 
-    def once() -> None:
+    with freed_at_once() as left:
         try:
             proxy.map(range(4), refuse, return_exceptions=keep)
         except Bad:
             assert not keep
 
-    collect()
-    gc.disable()
-    try:
-        once()
-        until(lambda: not [each for each in left if each() is not None])  # a thread may have it
-    finally:
-        gc.enable()
 
-
-@anyio_matrix
 @pytest.mark.parametrize("how", ["map", "kept", "load"])
 @pytest.mark.parametrize("size", [1, 3])
 async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str, size: int) -> None:
     """As above: the frames of asynchronous functions lead on to those that called them."""
-    left: list[weakref.ref[Any]] = []
-
-    class Thing:
-        pass
 
     async def refuse(items: list[int]) -> list[str]:
         thing = Thing()
@@ -952,16 +909,12 @@ async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str,
         except Bad as error:
             raise SplitBatch from error
 
-    proxy = AsyncBatchingMapProxy[int, str]()
-    bound = proxy.bind(refuse)
-
     async def load(key: int) -> None:
         with suppress(Bad):
             await bound.load(key)
 
-    collect()
-    gc.disable()
-    try:
+    bound = AsyncBatchingMapProxy[int, str]().bind(refuse)
+    with freed_at_once() as left:
         if how == "load":
             async with anyio.create_task_group() as group:
                 for key in range(size):
@@ -970,8 +923,4 @@ async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str,
             with suppress(Bad):
                 await bound.map(range(size), return_exceptions=how == "kept")
         await settle(3)
-        assert left
-        assert not [each for each in left if each() is not None]
-    finally:
-        gc.enable()
-    assert_idle(proxy)
+    assert_idle(bound.proxy)

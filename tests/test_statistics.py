@@ -12,8 +12,6 @@ from tools import modes, never, together
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls
 
-pytestmark = pytest.mark.anyio
-
 
 def counted(proxy: Any) -> dict[str, int]:
     """All that is not zero."""

@@ -44,8 +44,6 @@ from batchproxy import (
 )
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
-pytestmark = pytest.mark.anyio
-
 
 class Source:
     """Counts what is read of it; raises at the end, if it is to."""

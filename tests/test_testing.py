@@ -54,7 +54,6 @@ def test_calls_that_nobody_lets_go() -> None:
     assert calls.running == 0
 
 
-@pytest.mark.anyio
 async def test_asynchronous_calls() -> None:
     """As the others, in tasks."""
     calls = AsyncCalls(gated=True)
@@ -73,7 +72,6 @@ async def test_asynchronous_calls() -> None:
     assert (calls.running, calls.most_running) == (0, 2)
 
 
-@pytest.mark.anyio
 async def test_what_is_under_way() -> None:
     """Keys, calls, slots, who waits for a call and who for a slot; then nothing."""
     cache = Cache[str]()

@@ -105,7 +105,6 @@ def test_nothing_is_kept(make: Callable[[], Any]) -> None:
         assert len(cache) == 1
 
 
-@pytest.mark.anyio
 async def test_tuples() -> None:
     """A tuple with a NaN in it, at any depth, is one such key with those that are equal but for it.
 

@@ -34,9 +34,6 @@ def store_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "batchproxy store"]
 
 
-pytestmark = pytest.mark.anyio
-
-
 # A finished call is nobody's to lose
 
 

@@ -18,8 +18,6 @@ from tools import both, modes, naive, never, never_asked, together
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, names_in_store
 
-anyio_matrix = pytest.mark.anyio
-
 WEIGHED = {"weight": abs, "max_weight": 10}
 
 
@@ -40,7 +38,6 @@ def expected(weights: list[Any], size: int, most: float) -> list[list[Any]]:
 # --- Batches ---
 
 
-@anyio_matrix
 @pytest.mark.parametrize(
     ("size", "items", "batches"),
     [
@@ -114,7 +111,6 @@ def str_of_each(items: list[Any]) -> list[str]:
     return naive(items)
 
 
-@anyio_matrix
 async def test_what_is_in_flight_does_not_thin_a_batch() -> None:
     """It is passed over, also where it would not fit."""
     cache = Cache[str]()
@@ -129,7 +125,6 @@ async def test_what_is_in_flight_does_not_thin_a_batch() -> None:
     assert callers.results["own"] == naive([1, 8, 2, 9, 3, 4, 5])
 
 
-@anyio_matrix
 @pytest.mark.parametrize("size", [None, 5])
 async def test_what_comes_to_be_known_meanwhile_does_not_thin_a_batch(size: int | None) -> None:
     """What others have computed while this one was under way takes no room in the next batch."""
@@ -154,7 +149,6 @@ async def test_what_comes_to_be_known_meanwhile_does_not_thin_a_batch(size: int 
     ]
 
 
-@anyio_matrix
 async def test_keys_that_come_back_have_their_weights() -> None:
     """Those of a call that was given up, and those looked at while no slot was free."""
     cache = Cache[str]()
@@ -174,19 +168,6 @@ async def test_keys_that_come_back_have_their_weights() -> None:
     assert callers.results["own"] == naive([1, 4, 5, 6, 7, 2, 3])
 
 
-@anyio_matrix
-async def test_keys_that_wait_for_a_slot_have_their_weights() -> None:
-    """They were looked at before, and put back."""
-    proxy = AsyncBatchingMapProxy[int, str](None, 1, weight=abs, max_weight=10)
-    calls = AsyncCalls(gated=True)
-    async with together(proxy) as callers:
-        await callers.begin("first", proxy.map, [10], calls)
-        await callers.begin("own", proxy.map, [1, 2, 3, 4, 5, 6, 7], calls)
-        calls.open()
-    assert calls.batches == [[10], [1, 2, 3, 4], [5], [6], [7]]
-
-
-@anyio_matrix
 async def test_calls_at_a_time_are_as_many_as_batches() -> None:
     """Also where the list is one batch by count; with a limit that is out of reach it is one."""
     proxy = AsyncBatchingMapProxy[int, str](100, 3, weight=abs, max_weight=10)
@@ -207,12 +188,9 @@ async def test_calls_at_a_time_are_as_many_as_batches() -> None:
 # --- With a store ---
 
 
-@anyio_matrix
 async def test_a_store_is_read_by_count(store: PlainStore) -> None:
     """All that is missing in memory at once, whatever it weighs."""
-    proxy = AsyncBatchingMapProxy[int, str](
-        None, 1, cache=cache_on(store), weight=abs, max_weight=10
-    )
+    proxy = of_ten(store)
     store.asked.clear()
     items = [*range(10, 60)]
     await proxy.map(items, AsyncCalls())
@@ -220,90 +198,66 @@ async def test_a_store_is_read_by_count(store: PlainStore) -> None:
     nothing_left(store, proxy)
 
 
-@anyio_matrix
-async def test_what_other_processes_hold_does_not_thin_a_batch() -> None:
-    """It is passed over, in bulk; of the rest no more is claimed than fits."""
-    store = MemoryStore()
-    held = [*range(100, 1100)]
-    store.claim_many("n", names_in_store(*held), OTHER, len(held))
-    proxy = AsyncBatchingMapProxy[int, str](
-        None,
-        1,
-        cache=cache_on(store),
-        weight=lambda item: item if item < 100 else 8,
-        max_weight=10,
-    )
-    calls = AsyncCalls()
-    claimed: list[int] = []
-    store.asked.clear()
+def of_ten(store: PlainStore, weight: Any = abs) -> AsyncBatchingMapProxy[Any, str]:
+    """A proxy with that store, of whose batches none is heavier."""
+    return AsyncBatchingMapProxy(None, 1, cache=cache_on(store), weight=weight, max_weight=10)
 
-    async def counting(items: list[int]) -> list[str]:
+
+@pytest.mark.parametrize(
+    ("held", "weight", "items", "batches"),
+    [
+        pytest.param(
+            [*range(100, 1100)],
+            lambda item: item if item < 100 else 8,
+            [1, 2, *range(100, 1100), 4, 3, 6, 8, 9, 0],
+            [[1, 2, 4, 3], [6], [8], [9, 0]],
+            id="heavy ones, in bulk",
+        ),
+        pytest.param(
+            [*range(100, 140)],
+            lambda item: item if item < 100 else 1,
+            [3, *range(100, 140), 6, 9, 8, 2],
+            [[3, 6], [9], [8, 2]],
+            id="light ones",
+        ),
+        pytest.param(
+            [7],
+            lambda item: 6 if item != item else item,
+            [math.nan, 7, 4, 5],
+            [[math.nan, 4], [5]],
+            id="beside what is not kept",
+        ),
+    ],
+)
+async def test_what_other_processes_hold_does_not_thin_a_batch(
+    held: list[int], weight: Any, items: list[Any], batches: list[list[Any]]
+) -> None:
+    """It is passed over; of the rest no more is claimed than fits."""
+    store = MemoryStore()
+    store.claim_many("n", names_in_store(*held), OTHER, len(held))
+    proxy, calls = of_ten(store, weight), AsyncCalls()
+    claimed: list[int] = []
+
+    async def counting(items: list[Any]) -> list[str]:
         claimed.append(len([claim for claim in store.claims.values() if claim != OTHER]))
         return await calls(items)
 
-    items = [1, 2, *held, 4, 3, 6, 8, 9, 0]
     async with together() as callers:
         callers.start("own", proxy.map, items, counting)
-        await calls.wait_begun(4)
+        await calls.wait_begun(len(batches))
         store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
-    assert calls.batches == [[1, 2, 4, 3], [6], [8], [9, 0]]
-    assert claimed == [4, 1, 1, 2]
+    assert calls.batches == batches
+    assert claimed == [len([key for key in batch if key == key]) for batch in batches]
     assert store.uses["claim_many"] < 40
-    assert callers.results["own"] == ["1", "2", *["here"] * 1000, "4", "3", "6", "8", "9", "0"]
+    assert callers.results["own"] == ["here" if key in held else str(key) for key in items]
     nothing_left(store, proxy)
 
 
-@anyio_matrix
-async def test_no_more_is_claimed_than_fits() -> None:
-    """Whichever of the keys that are asked for others hold: here the light ones."""
-    store = MemoryStore()
-    held = [*range(100, 140)]
-    store.claim_many("n", names_in_store(*held), OTHER, len(held))
-    proxy = AsyncBatchingMapProxy[Any, str](
-        None,
-        1,
-        cache=cache_on(store),
-        weight=lambda item: item if item == item and item < 100 else 1,
-        max_weight=10,
-    )
-    calls = AsyncCalls()
-    async with together() as callers:
-        callers.start("own", proxy.map, [3, *held, 6, 9, 8, 2], calls)
-        await calls.wait_begun(3)
-        store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
-    assert calls.batches == [[3, 6], [9], [8, 2]]
-    nothing_left(store, proxy)
-
-
-@anyio_matrix
-async def test_what_others_hold_is_passed_over_beside_what_is_not_kept() -> None:
-    """A batch that has a NaN in it is no thinner."""
-    store = MemoryStore()
-    store.claim_many("n", names_in_store(7), OTHER, 1)
-    proxy = AsyncBatchingMapProxy[Any, str](
-        None,
-        1,
-        cache=cache_on(store),
-        weight=lambda item: 6 if item != item else item,
-        max_weight=10,
-    )
-    calls = AsyncCalls()
-    async with together() as callers:
-        callers.start("own", proxy.map, [math.nan, 7, 4, 5], calls)
-        await calls.wait_begun(2)
-        store.publish_many("n", dict.fromkeys(names_in_store(7), b"there"), OTHER, None)
-    assert [[str(item) for item in batch] for batch in calls.batches] == [["nan", "4"], ["5"]]
-    nothing_left(store, proxy)
-
-
-@anyio_matrix
 async def test_what_another_process_wrote_meanwhile_does_not_thin_a_batch(
     store: PlainStore,
 ) -> None:
     """Between the reading at the start and the claim."""
-    proxy = AsyncBatchingMapProxy[int, str](
-        None, 1, cache=cache_on(store), weight=abs, max_weight=10
-    )
+    proxy = of_ten(store)
     calls = AsyncCalls(gated=True)
     items = [10, 1, 7, 8, 9, 2, 3, 11, 4]
     async with together() as callers:
@@ -316,36 +270,20 @@ async def test_what_another_process_wrote_meanwhile_does_not_thin_a_batch(
     nothing_left(store, proxy)
 
 
-@anyio_matrix
 async def test_keys_of_which_nothing_is_kept_have_weights(store: PlainStore) -> None:
     """They are in no store, and take their room in a batch."""
-    nan = math.nan
-    proxy = AsyncBatchingMapProxy[Any, str](
-        None,
-        1,
-        cache=cache_on(store),
-        weight=lambda item: 6 if item != item else item,
-        max_weight=10,
-    )
+    proxy = of_ten(store, lambda item: item if isinstance(item, int) else 6)
     calls = AsyncCalls()
-    items = [4, nan, 3, (nan,), 5]
-    proxy_of_text = AsyncBatchingMapProxy[Any, str](
-        None,
-        1,
-        cache=cache_on(store),
-        weight=lambda item: item if isinstance(item, int) else 6,
-        max_weight=10,
-    )
-    assert await proxy_of_text.map(items, calls) == naive(items)
+    items = [4, math.nan, 3, (math.nan,), 5]
+    assert await proxy.map(items, calls) == naive(items)
     assert [len(batch) for batch in calls.batches] == [2, 2, 1]
     assert [batch[0] for batch in calls.batches] == [4, 3, 5]
-    nothing_left(store, proxy, proxy_of_text)
+    nothing_left(store, proxy)
 
 
 # --- Refused batches ---
 
 
-@anyio_matrix
 async def test_refused_batches_are_halved_by_count() -> None:
     """Whatever the items weigh."""
     proxy = AsyncBatchingMapProxy[int, str](None, 1, weight=abs, max_weight=20)

@@ -28,8 +28,6 @@ from batchproxy.codecs import PickleCodec
 from batchproxy.stores import Claims
 from batchproxy.testing import AsyncCalls, names_in_store
 
-pytestmark = pytest.mark.anyio
-
 
 def test_pauses_grow_and_are_random() -> None:
     """From a few milliseconds to less than a second."""

@@ -13,7 +13,6 @@ from batchproxy._engine.caller import innermost
 from batchproxy.testing import AsyncCalls, assert_idle
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("face", [AsyncBatchingMapProxy, BatchingMapProxy])
 async def test_after_a_map_its_caller_is_inside_no_call(face: Any) -> None:
     """Whether it succeeded or failed; and inside one while the function runs."""
@@ -41,7 +40,6 @@ async def test_after_a_map_its_caller_is_inside_no_call(face: Any) -> None:
     assert inside == [True, True]
 
 
-@pytest.mark.anyio
 async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_one() -> None:
     """A task that a nested call left behind gets an error for a key of the call around that."""
     proxy = AsyncBatchingMapProxy[str, str]()
@@ -71,7 +69,6 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
     assert "'outer' is being computed" in str(callers.results["left behind"])
 
 
-@pytest.mark.anyio
 async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> None:
     """When the slot of its parent has gone back, a task left behind queues for another."""
     proxy = AsyncBatchingMapProxy[str, str](None, 1)

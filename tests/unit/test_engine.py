@@ -11,7 +11,6 @@ from batchproxy._core.table import Table
 from batchproxy.testing import AsyncCalls, assert_idle
 
 
-@pytest.mark.anyio
 async def test_a_call_that_ends_before_its_waiter_sleeps_is_a_checkpoint_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -44,7 +43,6 @@ def test_many_hits_from_many_threads() -> None:
     assert proxy.statistics().items == 1 + 4 * 6000
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("how_many", [1, 2])
 async def test_a_release_that_is_cut_short_is_made_again(
     how_many: int, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,6 @@ def test_closing_a_coroutine_needs_no_loop() -> None:
     assert _loops.running_loop() is None
 
 
-@pytest.mark.anyio
 @pytest.mark.needs_trio
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_asyncio_may_be_half_imported(monkeypatch: pytest.MonkeyPatch) -> None:
