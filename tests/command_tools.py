@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from click.testing import Result as Result
 
 from batchproxy.cli._main import command
+from batchproxy.cli._options import Options
 
 STORE = ("--store", "results.db", "--namespace", "n")
 
@@ -129,3 +131,9 @@ def functions(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Functions:
     module = Functions()
     monkeypatch.setitem(sys.modules, "functions", module)
     return module
+
+
+@pytest.fixture
+def windows_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """How many rows the command is to read at a time."""
+    return lambda rows: monkeypatch.setattr(Options, "window", lambda self, function: rows)

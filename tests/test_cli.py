@@ -22,10 +22,11 @@ import pytest
 from command_tools import STORE, Functions, batchproxy, call, python
 from command_tools import directory as directory
 from command_tools import functions as functions
+from command_tools import windows_of as windows_of
 from tools import FREE_THREADED
 
 from batchproxy import BatchingMapProxy, Cache
-from batchproxy.cli import _cache, _distinct, _interrupts, _options
+from batchproxy.cli import _cache, _distinct, _interrupts
 from batchproxy.codecs import PickleCodec
 from batchproxy.stores import SQLiteStore
 
@@ -81,11 +82,9 @@ def test_the_store_is_that_of_the_library(functions: Functions) -> None:
     assert functions.batches == [["a"], ["b"]]
 
 
-def test_windows_share_what_was_computed(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_share_what_was_computed(functions: Functions, windows_of: Any) -> None:
     """What a window has computed a later one does not, also without a --store."""
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    windows_of(2)
     assert mapped("upper", "-", data=b"a\nb\na\nc\nb\n") == "A\nB\nA\nC\nB\n"
     assert functions.batches == [["a", "b"], ["c"]]
 
@@ -118,10 +117,10 @@ def test_fields_and_formats(functions: Functions) -> None:
     assert mapped(*line, "--output-format", "lines") == "A\n"
 
 
-def test_parquet(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet(functions: Functions, windows_of: Any) -> None:
     """It is read and written, a row group for every window."""
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    windows_of(2)
     mapped("upper", "-", "-o", "out.parquet", data=b"a\nb\nc\n")
     rows = [{"item": item, "result": item.upper()} for item in "abc"]
     assert pq.read_table("out.parquet").to_pylist() == rows
@@ -142,7 +141,7 @@ def test_what_the_function_prints(functions: Functions) -> None:
 # --- Dry runs ---
 
 
-def test_dry_run(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run(functions: Functions, windows_of: Any) -> None:
     """It says what would be computed, computes nothing, and makes no file."""
 
     def dry(*options: object) -> list[str]:
@@ -156,7 +155,7 @@ def test_dry_run(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(Path().iterdir()) == []
     mapped("upper", "-", *STORE, data=b"b\nc\n")
     assert dry(*two) == [rows, "2 are in results.db, 3 would be computed in 2 calls"]
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    windows_of(2)
     assert dry() == [rows, "5 would be computed in 3 calls"]
     assert functions.batches == [["b", "c"]]
 

@@ -16,10 +16,10 @@ import pytest
 from command_tools import STORE, Functions, call, said, upper, written
 from command_tools import directory as directory
 from command_tools import functions as functions
+from command_tools import windows_of as windows_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchproxy.cli import _options
 from batchproxy.cli._delimited import DelimitedReader, Dialect
 from batchproxy.cli._formats import make_writer
 from batchproxy.cli._json import JsonReader
@@ -290,12 +290,10 @@ def test_malformed_rows_name_no_columns(functions: Functions) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_windows_of_malformed_rows(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
+def test_windows_of_malformed_rows(functions: Functions, windows_of: Any, form: str) -> None:
     """Those of one wait for the first that says which columns there are; two are refused."""
     pq = pytest.importorskip("pyarrow.parquet") if form == "parquet" else None
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 2)
+    windows_of(2)
 
     def outcome(rows: str, on_error: str) -> list[tuple[Any, ...]]:
         name = written("in.jsonl", rows)

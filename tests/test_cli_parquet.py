@@ -15,8 +15,7 @@ import pytest
 from command_tools import Functions, said, upper, written
 from command_tools import directory as directory
 from command_tools import functions as functions
-
-from batchproxy.cli import _options
+from command_tools import windows_of as windows_of
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -159,8 +158,8 @@ def outcome(functions: Functions, results: tuple[Any, Any, Any]) -> Any:
 
 
 @pytest.fixture
-def windows_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 1)
+def windows_of_one(windows_of: Any) -> None:
+    windows_of(1)
 
 
 @pytest.mark.parametrize(

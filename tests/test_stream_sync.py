@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import signal
 import threading
 import time
+from _thread import interrupt_main
 from collections.abc import Iterator
 from typing import Any
 
@@ -245,7 +245,7 @@ def test_ctrl_c(max_concurrency: int | None) -> None:
 
     def interrupt() -> None:
         begun.wait(30)
-        _thread.interrupt_main(signal.SIGINT)
+        interrupt_main(signal.SIGINT)
 
     thread = Thread(interrupt)
     with proxy.stream(range(8), fetch) as results:

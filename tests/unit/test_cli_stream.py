@@ -9,18 +9,20 @@ import json
 import random
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_tools import STORE, Functions, call, said, upper, written
 from command_tools import directory as directory
 from command_tools import functions as functions
+from command_tools import windows_of as windows_of
 
-from batchproxy.cli import _delimited_writer, _options, _passage, _text
+from batchproxy.cli import _delimited_writer, _passage, _text
 
 
 @pytest.fixture
-def windows_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 4)
+def windows_of_four(windows_of: Any) -> None:
+    windows_of(4)
 
 
 @pytest.mark.usefixtures("windows_of_four")
@@ -83,11 +85,11 @@ def rows_of(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("lines", [1, 3, 200])
 def test_csv_of_all_kinds(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch, lines: int
+    functions: Functions, monkeypatch: pytest.MonkeyPatch, windows_of: Any, lines: int
 ) -> None:
     """Whether lines are taken at once or one by one, rows are those that the parser sees."""
     monkeypatch.setattr(_text, "_LINES", lines)
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 5)
+    windows_of(5)
     monkeypatch.setattr(_delimited_writer, "_MOST_FIELDS", 3)
     fields = ["a", "b", 'say "x"', "two\nlines", "c,d", "é", "", "long " * 20]
     for seed in range(30):
@@ -148,9 +150,9 @@ def test_results_that_need_quotes_or_have_no_place(functions: Functions) -> None
     assert [bool(row["error"]) for row in rows] == [False, True, False, False]
 
 
-def test_memory_is_flat(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_flat(functions: Functions, windows_of: Any) -> None:
     """However many rows there are, few are in memory."""
-    monkeypatch.setattr(_options.Options, "window", lambda self, function: 500)
+    windows_of(500)
 
     def most(rows: int) -> int:
         written("in.csv", "id,t\n" + "".join(f"{n},word {n % 50}\n" for n in range(rows)))
