@@ -308,8 +308,7 @@ def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "line"),
-    [("trio", "- --backend trio"), ("parquet", "in.parquet -o out.parquet")],
+    ("extra", "line"), [("trio", "- --backend trio"), ("parquet", "in.parquet -o out.parquet")]
 )
 def test_an_extra_that_is_not_there(
     functions: Functions, monkeypatch: pytest.MonkeyPatch, extra: str, line: str

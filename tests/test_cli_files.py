@@ -24,16 +24,7 @@ from click import UsageError
 from batchproxy.cli._formats import Form, Source, compressed, format_of, make_reader, make_writer
 from batchproxy.cli._jsonl import splice
 from batchproxy.cli._output import Output
-from batchproxy.cli._rows import (
-    BadInput,
-    BadResult,
-    Names,
-    Outcome,
-    Reader,
-    Row,
-    to_json,
-    to_text,
-)
+from batchproxy.cli._rows import BadInput, BadResult, Names, Outcome, Reader, Row, to_json, to_text
 from batchproxy.cli._windows import windows
 
 

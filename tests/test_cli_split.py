@@ -164,10 +164,7 @@ def test_what_is_no_weight_ends_the_run(folder: Path, more: tuple[str, ...]) -> 
         (("--max-weight", "nan"), "--max-weight must be a number, got nan"),
         (("--max-weight", 1, "--weight", "refusing.py:starts"), "did you mean stars"),
         (("--max-weight", 1, "--weight", "stars"), "--weight must be PACKAGE.MODULE:NAME"),
-        (
-            ("--max-weight", 1, "--weight", "weights.py:w", "-o", "weights.py"),
-            "weights.py",
-        ),
+        (("--max-weight", 1, "--weight", "weights.py:w", "-o", "weights.py"), "weights.py"),
     ],
 )
 def test_options_of_weights_that_are_refused(

@@ -153,10 +153,7 @@ async def test_return_exceptions() -> None:
             await callers.begin(name, proxy.map, items, calls, return_exceptions=True)
         calls.fail(0, boom)
         calls.open()
-    assert callers.results == {
-        "owner": [boom, boom, "2", "3", "4", boom],
-        "waiter": [boom, "9"],
-    }
+    assert callers.results == {"owner": [boom, boom, "2", "3", "4", boom], "waiter": [boom, "9"]}
     assert getattr(boom, "__notes__", []) == []
     assert await proxy.map(range(5), AsyncCalls()) == naive(range(5))
 

@@ -19,8 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "backend",
-    ["asyncio", "uvloop", "trio", pytest.param("threads", marks=pytest.mark.needs_trio)],
+    "backend", ["asyncio", "uvloop", "trio", pytest.param("threads", marks=pytest.mark.needs_trio)]
 )
 def test_random_programs_with_stores_that_fail(
     backend: str, monkeypatch: pytest.MonkeyPatch

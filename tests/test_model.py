@@ -24,13 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tools import BACKENDS, backend_options
 
-from batchproxy import (
-    AsyncBatchingMapProxy,
-    BatchingMapProxy,
-    Cache,
-    CircularWaitError,
-    SplitBatch,
-)
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, CircularWaitError, SplitBatch
 from batchproxy.testing import assert_idle, look
 
 KEYS = range(6)

@@ -604,9 +604,6 @@ def test_multiprocessing(method: str, tmp_path: Path) -> None:
     script = tmp_path / "pool.py"
     script.write_text(_POOL)
     done = subprocess.run(
-        [sys.executable, "-W", IGNORED, script, method],
-        capture_output=True,
-        text=True,
-        timeout=20,
+        [sys.executable, "-W", IGNORED, script, method], capture_output=True, text=True, timeout=20
     )
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)

@@ -80,10 +80,7 @@ class Race:
         self._computed: set[int] = set()
 
     def run(self) -> None:
-        with (
-            interference(self.seed),
-            BatchingMapProxy[int, int](2, cache=self.cache) as proxy,
-        ):
+        with interference(self.seed), BatchingMapProxy[int, int](2, cache=self.cache) as proxy:
             loops = [AsyncBatchingMapProxy[int, int](3, 2, cache=cache) for cache in self.caches]
             functions = [
                 *[

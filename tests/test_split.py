@@ -87,15 +87,7 @@ def refusal(cause: Exception) -> SplitBatch:
     return error
 
 
-EIGHT = [
-    [*range(8)],
-    [0, 1, 2, 3],
-    [0, 1],
-    [2, 3],
-    [2],
-    [3],
-    [4, 5, 6, 7],
-]
+EIGHT = [[*range(8)], [0, 1, 2, 3], [0, 1], [2, 3], [2], [3], [4, 5, 6, 7]]
 """The calls of which the item 3 is refused."""
 
 
@@ -357,10 +349,7 @@ async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
     ],
 )
 async def test_another_failure_ends_the_map_before_the_other_half(
-    ends: list[Exception | None],
-    raised: list[Exception],
-    batches: list[list[int]],
-    left: list[int],
+    ends: list[Exception | None], raised: list[Exception], batches: list[list[int]], left: list[int]
 ) -> None:
     """It is a failing call like any other: what was finished is kept, what waits is free."""
     proxy = AsyncBatchingMapProxy[int, str](8, 1)

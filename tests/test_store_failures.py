@@ -389,8 +389,7 @@ def test_a_server_that_is_gone_under_way(
 
 @hows
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param("file", marks=needs_posix), pytest.param("server", marks=needs_redis)],
+    "kind", [pytest.param("file", marks=needs_posix), pytest.param("server", marks=needs_redis)]
 )
 def test_going_on_without_a_store(
     request: pytest.FixtureRequest, path: Path, kind: str, how: str, open_cache: Open, caplog: Any

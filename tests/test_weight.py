@@ -136,17 +136,7 @@ async def test_what_comes_to_be_known_meanwhile_does_not_thin_a_batch(size: int 
         cache.prime({7: "seven", 8: "eight", 9: "nine"})
         calls.open()
     assert calls.batches == [[10], [1, 2, 3, 4], [5]]
-    assert callers.results["own"] == [
-        "10",
-        "1",
-        "seven",
-        "2",
-        "eight",
-        "nine",
-        "3",
-        "4",
-        "5",
-    ]
+    assert callers.results["own"] == ["10", "1", "seven", "2", "eight", "nine", "3", "4", "5"]
 
 
 async def test_keys_that_come_back_have_their_weights() -> None:

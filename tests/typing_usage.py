@@ -23,14 +23,7 @@ from batchproxy import (
     Stream,
 )
 from batchproxy.codecs import PickleCodec, digests
-from batchproxy.stores import (
-    MemoryStore,
-    RedisStore,
-    SharedStore,
-    SQLiteStore,
-    Usage,
-    open_store,
-)
+from batchproxy.stores import MemoryStore, RedisStore, SharedStore, SQLiteStore, Usage, open_store
 
 
 class Functions(Protocol):

@@ -10,13 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
-from store_tools import (
-    OTHER,
-    all_released,
-    cache_and_proxy,
-    cache_on,
-    proxy_of,
-)
+from store_tools import OTHER, all_released, cache_and_proxy, cache_on, proxy_of
 from tools import Interrupt, happens, together
 
 from batchproxy import AsyncBatchingMapProxy, StoreError

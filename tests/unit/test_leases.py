@@ -56,9 +56,7 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_what_is_given_back_after_a_failure_is_waited_for(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_what_is_given_back_after_a_failure_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     """It is tried at once, with what the same call had left; what had failed waits for its time."""
     caplog.set_level("DEBUG")
     store = MemoryStore()

@@ -195,10 +195,7 @@ def test_keys_are_not_compared_to_be_delivered() -> None:
 actions = st.sampled_from(["store", "store", "use", "drop"])
 
 
-@given(
-    st.integers(4, 6),
-    st.lists(st.tuples(actions, st.lists(st.integers(0, 11), unique=True))),
-)
+@given(st.integers(4, 6), st.lists(st.tuples(actions, st.lists(st.integers(0, 11), unique=True))))
 def test_a_batch_is_stored_as_its_keys_would_be_one_by_one(
     size: int, program: list[tuple[str, list[int]]]
 ) -> None:
