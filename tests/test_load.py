@@ -67,19 +67,13 @@ async def test_a_key_is_once_in_a_batch() -> None:
     calls = AsyncCalls(lambda item: [item])
     proxy = AsyncBatchingMapProxy[str, list[str]](10, key=str.lower)
     users = proxy.bind(calls)
-    results: list[Any] = []
-
-    async def load(item: str) -> None:
-        results.append(await users.load(item))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            group.start_soon(load, "A")
-            group.start_soon(load, "a")
+    async with together(proxy) as callers:
+        for number in range(6):
+            callers.start(number, users.load, "aA"[number % 2])
     [[sent]] = calls.batches
     assert sent in ("A", "a")
-    assert results == [[sent]] * 6
-    assert len({id(result) for result in results}) == 1
+    assert list(callers.results.values()) == [[sent]] * 6
+    assert len({id(result) for result in callers.results.values()}) == 1
     now = proxy.statistics()
     assert (now.maps, now.computed, now.shared) == (6, 1, 5)
 

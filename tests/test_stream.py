@@ -19,6 +19,7 @@ from memory_store import MemoryStore
 from store_tools import released
 from tools import (
     Incomparable,
+    Interrupt,
     Outcomes,
     Thing,
     each_way,
@@ -211,32 +212,20 @@ async def test_an_answered_key_comes_again(size: int, items: list[int], ordered:
     assert_idle(proxy)
 
 
-async def test_as_they_finish() -> None:
-    """With ordered=False a later call that is done first is given first."""
+@in_either_order
+async def test_what_is_done_first(ordered: bool) -> None:
+    """It is given first with ordered=False; else when all before it has been."""
     proxy = AsyncBatchingMapProxy[int, str](2, 2)
     calls = AsyncCalls(gated=True)
-    async with proxy.stream(range(4), calls, ordered=False) as results:
-        await settle()
-        calls.finish(1)
-        assert await taken(results, 2) == pairs([2, 3])
-        calls.finish(0)
-        assert await taken(results, 2) == pairs([0, 1])
-        with pytest.raises(StopAsyncIteration):
-            await anext(results)
-
-
-async def test_in_order_what_is_done_first_waits() -> None:
-    """With ordered=True it is given when all before it has been."""
-    proxy = AsyncBatchingMapProxy[int, str](2, 2)
-    calls = AsyncCalls(gated=True)
-    async with proxy.stream(range(4), calls) as results, anyio.create_task_group() as group:
-        callers = Outcomes(group)
+    async with proxy.stream(range(4), calls, ordered=ordered) as results, together() as callers:
         await callers.begin("first", results.__anext__)
         await step(calls.finish, 1)
-        assert callers.results == {}
+        assert callers.results == ({} if ordered else {"first": (2, "2")})
         await step(calls.finish, 0)
-        assert callers.results == {"first": (0, "0")}
-        assert await taken(results, 3) == pairs([1, 2, 3])
+        assert callers.results == {"first": (0, "0") if ordered else (2, "2")}
+        assert await taken(results, 3) == pairs([1, 2, 3] if ordered else [3, 0, 1])
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -319,24 +308,6 @@ async def test_as_many_calls_as_there_may_be() -> None:
     assert calls.most_running == 3
     assert callers.results == {"small": ["100"]}
     assert calls.keys.index(100) < 6  # first come, first served
-
-
-async def test_two_streams_share_the_work() -> None:
-    """A key that both want is computed once, and no batch is thinner for it."""
-    proxy = AsyncBatchingMapProxy[int, str](3, 4)
-    calls = AsyncCalls()
-    got: dict[str, list[Any]] = {}
-
-    async def consume(name: str) -> None:
-        async with proxy.stream(range(30), calls, window=9) as results:
-            got[name] = [pair async for pair in results]
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(consume, "one")
-        group.start_soon(consume, "other")
-    assert got == {"one": pairs(range(30)), "other": pairs(range(30))}
-    assert sorted(calls.keys) == list(range(30))
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize(
@@ -459,18 +430,9 @@ async def test_a_failing_call_does_not_disturb_the_body() -> None:
 @in_either_order
 async def test_an_item_that_failed_ends_the_stream(ordered: bool) -> None:
     """Its neighbours before it come, and it raises."""
-    boom = ValueError("boom")
-
-    async def fetch(items: list[int]) -> list[Any]:
-        return [boom if item == 1 else str(item) for item in items]
-
-    proxy = AsyncBatchingMapProxy[int, str](3)
-    got: list[Any] = []
-    async with proxy.stream(range(3), fetch, ordered=ordered) as results:
-        with pytest.raises(ValueError, match="boom") as caught:
-            await drain(results, got)
-    assert caught.value is boom
-    assert got == pairs([0])
+    proxy, boom = AsyncBatchingMapProxy[int, Any](3), ValueError("boom")
+    calls = AsyncCalls(lambda item: boom if item == 1 else str(item))
+    assert await all_of(proxy.stream(range(3), calls, ordered=ordered)) == (pairs([0]), boom)
     assert await proxy.map([2], AsyncCalls(gated=True)) == ["2"]
 
 
@@ -601,7 +563,8 @@ async def test_other_asynchronous_sources_stay_open() -> None:
     assert rows.closed == 1
 
 
-async def test_a_source_whose_clean_up_raises() -> None:
+@pytest.mark.parametrize("body", [None, KeyError()])
+async def test_a_source_whose_clean_up_raises(body: Exception | None) -> None:
     """That comes out of the block, unless the body raises something itself."""
     proxy = AsyncBatchingMapProxy[int, str](2)
 
@@ -611,23 +574,23 @@ async def test_a_source_whose_clean_up_raises() -> None:
         finally:
             raise OSError("clean-up")
 
-    with pytest.raises(OSError, match="clean-up"):
+    with pytest.raises(KeyError if body else OSError):  # noqa: PT012 - it is raised in the block
         async with proxy.stream(read(), AsyncCalls(), window=1):
             await settle()
-    with pytest.raises(KeyError):  # noqa: PT012 - it is raised in the block
-        async with proxy.stream(read(), AsyncCalls(), window=1):
-            await settle()
-            raise KeyError
+            if body is not None:
+                raise body
     assert_idle(proxy)
 
 
-async def test_the_body_may_ask_for_keys_of_the_stream() -> None:
-    """It waits for the call of the stream, which goes on by itself."""
-    proxy = AsyncBatchingMapProxy[int, str](2)
-    calls = AsyncCalls()
-    async with proxy.stream(range(10), calls, window=6) as results:
+@faces
+async def test_the_body_may_map(face: Face) -> None:
+    """It waits for the call of the stream, which goes on by itself, or for nobody."""
+    proxy, calls = face.proxy(2, **face.options), face.calls()
+    async with entered(proxy.stream(face.source(Source(range(10))), calls, window=6)) as results:
         async for item, result in results:
-            assert await proxy.map([item, item + 1], calls) == [result, str(item + 1)]
+            mapped = proxy.map([item, item + 1], calls)
+            pair = await mapped if face.proxy is AsyncBatchingMapProxy else mapped
+            assert pair == [result, str(item + 1)]
     assert_idle(proxy)
 
 
@@ -791,37 +754,19 @@ async def test_a_consumer_that_never_waits_lets_others_run() -> None:
     assert_idle(proxy)
 
 
-async def test_a_function_that_is_cancelled_by_itself() -> None:
-    """An exception that is no Exception is raised where pairs are taken, at once."""
-
-    class Odd(BaseException):
-        pass
-
-    async def fetch(items: list[int]) -> list[str]:
-        if 2 in items:
-            raise Odd
-        return naive(items)
-
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    async with proxy.stream(range(6), fetch) as results:
-        await settle()
-        with pytest.raises(Odd):
-            await anext(results)
-        with pytest.raises(StopAsyncIteration):
-            await anext(results)
-    assert_idle(proxy)
-
-
-async def test_an_interrupt_that_nobody_took_comes_out_of_the_block() -> None:
-    """It is not lost, whatever the body raises."""
-
-    async def fetch(items: list[int]) -> list[str]:
-        raise SystemExit(7)
-
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    with pytest.raises(SystemExit):  # noqa: PT012 - the block is left with another one
-        async with proxy.stream(range(6), fetch):
+@pytest.mark.parametrize("taken", [True, False])
+async def test_what_is_no_exception(taken: bool) -> None:
+    """It is raised where pairs are taken, or comes out of the block, whatever the body raises."""
+    proxy, calls = AsyncBatchingMapProxy[int, str](2, 1), AsyncCalls()
+    calls.fail(1, Interrupt())
+    with pytest.raises(ValueError if taken else Interrupt):  # noqa: PT012 - the block is left so
+        async with proxy.stream(range(6), calls) as results:
             await settle()
+            if taken:
+                with pytest.raises(Interrupt):
+                    await anext(results)
+                with pytest.raises(StopAsyncIteration):
+                    await anext(results)
             raise ValueError
     assert_idle(proxy)
 

@@ -147,6 +147,16 @@ def test_an_asynchronous_function(backend: Backend) -> None:
     assert_idle(proxy)
 
 
+def consumed(proxy: BatchingMapProxy[int, str], number: int, calls: Calls, window: int) -> Thread:
+    """A thread that takes all of a stream."""
+
+    def consume() -> list[Any]:
+        with proxy.stream(range(number), calls, window=window) as results:
+            return list(results)
+
+    return Thread(consume)
+
+
 @modes
 def test_what_others_compute_is_waited_for(max_concurrency: int | None) -> None:
     """And thins no batch."""
@@ -156,12 +166,7 @@ def test_what_others_compute_is_waited_for(max_concurrency: int | None) -> None:
     theirs, calls = Calls(gated=True), Calls()
     owner = Thread(other.map, [0, 5], theirs)
     theirs.wait_begun()
-
-    def consume() -> list[Any]:
-        with proxy.stream(range(8), calls, window=6) as results:
-            return list(results)
-
-    consumer = Thread(consume)
+    consumer = consumed(proxy, 8, calls, 6)
     calls.wait_begun(2)
     theirs.open()
     assert consumer.outcome() == pairs(range(8))
@@ -179,12 +184,7 @@ def test_what_others_give_up() -> None:
     theirs, calls = Calls(gated=True), Calls()
     owner = Thread(other.map, [0], theirs)
     theirs.wait_begun()
-
-    def consume() -> list[Any]:
-        with proxy.stream(range(4), calls, window=3) as results:
-            return list(results)
-
-    consumer = Thread(consume)
+    consumer = consumed(proxy, 4, calls, 3)
     until(lambda: other.statistics().waiting)
     theirs.fail(0, Interrupt())
     assert consumer.outcome() == pairs(range(4))
@@ -203,16 +203,6 @@ def test_a_stream_that_would_wait_for_itself() -> None:
 
     with pytest.raises(CircularWaitError):
         proxy.map([1], fetch)
-    assert_idle(proxy)
-
-
-def test_the_body_may_map() -> None:
-    """Nothing is in flight while it runs, so it waits for nobody."""
-    proxy = BatchingMapProxy[int, str](3)
-    calls = Calls()
-    with proxy.stream(range(10), calls, window=5) as results:
-        for item, result in results:
-            assert proxy.map([item, item + 1], calls) == [result, str(item + 1)]
     assert_idle(proxy)
 
 
