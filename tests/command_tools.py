@@ -1,7 +1,5 @@
 """The command, in the process of the tests and in one of its own; functions to map through."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -5,8 +5,6 @@ Where trio is not installed, or uvloop, the tests that need it are skipped.
 `HYPOTHESIS_PROFILE=nightly` in the environment means many examples, and long races.
 """
 
-from __future__ import annotations
-
 import _thread
 import gc
 import importlib.util

@@ -1,7 +1,5 @@
 """Stores in memory that can be held up, made to fail, and asked what was asked of them."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

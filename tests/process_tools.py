@@ -1,7 +1,5 @@
 """Scripts for processes of their own, and what they have from the start."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

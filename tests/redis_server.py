@@ -1,7 +1,5 @@
 """A real redis-server for tests: in a directory of its own, and gone with the process."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

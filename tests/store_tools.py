@@ -1,7 +1,5 @@
 """Caches on the stores of `memory_store`, and what must be left in those: nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a function may answer with, and what not. (Point 3 of the contract; see test_misuse.py.)"""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import gc

@@ -1,7 +1,5 @@
 """Points 1 and 2 of the contract: order and identity, batches."""
 
-from __future__ import annotations
-
 from array import array
 from collections import UserList, deque
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Point 21 of the contract: functions that are bound to a proxy."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect

@@ -1,7 +1,5 @@
 """Points 6 and 11 of the contract: bounds, the user's own mappings, forgetting, sharing."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import weakref

@@ -1,7 +1,5 @@
 """Points 8 and 12 of the contract: cancellation of every kind, and checkpoints."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import Coroutine

@@ -4,8 +4,6 @@ Where it matters that it is a process, it is one: signals, exit statuses, pipes.
 do so for ever, after they have said so; nothing waits for a length of time.
 """
 
-from __future__ import annotations
-
 import errno
 import gzip
 import io

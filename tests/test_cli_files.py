@@ -1,7 +1,5 @@
 """The command's formats: what is not a result keeps its bytes, and everything else converts."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """The command: what functions may be, raise and answer."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What the command says of inputs that are not what they seem, and what it sends of the others."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

@@ -1,7 +1,5 @@
 """Items of the command are told apart by type and value, whatever they are. (Points 1 and 16.)"""
 
-from __future__ import annotations
-
 import io
 import json
 import math

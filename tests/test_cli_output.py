@@ -1,7 +1,5 @@
 """The command: what it writes. Nothing of the user's is lost, whatever the files are called."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

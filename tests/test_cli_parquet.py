@@ -1,7 +1,5 @@
 """The command: Parquet. What is not mapped stays as it is, and results are of one type."""
 
-from __future__ import annotations
-
 import csv
 import datetime
 import decimal

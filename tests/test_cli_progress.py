@@ -1,7 +1,5 @@
 """The command: its bar says what is true, in any terminal, and nothing tears it."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import os

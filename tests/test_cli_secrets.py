@@ -1,7 +1,5 @@
 """The command: the password in the URL of a store is shown nowhere; there is another way for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

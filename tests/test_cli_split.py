@@ -1,7 +1,5 @@
 """The command: functions that refuse batches, and batches by weight."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The command: standard streams that are closed, and texts that they cannot say."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

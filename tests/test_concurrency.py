@@ -1,7 +1,5 @@
 """Points 9 and 10 of the contract: slots, fairness, nested calls and rings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anyio

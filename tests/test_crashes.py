@@ -3,8 +3,6 @@
 `proof/crashes.py` tries many more, and says what must hold after each.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Documentation that cannot rot: every block of README and docs runs, and so does every example."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """Points 16 and 18 of the contract: results that outlive the process, and stores that fail."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Points 3, 4 and 7 of the contract: answers that cannot be used, None, exceptions, failures."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import traceback

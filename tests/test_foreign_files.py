@@ -1,7 +1,5 @@
 """A file that somebody else has made, or changed, does no harm; and nobody else reads a new one."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A store that failed is left alone for a while. (Point 18 of the contract, ``"continue"``.)"""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from itertools import pairwise

@@ -3,8 +3,6 @@
 `proof/fuzz.py` runs many more, and says what must hold after each.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ frames that the exception has passed, those the calls, and those their failures:
 prompts and answers.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager

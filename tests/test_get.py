@@ -1,7 +1,5 @@
 """Point 22 of the contract: what a cache has in memory can be read, and waits for nothing."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import MutableMapping

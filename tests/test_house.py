@@ -3,8 +3,6 @@
 `python tests/test_house.py` draws the map anew.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Points 5, 6 and 15 of the contract: claims, answers from the call, and hits that cost nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anyio

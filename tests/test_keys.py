@@ -1,7 +1,5 @@
 """Keys in a store: equal ones have one digest, others never, in every process and version."""
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import re

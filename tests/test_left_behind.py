@@ -1,7 +1,5 @@
 """Tasks that a function leaves behind, and that map again. (Points 9 and 10 of the contract.)"""
 
-from __future__ import annotations
-
 import gc
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Points 9 and 10 of the contract: slots that several proxies share."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from typing import Any

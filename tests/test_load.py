@@ -1,7 +1,5 @@
 """Points 4 to 13 and 21 of the contract: single keys, gathered into the calls of one function."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import math

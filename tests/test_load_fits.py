@@ -1,7 +1,5 @@
 """Points 19 to 21 of the contract: single keys in batches that fit, or that are refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Points 16 to 18 and 21 of the contract: single keys of a cache with a store."""
 
-from __future__ import annotations
-
 import pytest
 from memory_store import MemoryStore, PlainStore
 from store_tools import OTHER, all_released, nothing_left, proxy_of, released, shared, used

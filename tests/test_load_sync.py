@@ -1,7 +1,5 @@
 """Points 13, 14 and 21 of the contract: single keys that threads ask for."""
 
-from __future__ import annotations
-
 import random
 import textwrap
 import threading

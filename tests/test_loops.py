@@ -1,7 +1,5 @@
 """Point 13 of the contract: several event loops and threads, one after another and at once."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import gc

@@ -1,7 +1,5 @@
 """Points 16 and 17 of the contract with `MemoryStore`; what stores promise is in test_stores."""
 
-from __future__ import annotations
-
 import pickle
 import threading
 

@@ -1,7 +1,5 @@
 """Bad input is a clear error, before any work where it can be known; nothing is cached or held."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import types

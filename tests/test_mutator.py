@@ -1,7 +1,5 @@
 """What breaks the source on purpose, `proof/mutants.py`, on a small source and a small project."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from textwrap import dedent

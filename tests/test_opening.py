@@ -1,7 +1,5 @@
 """Point 16 of the contract: making a store opens nothing; how one is named, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import os
 import pickle

@@ -5,8 +5,6 @@ the scripts waits for a length of time: functions that hang do so for ever, and 
 it is known that they hang.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import subprocess
 import sys

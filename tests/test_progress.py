@@ -1,7 +1,5 @@
 """Progress: what map() tells of how far it has come, on both proxies."""
 
-from __future__ import annotations
-
 import errno
 import io
 import sys

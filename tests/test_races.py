@@ -6,8 +6,6 @@ all modules but those of the command, at random lines: without the lock of the c
 would pass. Longer with `HYPOTHESIS_PROFILE=nightly`, as in test_model.py.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import threading

@@ -1,7 +1,5 @@
 """`RedisStore` where it is more than a store: a server that fails, restarts, forgets; a cluster."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

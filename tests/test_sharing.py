@@ -1,7 +1,5 @@
 """Point 17 of the contract: processes that use the same store share the work under way."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import sys

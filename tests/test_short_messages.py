@@ -1,7 +1,5 @@
 """No message and no log line has more than some two hundred characters of a key or value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Point 19 of the contract: batches that the function refuses are halved."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import weakref

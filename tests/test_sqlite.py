@@ -4,8 +4,6 @@ What every store must do is in `batchproxy.testing`; here is what only this one 
 that are full, damaged files and `kill -9` are in `test_store_failures` and `test_crashes`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import inspect

@@ -1,7 +1,5 @@
 """What `statistics()` counts, and that it adds up."""
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 from typing import Any

@@ -4,8 +4,6 @@ Disks that are full, files that are deleted or damaged, clocks that are set, ser
 What the stores themselves do then is in `test_sqlite.py` and `test_redis.py`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import signal

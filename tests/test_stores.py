@@ -1,7 +1,5 @@
 """What a store promises: the contract suite, run on the stores there are, and itself tested."""
 
-from __future__ import annotations
-
 import math
 import time
 import unittest

@@ -1,7 +1,5 @@
 """Point 23 of the contract: streams of either proxy, and what tasks do with those of one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import gc

@@ -1,7 +1,5 @@
 """Points 14 and 23 of the contract: streams of the synchronous proxy."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading

@@ -1,7 +1,5 @@
 """The public surface: names, docstrings, signatures of both faces, what an import costs."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import pickle

@@ -3,8 +3,6 @@
 Ctrl-C, exit and fork need processes of their own: see test_processes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import threading

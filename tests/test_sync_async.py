@@ -4,8 +4,6 @@ Ctrl-C needs a process of its own: see test_processes. What such functions raise
 too, and what they leave to the collector in test_garbage_of_failures.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import functools

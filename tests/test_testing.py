@@ -1,7 +1,5 @@
 """What `batchproxy.testing` gives to tests: recorders that can be held up, and a look inside."""
 
-from __future__ import annotations
-
 import pytest
 from memory_store import MemoryStore
 from tools import Thread, never, together

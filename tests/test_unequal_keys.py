@@ -3,8 +3,6 @@
 They are computed, shared within their map(), and never kept.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from decimal import Decimal

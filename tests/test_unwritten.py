@@ -1,8 +1,6 @@
 """Results belong to somebody from the moment they come, and nobody is told of them before they are
 written. (Points 7, 8, 16 and 18 of the contract.)"""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Point 20 of the contract: batches that are limited by weight, too."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from fractions import Fraction

@@ -3,8 +3,6 @@
 An expected error is marked with `type: ignore` and its code; mypy refuses a mark without an error.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The steps of a map() that ask a store, where threads are refused and interrupts come."""
 
-from __future__ import annotations
-
 import math
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """Which calls some code is inside of."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import anyio

@@ -1,7 +1,5 @@
 """The command reads and writes through a stream: in windows, of which few are in memory."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Values in a store come back equal and of the same type, or are refused when they are written."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import enum

@@ -1,7 +1,5 @@
 """Names of keys in a store, in processes of other versions of Python."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

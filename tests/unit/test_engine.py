@@ -1,7 +1,5 @@
 """What the engine does in moments that no test can choose from outside."""
 
-from __future__ import annotations
-
 import pytest
 from tools import Thread, naive, together
 

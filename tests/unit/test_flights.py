@@ -1,7 +1,5 @@
 """Points 5, 8 and 10 of the contract at their root: flights and rings, without any event loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Forks while locks are held, and while something is imported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

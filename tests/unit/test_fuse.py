@@ -1,7 +1,5 @@
 """The fuse of a store while the process is forked."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

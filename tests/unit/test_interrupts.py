@@ -1,7 +1,5 @@
 """Ctrl-C in moments inside of the portal, or of the release of a call, that a script chooses."""
 
-from __future__ import annotations
-
 import pytest
 from process_tools import needs_posix, run_prepared
 from tools import both

@@ -1,7 +1,5 @@
 """Claims as one process has and gives them back, and the thread that does it."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is asked of event loops of both kinds."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """What is said of values is short and on one line, whatever they are. (All points that raise.)"""
 
-from __future__ import annotations
-
 import pytest
 
 from batchproxy import _messages

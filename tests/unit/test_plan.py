@@ -1,7 +1,5 @@
 """Points 1, 2 and 5 of the contract at their root: a plan and a table, without any event loop."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 
 from hypothesis import given

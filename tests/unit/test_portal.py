@@ -3,8 +3,6 @@
 (Points 8, 13 and 14 of the contract. What any user can see of it is in test_sync.py.)
 """
 
-from __future__ import annotations
-
 import gc
 import threading
 from collections.abc import Callable, Iterator

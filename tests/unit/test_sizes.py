@@ -1,7 +1,5 @@
 """Point 19 of the contract: sizes of batches that threads change at once."""
 
-from __future__ import annotations
-
 from batchproxy._core.sizes import FULL, Size
 
 

@@ -1,7 +1,5 @@
 """The table of a cache: what is known and what is in flight, changed under one lock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

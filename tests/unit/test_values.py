@@ -1,7 +1,5 @@
 """Values in memory: what is kept of how they were used, and until when."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The threads of a store: what they are given is done, also where no further one can be started."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from queue import Empty
