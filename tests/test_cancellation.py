@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import naive, settle, together
+from tools import naive, settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -438,8 +438,7 @@ async def test_cancelled_again_during_clean_up(batch_size: int | None) -> None:
 
     owner = await started(proxy.map([1, 2], fetch))
     waiter = await started(proxy.map([1, 2], AsyncCalls()))
-    owner.cancel()
-    await settle()
+    await step(owner.cancel)
     # A scope (that of several calls) cancels again and again, so that there it is done by now.
     assert owner.done() is (batch_size is not None)
     owner.cancel()

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tools import naive, settle, together
+from tools import naive, settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -19,8 +19,7 @@ async def test_a_small_map_does_not_wait_for_a_large_one() -> None:
         await callers.begin("large", proxy.map, range(50), calls)
         await callers.begin("small", proxy.map, [1000], calls)
         assert len(calls.batches) == 2  # both slots are those of the large one
-        calls.finish(0)
-        await settle()
+        await step(calls.finish, 0)
         assert calls.batches[2:] == [[1000]]
         calls.open()
     assert callers.results == {"small": ["1000"], "large": naive(range(50))}
@@ -145,8 +144,7 @@ async def test_a_nested_call_that_outlives_its_parent_keeps_the_slot() -> None:
         assert await proxy.map(["outer"], outer) == ["outer"]
         assert inner.running == 1
         await callers.begin("later", proxy.map, ["later"], later)
-        inner.finish(0)
-        await settle()
+        await step(inner.finish, 0)
         assert len(inner.batches) == 2
         assert inner.running == 1
         assert later.batches == []
@@ -360,7 +358,7 @@ async def test_the_limit_through_failures_and_cancellations() -> None:
         return str(key)
 
     calls = AsyncCalls(answer, gated=True)
-    async with together() as callers:
+    async with together(proxy) as callers:
         for key in range(200):
             callers.start(key, proxy.map, [key], calls)
         await settle()
@@ -374,7 +372,6 @@ async def test_the_limit_through_failures_and_cancellations() -> None:
         key: "cancelled" if key in cancelled else booms.get(key, [str(key)]) for key in range(200)
     }
     assert calls.most_running == 3
-    assert_idle(proxy)
     again = AsyncCalls()
     assert await proxy.map(range(200), again) == naive(range(200))
     assert again.most_running == 3

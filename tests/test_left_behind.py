@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import collect, each_way, settle, together, until
+from tools import collect, each_way, settle, step, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, assert_idle
@@ -137,11 +137,9 @@ async def test_who_takes_the_place_of_its_parent_has_one_slot() -> None:
         await proxy.map(["outer"], outer)
         await callers.begin("other", proxy.map, ["other"], other)
         assert (left_behind.running, other.running) == (1, 0)
-        left_behind.finish(0)
-        await settle()
+        await step(left_behind.finish, 0)
         assert (left_behind.running, other.running) == (0, 1)
-        other.finish(0)
-        await settle()
+        await step(other.finish, 0)
         assert (left_behind.running, other.running) == (1, 0)
         left_behind.open()
     assert left_behind.batches == [["first"], ["second"]]
@@ -167,11 +165,9 @@ async def test_who_takes_the_place_of_its_parent_is_in_the_slot_of_its_grandpare
         await proxy.map(["outer"], outer)
         await callers.begin("other", proxy.map, ["other"], other)
         assert (left_behind.running, sibling.running, other.batches) == (1, 0, [])
-        left_behind.finish(0)
-        await settle()
+        await step(left_behind.finish, 0)
         assert (left_behind.running, sibling.running, other.batches) == (0, 1, [])
-        sibling.finish(0)
-        await settle()
+        await step(sibling.finish, 0)
         assert (left_behind.running, other.batches) == (1, [["other"]])
         left_behind.open()
 

@@ -24,6 +24,7 @@ from tools import (
     happens,
     naive,
     never,
+    never_asked,
     running_loop,
     settle,
     step,
@@ -34,11 +35,15 @@ from batchproxy import AsyncBatchingMapProxy, Cache, CircularWaitError, ClosedEr
 from batchproxy.testing import AsyncCalls, assert_idle, look
 
 
+def recording(*sizes: int, gated: bool = False) -> tuple[AsyncCalls, Any, Any]:
+    """A function that records its batches, a proxy, and the one bound to the other."""
+    calls, proxy = AsyncCalls(gated=gated), AsyncBatchingMapProxy[int, str](*sizes)
+    return calls, proxy, proxy.bind(calls)
+
+
 async def test_what_is_asked_for_at_once_goes_out_in_full_batches() -> None:
     """A thousand handlers make ten calls of a hundred, within the limit."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](100, 3)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(100, 3, gated=True)
     async with together(proxy) as callers:
         callers.each(users.load, range(1000))
         await settle()
@@ -78,13 +83,10 @@ async def test_a_key_is_once_in_a_batch() -> None:
 
 async def test_a_lone_load_waits_for_nobody() -> None:
     """A free slot is taken at once, whatever else is under way."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](10, 3)
-    users = proxy.bind(calls)
+    calls, _, users = recording(10, 3, gated=True)
     async with together() as callers:
         for number in range(3):
-            callers.start(number, users.load, number)
-            await settle(5)
+            await callers.begin(number, users.load, number)
             assert calls.batches[number:] == [[number]]
         calls.open()
     assert callers.results == {0: "0", 1: "1", 2: "2"}
@@ -92,13 +94,10 @@ async def test_a_lone_load_waits_for_nobody() -> None:
 
 async def test_those_who_wait_for_a_slot_go_together() -> None:
     """In the order in which they came, in full batches, when one comes free."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](3, 1)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(3, 1, gated=True)
     async with together(proxy) as callers:
         for number in range(8):
-            callers.start(number, users.load, number)
-            await settle(5)
+            await callers.begin(number, users.load, number)
         inside = look(proxy)
         assert (inside.queueing, inside.loading, inside.slots) == (1, 8, 1)
         assert calls.batches == [[0]]
@@ -111,8 +110,7 @@ async def test_those_who_wait_for_a_slot_go_together() -> None:
 
 async def test_loads_a_tick_apart() -> None:
     """Who comes right after goes along: as with loaders that wait for the next turn of the loop."""
-    calls = AsyncCalls()
-    users = AsyncBatchingMapProxy[int, str](100).bind(calls)
+    calls, _, users = recording(100)
 
     async def load(number: int) -> None:
         for _ in range(number):
@@ -128,18 +126,12 @@ async def test_loads_a_tick_apart() -> None:
 async def test_a_known_key() -> None:
     """It costs a look-up and a checkpoint, and counts as a map()."""
     proxy = AsyncBatchingMapProxy[int, str]()
-    users = proxy.bind(never)  # type: ignore[arg-type] # it is not called
     proxy.cache.prime({1: "one"})
-    order: list[Any] = []
-
-    async def load() -> None:
-        order.append(await users.load(1))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(load)
+    async with together(proxy) as callers:
+        callers.start("load", proxy.bind(never_asked).load, 1)
         await checkpoint()
-        order.append("another task")
-    assert sorted(order) == ["another task", "one"]
+        callers.results["another task"] = None
+    assert callers.results == {"load": "one", "another task": None}
     assert (proxy.statistics().maps, proxy.statistics().calls) == (1, 0)
 
 
@@ -155,13 +147,11 @@ async def test_results_come_from_the_call() -> None:
 
 async def test_a_failing_call() -> None:
     """All whose keys were in it get that very exception, once each; who only waited does not."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(2, 1, gated=True)
     error = ValueError("all")
     lengths: list[int] = []
 
-    async def load(key: int) -> str:
+    async def load(key: int) -> Any:
         try:
             return await users.load(key)
         except ValueError as raised:
@@ -188,14 +178,12 @@ async def test_a_failing_call() -> None:
 async def test_one_item_that_failed() -> None:
     """Its exception is for those who asked for it; its neighbours are kept."""
     error = ValueError("one")
-
-    async def fetch(keys: list[int]) -> list[Any]:
-        return [error if key == 1 else key for key in keys]
-
-    proxy = AsyncBatchingMapProxy[int, int](10)
-    assert await all_at_once(proxy.bind(fetch).load, range(3)) == {0: 0, 1: error, 2: 2}
-    assert sorted(proxy.cache.get_many(range(3))) == [0, 2]
-    assert_idle(proxy)
+    users = AsyncBatchingMapProxy[int, Any](10).bind(
+        AsyncCalls(lambda key: error if key == 1 else key)
+    )
+    assert await all_at_once(users.load, range(3)) == {0: 0, 1: error, 2: 2}
+    assert sorted(users.proxy.cache.get_many(range(3))) == [0, 2]
+    assert_idle(users.proxy)
 
 
 async def test_answers_that_do_not_match() -> None:
@@ -210,9 +198,7 @@ async def test_answers_that_do_not_match() -> None:
 
 async def test_the_recruiter_is_cancelled() -> None:
     """Another one calls for the keys that are still wanted, and disturbs nobody."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](10, 1)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(10, 1, gated=True)
     async with together(proxy) as callers:
         callers.each(users.load, range(4))
         await settle()
@@ -227,13 +213,10 @@ async def test_the_recruiter_is_cancelled() -> None:
 
 async def test_one_who_waits_is_cancelled() -> None:
     """Before the call its key is left out; in the call nothing changes."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](2, 1)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(2, 1, gated=True)
     async with together() as callers:
         for number in range(6):
-            callers.start(number, users.load, number)
-            await settle(5)
+            await callers.begin(number, users.load, number)
         assert calls.batches == [[0]]
         callers.scopes[1].cancel()  # who is to call next
         await callers.cancel(3)
@@ -271,15 +254,8 @@ async def test_everybody_leaves() -> None:
 
 async def test_what_is_no_exception() -> None:
     """It ends the one in whose task the call was; the others call anew."""
-    batches: list[list[int]] = []
-
-    async def fetch(keys: list[int]) -> list[int]:
-        batches.append(keys)
-        if len(batches) == 1:
-            raise Interrupt
-        return keys
-
-    users = AsyncBatchingMapProxy[int, int](10).bind(fetch)
+    calls, _, users = recording(10)
+    calls.fail(0, Interrupt())
     results: dict[int, Any] = {}
 
     async def load(key: int) -> None:
@@ -291,9 +267,10 @@ async def test_what_is_no_exception() -> None:
     async with anyio.create_task_group() as group:
         for number in range(3):
             group.start_soon(load, number)
-    assert isinstance(results.pop(batches[0][0]), Interrupt)
-    assert results == {key: key for key in batches[0][1:]}
-    assert len(batches) == 2
+    first, *others = calls.batches[0]
+    assert isinstance(results.pop(first), Interrupt)
+    assert results == {key: str(key) for key in others}
+    assert len(calls.batches) == 2
     assert_idle(users.proxy)
 
 
@@ -359,9 +336,7 @@ async def test_keys_that_a_map_computes(how: str) -> None:
 
 async def test_one_who_waits_for_a_map_is_cancelled() -> None:
     """Of that nothing is left, and the others still wait."""
-    calls = AsyncCalls(gated=True)
-    proxy = AsyncBatchingMapProxy[int, str](10)
-    users = proxy.bind(calls)
+    calls, proxy, users = recording(10, gated=True)
     async with together(proxy) as callers:
         await callers.begin("map", proxy.map, range(4), calls)
         callers.each(users.load, range(3))
@@ -384,8 +359,7 @@ async def test_what_becomes_known_while_they_wait_for_a_slot(size: int) -> None:
     async with together(proxy) as callers:
         await callers.begin("map", proxy.map, [100], calls)
         for number in range(5):
-            callers.start(number, users.load, number)
-            await settle(5)
+            await callers.begin(number, users.load, number)
         proxy.cache.prime({0: "known", 2: "known"})
         await step(calls.open)
         assert callers.results.pop("map") == ["100"]
@@ -436,8 +410,7 @@ async def test_loads_inside_of_a_call() -> None:
 
 async def test_loads_after_one_another_inside_of_a_call() -> None:
     """Those who have gathered gather again for the next key that each of them asks for."""
-    calls = AsyncCalls()
-    users = AsyncBatchingMapProxy[int, str](10, 1).bind(calls)
+    calls, _, users = recording(10, 1)
     outer = AsyncBatchingMapProxy[int, int]()
 
     async def steps(first: int) -> None:
@@ -686,8 +659,7 @@ def test_a_loop_that_was_closed_in_the_middle() -> None:
 
 def test_a_loop_that_has_ended_is_forgotten(sync_backend: Any) -> None:
     """A bound function that goes on to live keeps nothing of it, whatever became of its loads."""
-    calls = AsyncCalls()
-    users = AsyncBatchingMapProxy[int, str](10, 1).bind(calls)
+    _, _, users = recording(10, 1)
     loops: list[weakref.ref[Any]] = []
 
     async def main() -> None:

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import anyio
 import pytest
-from tools import settle, step, together
+from tools import step, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
 from batchproxy.stores import MemoryStore
@@ -15,20 +14,11 @@ from batchproxy.testing import AsyncCalls, assert_idle, wait_released
 
 async def each(load: Any, keys: Iterable[Any], calls: AsyncCalls) -> dict[Any, Any]:
     """Load `keys`, one after the other, while the first call is held up; what came of each."""
-    results: dict[Any, Any] = {}
-
-    async def note(key: Any) -> None:
-        try:
-            results[key] = await load(key)
-        except Exception as error:
-            results[key] = error
-
-    async with anyio.create_task_group() as group:
+    async with together() as callers:
         for key in keys:
-            group.start_soon(note, key)
-            await settle(5)
+            await callers.begin(key, load, key)
         calls.open()
-    return results
+    return callers.results
 
 
 async def test_by_weight() -> None:

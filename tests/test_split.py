@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -224,23 +225,27 @@ async def test_who_waits_follows_a_key_into_its_half(size: int | None) -> None:
     }
 
 
-async def test_who_waits_for_a_refused_item_gets_the_cause() -> None:
-    """The very one, when the item is refused, and not when the batch has ended."""
-    proxy = AsyncBatchingMapProxy[int, str]()
-    calls = AsyncCalls(gated=True)
-    bad = Bad()
-    async with together() as callers:
-        await callers.begin("own", proxy.map, [1, 2], calls)
+@pytest.mark.parametrize("how", ["refused", "in an answer"])
+async def test_who_waits_for_a_refused_item_gets_the_cause(how: str) -> None:
+    """The very one, or what it has in an answer, at once, and not when the batch has ended."""
+    proxy, bad = AsyncBatchingMapProxy[int, Any](), Bad()
+    refused = how == "refused"
+    calls = AsyncCalls(lambda item: str(item) if refused or item > 1 else bad, gated=True)
+    async with together(proxy) as callers:
+        own = partial(proxy.map, [1, 2], calls, return_exceptions=not refused)
+        await callers.begin("own", own)
         callers.start("waits", proxy.map, [1], never)
         await callers.begin("late", proxy.map, [1, 2], never)
         await step(calls.fail, 0, refusal(bad))
-        await step(calls.fail, 1, refusal(bad))
+        if refused:
+            await step(calls.fail, 1, refusal(bad))
+        else:
+            await step(calls.finish, 1)
         assert callers.results == {"waits": bad, "late": bad}
         assert look(proxy).in_flight == {2}
         calls.finish(2)
-    assert callers.results["own"] is bad
+    assert callers.results["own"] == (bad if refused else [bad, "2"])
     assert await proxy.map([2], never_asked) == ["2"]
-    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("end", ["answered", "failed", "cancelled"])
@@ -272,21 +277,6 @@ async def test_who_looks_when_all_is_over_learns_what_came_of_each_half(end: str
     rest = [boom] * 3 if end == "failed" else ["3", "4", "5"]
     assert callers.results["waits"] == [bad, "1", "2", *rest, "6"]
     assert others.batches == ([[6], [3, 4, 5]] if end == "cancelled" else [[6]])
-
-
-async def test_who_waits_for_a_failed_item_of_a_half_fails() -> None:
-    """Its exception is no result."""
-    proxy = AsyncBatchingMapProxy[int, Any]()
-    bad = Bad()
-    calls = AsyncCalls(lambda item: bad if item == 0 else str(item), gated=True)
-    async with together(proxy) as callers:
-        await callers.begin("own", lambda: proxy.map(range(4), calls, return_exceptions=True))
-        await callers.begin("waits", proxy.map, [0], never)
-        await step(calls.fail, 0, SplitBatch())
-        await step(calls.finish, 1)
-        assert callers.results == {"waits": bad}
-        calls.open()
-    assert callers.results["own"] == [bad, "1", "2", "3"]
 
 
 async def test_all_halves_are_in_the_slot_of_the_batch() -> None:

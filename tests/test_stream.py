@@ -752,16 +752,17 @@ async def test_a_consumer_that_never_waits_lets_others_run() -> None:
     assert_idle(proxy)
 
 
+@pytest.mark.parametrize("error", [Interrupt(), SystemExit(7)])
 @pytest.mark.parametrize("taken", [True, False])
-async def test_what_is_no_exception(taken: bool) -> None:
+async def test_what_is_no_exception(error: BaseException, taken: bool) -> None:
     """It is raised where pairs are taken, or comes out of the block, whatever the body raises."""
     proxy, calls = AsyncBatchingMapProxy[int, str](2, 1), AsyncCalls()
-    calls.fail(1, Interrupt())
-    with pytest.raises(ValueError if taken else Interrupt):  # noqa: PT012 - the block is left so
+    calls.fail(1, error)
+    with pytest.raises(ValueError if taken else type(error)):  # noqa: PT012 - it is left so
         async with proxy.stream(range(6), calls) as results:
             await settle()
             if taken:
-                with pytest.raises(Interrupt):
+                with pytest.raises(type(error)):
                     await anext(results)
                 with pytest.raises(StopAsyncIteration):
                     await anext(results)

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import settle, together
+from tools import settle, step, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, CircularWaitError
 from batchproxy._engine.caller import innermost
@@ -89,8 +89,7 @@ async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> No
         await proxy.map(["outer"], outer)
         group.start_soon(proxy.map, ["blocker"], blocker)
         await settle()
-        ended.set()
-        await settle()
+        await step(ended.set)
         assert inner.batches == []
         blocker.open()
     assert inner.batches == [["left behind"]]

@@ -211,6 +211,15 @@ def plan_of(pool: Pool, leader: Wanted, **options: Any) -> Gathered:
     return Gathered(pool, leader, "leader", refuse, **options)
 
 
+def recruited(*keys: Any, take: int = 0) -> tuple[Any, ...]:
+    """A pool, the plan of who recruits in it, and all who wait; so many keys are drawn."""
+    pool = Pool(Bell)
+    wanted = joined(pool, *keys)
+    plan = plan_of(pool, wanted[0])
+    assert not take or drawn(plan, take) == [*keys[:take]]
+    return pool, plan, *wanted
+
+
 def test_only_a_group_is_woken() -> None:
     """However many wait, to wake one of them wakes no more than share its bell."""
     pool = Pool(Bell)
@@ -221,10 +230,7 @@ def test_only_a_group_is_woken() -> None:
 
 def test_a_failure_of_the_store_is_for_all_that_were_drawn() -> None:
     """But not for those who still wait."""
-    pool = Pool(Bell)
-    one, two, three = joined(pool, 1, 2, 3)
-    plan = plan_of(pool, one)
-    assert drawn(plan, 2) == [1, 2]
+    pool, plan, one, two, three = recruited(1, 2, 3, take=2)
     failure = StoreFailure(OSError(), None)
     plan.fail(failure)
     plan.fail(StoreFailure(OSError("another"), None))
@@ -237,10 +243,7 @@ def test_a_failure_of_the_store_is_for_all_that_were_drawn() -> None:
 
 def test_a_key_that_was_forgotten_and_asked_for_again() -> None:
     """Who asks anew gets no result of before: it is left to the next batch."""
-    pool = Pool(Bell)
-    [old] = joined(pool, 1)
-    plan = plan_of(pool, old)
-    assert drawn(plan, 2) == [1]
+    pool, plan, old = recruited(1, take=1)
     new, other = joined(pool, 1, 2)
     assert drawn(plan, 2) == [2]
     assert plan.left == 0
@@ -255,10 +258,7 @@ def test_a_key_that_was_forgotten_and_asked_for_again() -> None:
 
 def test_a_key_that_is_put_back_where_another_waits() -> None:
     """Who waited first looks again, and finds the other."""
-    pool = Pool(Bell)
-    one, two = joined(pool, 1, 2)
-    plan = plan_of(pool, one)
-    assert drawn(plan, 2) == [1, 2]
+    pool, plan, one, two = recruited(1, 2, take=2)
     [again] = joined(pool, 2)
     plan.draw_back([2])
     assert (two.settled, two.outcome) == (True, MISSING)
@@ -281,10 +281,7 @@ def test_what_is_put_back_where_another_waits_makes_no_room() -> None:
 
 def test_what_nobody_wants_any_more_is_not_put_back() -> None:
     """All who waited have left."""
-    pool = Pool(Bell)
-    one, two = joined(pool, 1, 2)
-    plan = plan_of(pool, one)
-    drawn(plan, 2)
+    pool, plan, _, two = recruited(1, 2, take=2)
     pool.leave(two)
     plan.draw_back([1, 2])
     assert list(pool._waiting) == [1]
@@ -305,9 +302,7 @@ def test_who_reads_names_another_at_once() -> None:
 
 def test_a_recruiter_that_needs_no_call() -> None:
     """It draws nobody else: whoever is named next calls for them, when it is time."""
-    pool = Pool(Bell)
-    one, two = joined(pool, 1, 2)
-    plan = plan_of(pool, one)
+    pool, plan, one, two = recruited(1, 2)
     assert plan.draw(2) == [1]
     plan.learn({1: "a"}, {})
     assert (plan.left, plan.draw(1), plan.left) == (1, [], 0)
