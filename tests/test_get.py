@@ -72,6 +72,8 @@ def test_what_a_key_raises() -> None:
         cache.get(Incomparable())
     with pytest.raises(TypeError, match="not with me"):
         cache.get_many([Incomparable(), Incomparable()])
+    with pytest.raises(TypeError, match="not with me"):
+        cache.invalidate([Incomparable(), Incomparable()])
 
 
 @kinds

@@ -496,6 +496,28 @@ def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 # Processes and threads
 
 
+def test_a_store_of_the_parent(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that closes what it has inherited leaves the connections to the parent."""
+    store = RedisStore(redis_url, prefix=prefix)
+    store.set_many("n", {b"1" * 20: b"value"}, None)
+    disconnected: list[object] = []
+    disconnect = redis.BlockingConnectionPool.disconnect
+
+    def note(pool: Any, *options: Any) -> None:
+        disconnected.append(pool)
+        disconnect(pool, *options)
+
+    monkeypatch.setattr(redis.BlockingConnectionPool, "disconnect", note)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 0)
+        store.close()
+    assert disconnected == []
+    store.close()
+    assert len(disconnected) == 1
+
+
 @needs_fork
 def test_forked_children(redis_url: str, prefix: str) -> None:
     """Children forked while threads read get answers of their own, and so do the threads."""

@@ -217,6 +217,7 @@ class Engine:
             if window.failure is not None:
                 self.fail(window)
             return
+        window.failure = None  # one that was kept has been given in its place
         feed.raise_error()
         self.count(0)
 

@@ -108,12 +108,12 @@ class Stream(Generic[S, T]):
         self._check()
         window = self._window
         while not (pairs := window.pairs(sys.maxsize)) and not (window.over or window.finished):
-            portion = self._read()
-            if portion is None and not window.due and not window.awaited:
-                if pairs := window.pairs(sys.maxsize):
-                    break
-                window.flushing = True  # nothing else can come
             try:
+                portion = self._read()
+                if portion is None and not window.due and not window.awaited:
+                    if pairs := window.pairs(sys.maxsize):
+                        break
+                    window.flushing = True  # nothing else can come
                 self._step(portion)
             except BaseException:
                 window.over = True
