@@ -32,9 +32,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def dev(session: nox.Session) -> None:
-    """The tests in Python's development mode, every warning an error from the start."""
+    """The tests in Python's development mode, every warning an error from the start.
+
+    But for the two that take longest: of the breakages, and of processes that are killed.
+    """
     session.install(".[test]")
-    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *session.posargs)
+    apart = [f"--ignore={file}" for file in tests_of("mutator", "crashes")]
+    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *apart, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -92,10 +96,14 @@ def free_threaded(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def coverage(session: nox.Session) -> None:
-    """The tests on every event loop, counting branches: every one of src/ must be taken."""
+    """The tests on every event loop, counting branches: every one of src/ must be taken.
+
+    Those of the docs and of the breakages take none that others do not.
+    """
     session.install(".[test]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--all-loops", *session.posargs)
+    apart = [f"--ignore={file}" for file in tests_of("mutator", "docs")]
+    session.run("coverage", "run", "-m", "pytest", "--all-loops", *apart, *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 

@@ -48,6 +48,7 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
 def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
     signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
+    signs["tqdm"] = "progress=True\\)"
     for optional in ("aiolimiter", "msgspec", "stamina", "tiktoken"):
         signs[optional] = rf"^(import|from) {optional}\b"
     for optional, sign in signs.items():

@@ -992,6 +992,13 @@ async def test_progress(face: Face) -> None:
     await all_of(proxy.stream(source, face.calls(), window=4, progress=seen.append))
     assert [now.done for now in seen] == sorted(now.done for now in seen)
     assert (seen[-1].done, seen[-1].total, seen[-1].calls) == (6, 6, 3)
+
+
+@faces
+async def test_a_bar(face: Face) -> None:
+    """It disturbs nothing."""
+    pytest.importorskip("tqdm")
+    proxy = face.proxy(2, limit=Limit(1))
     source = face.source(Source(range(8)))
     stream = proxy.stream(source, face.calls(), progress=True)
     assert await all_of(stream) == (pairs(range(8)), None)
