@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -122,6 +123,8 @@ def _claiming(backing: Backing) -> int:
 def assert_idle(*things: Looked) -> None:
     """Fail unless nothing is under way, and what the proxies have counted adds up.
 
+    Claims in a store are given back by a thread: for that it waits, two seconds at most.
+
     Args:
         things: As `look` takes them.
 
@@ -130,7 +133,10 @@ def assert_idle(*things: Looked) -> None:
 
     Threads: May be called in any. No checkpoint.
     """
-    inside = look(*things)
+    end, inside = time.monotonic() + 2, look(*things)
+    while inside.claiming and time.monotonic() < end:  # a thread may be giving them back
+        time.sleep(0.01)
+        inside = look(*things)
     if not inside.idle:
         raise AssertionError(f"something is left: {inside}")
     for each in things:
