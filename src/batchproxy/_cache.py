@@ -158,14 +158,7 @@ class Cache(Generic[T]):
             TypeError: `keys` is a single string or bytes object, or no iterable; or a key is not
                 hashable.
         """
-        keys = _listed("get_many", keys)
-        try:
-            distinct = list(dict.fromkeys(keys))
-        except TypeError:
-            _check_hashable("get_many", keys)
-            raise
-        unkept = unequal(distinct)
-        return self._table.known([key for key in distinct if key not in unkept])
+        return self._table.known(_to_be_found("get_many", keys))
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.
@@ -221,13 +214,7 @@ class Cache(Generic[T]):
                 hashable, or one that no store can have. Nothing is forgotten then.
             StoreError: the store failed; it is not known what it still has.
         """
-        keys = _listed("invalidate", keys)
-        try:
-            unkept = unequal(dict.fromkeys(keys))
-        except TypeError:
-            _check_hashable("invalidate", keys)
-            raise
-        keys = [key for key in keys if key not in unkept]
+        keys = _to_be_found("invalidate", keys)
         forget = partial(self._table.invalidate, keys)
         if (backing := self._backing) is None:
             forget()
@@ -296,13 +283,21 @@ class Cache(Generic[T]):
         return f"<Cache: {len(self)} values, {under_way}{backing}>"
 
 
-def _listed(method: str, keys: Any) -> list[Any]:
+def _to_be_found(method: str, keys: Any) -> list[Any]:
+    """The distinct ones of `keys`, but for those that nothing is kept for."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
             f"{method}() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
             f"single key into a list: {method}([{short(keys)}])"
         )
-    return list(keys)
+    keys = list(keys)
+    try:
+        distinct = dict.fromkeys(keys)
+    except TypeError:
+        _check_hashable(method, keys)
+        raise
+    unkept = unequal(distinct)
+    return [key for key in distinct if key not in unkept]
 
 
 def _check_hashable(method: str, keys: list[Any]) -> None:

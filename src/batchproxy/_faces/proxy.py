@@ -521,13 +521,12 @@ class BoundFunction(Generic[S, T]):
         if known is not None:
             loads.engine.count(1)
             return known[0]  # type: ignore[no-any-return] # the cache is one of T
-        asynchronous = is_async(self._function)
-        if (loads.engine.limit is None and not asynchronous) or is_unequal(key):
+        alone = loads.engine.limit is None and not is_async(self._function)
+        if alone or is_unequal(key):
             return self.map([item])[0]  # nobody to gather with
         weight = loads.engine.weigh(item)
         call = PortalCall(get_portal(proxy._backend))
-        kind: type[FromThread] = InPortal if asynchronous else InWorkerThread
-        caller = kind(self._function, call, None)
+        caller = _caller(loads.engine, self._function, call, None)
         box: list[Any] = []
         call.run(loads.load_into, box, key, item, weight, caller)
         outcome = box.pop()
