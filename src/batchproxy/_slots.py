@@ -35,7 +35,7 @@ class Limit:
     __slots__ = ("__weakref__", "_limiters", "_total")
 
     def __init__(self, total: int) -> None:
-        check_limit("total", total)
+        check_positive("total", total)
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
 
@@ -69,8 +69,8 @@ class Limit:
         return Slot(limiter, None)
 
 
-def check_limit(name: str, value: object) -> None:
-    """Refuse what is no number of calls at a time.
+def check_positive(name: str, value: object) -> None:
+    """Refuse what cannot be a number of calls, or of items, at a time.
 
     Raises:
         TypeError: it is no integer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, ClassVar
 from weakref import ref
 
@@ -40,6 +40,14 @@ def _under_way(nest: Nest | None, around: list[Flight]) -> Nest | None:
 
 
 innermost: ContextVar[Nest | None] = ContextVar("batchproxy_innermost_call", default=None)
+
+
+def leave(outside: Token[Nest | None]) -> None:
+    """Be where one was before `innermost` was set, which gave `outside`."""
+    try:
+        innermost.reset(outside)
+    except ValueError:
+        pass  # the loop was torn down, and the collector ends this in another context
 
 
 class Caller(ABC):

@@ -24,7 +24,7 @@ from .._core.window import Portion, Window
 from .._errors import ClosedError
 from .._forks import Alive
 from .._messages import short
-from .._slots import Limit, check_limit
+from .._slots import Limit, check_positive
 from .caller import Caller
 from .callers import InStream
 from .feed import Feed
@@ -47,7 +47,7 @@ class Engine:
     ) -> None:
         _check_integer("batch_size", batch_size, "an integer, or None for one call per map()")
         if max_concurrency is not None:
-            check_limit("max_concurrency", max_concurrency)
+            check_positive("max_concurrency", max_concurrency)
         if limit is None:
             limit = None if max_concurrency is None else Limit(max_concurrency)
         elif not isinstance(limit, Limit):
@@ -111,7 +111,7 @@ class Engine:
             ValueError: a weight is negative, or NaN.
         """
         if self.closed:
-            raise ClosedError("map() on a closed proxy; make a new one (they may share a Cache)")
+            raise closed("map")
         items = listed(items)
         keys = items if self.key is None else list(map(self.key, items))
         try:
@@ -126,11 +126,7 @@ class Engine:
         except TypeError:
             check_hashable(keys, has_key=self.key is not None)
             raise
-        if not callable(map_func):
-            raise TypeError(
-                "map() takes a function from a list of items to their results as its second "
-                f"argument, got {short(map_func)}"
-            )
+        _check_function("map", map_func)
         if self._weight is not None:
             plan.weigh(self._weight, self.max_weight)
         return plan
@@ -172,16 +168,9 @@ class Engine:
             ValueError: `window` is less than 1.
         """
         if self.closed:
-            raise ClosedError("stream() on a closed proxy; make a new one (they may share a Cache)")
-        if isinstance(window, bool) or not isinstance(window, int):
-            raise TypeError(f"window must be an integer of 1 or more, got {short(window)}")
-        if window < 1:
-            raise ValueError(f"window must be 1 or more, got {short(window)}")
-        if not callable(map_func):
-            raise TypeError(
-                "stream() takes a function from a list of items to their results as its second "
-                f"argument, got {short(map_func)}"
-            )
+            raise closed("stream")
+        check_positive("window", window)
+        _check_function("stream", map_func)
         return Feed(source, self.key, self._weight, may_be_async=may_be_async), Window(
             window,
             self.options.size,
@@ -259,6 +248,11 @@ class Engine:
             self._table.add_up(self._counters)
 
 
+def closed(method: str) -> ClosedError:
+    """The error for a `method` of a proxy that is closed."""
+    return ClosedError(f"{method}() on a closed proxy; make a new one (they may share a Cache)")
+
+
 def unpicklable(proxy: object) -> TypeError:
     """The error for a `proxy`, or a method of it, that is to be pickled or copied."""
     return TypeError(
@@ -287,6 +281,14 @@ def name_of(function: object) -> str:
     """What `function` is called, for a repr."""
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else short(function)
+
+
+def _check_function(method: str, map_func: object) -> None:
+    if not callable(map_func):
+        raise TypeError(
+            f"{method}() takes a function from a list of items to their results as its second "
+            f"argument, got {short(map_func)}"
+        )
 
 
 def _check_integer(name: str, value: object, expected: str) -> None:

@@ -20,14 +20,13 @@ from .._core.gathered import Gathered
 from .._core.keys import check_hashable
 from .._core.outcome import MISSING, Failure, GivenUp
 from .._core.pool import Meeting, Pool, Wanted
-from .._errors import ClosedError
 from .._forks import Alive
 from .._loops import is_closed
 from .._messages import kind_of
 from .._slots import Limit
-from .caller import Caller, innermost
+from .caller import Caller, innermost, leave
 from .callers import InTask
-from .engine import Engine
+from .engine import Engine, closed
 from .meetings import Bell, Here
 from .run import Run
 
@@ -65,7 +64,7 @@ class Loads:
         """
         engine = self.engine
         if engine.closed:
-            raise ClosedError("load() on a closed proxy; make a new one (they may share a Cache)")
+            raise closed("load")
         key = item if engine.key is None else engine.key(item)
         try:
             known = self._table.lookup([key])
@@ -246,10 +245,7 @@ class Loads:
         finally:
             run.release_all()
             plan.end()
-            try:
-                innermost.reset(outside)
-            except ValueError:
-                pass  # the loop was torn down, and the collector ends this in another context
+            leave(outside)
             del plan, run, wanted
 
 

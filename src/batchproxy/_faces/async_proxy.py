@@ -17,7 +17,7 @@ from .._core.keys import is_unequal
 from .._core.outcome import Failure
 from .._core.plan import Plan
 from .._core.progress import Progress, reporting
-from .._engine.caller import innermost
+from .._engine.caller import innermost, leave
 from .._engine.callers import InTask
 from .._engine.engine import Engine, name_like, name_of, unpicklable
 from .._engine.loading import Loads
@@ -206,10 +206,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         try:
             await engine.run(plan, caller)
         finally:
-            try:
-                innermost.reset(outside)
-            except ValueError:
-                pass  # the loop was torn down, and the collector ends this in another context
+            leave(outside)
             if report is not None:
                 report.end()
         return engine.finish(plan)
