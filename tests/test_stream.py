@@ -1045,6 +1045,27 @@ async def test_nothing_is_left_to_the_collector(fails: bool) -> None:
         await settle()
 
 
+@pytest.mark.parametrize("takes", [True, False])
+async def test_nothing_is_left_of_a_ring(takes: bool) -> None:
+    """What is raised where pairs are taken, or where the block is left, is in no cycle."""
+    proxy = AsyncBatchingMapProxy[int, str](1)
+    with freed_at_once() as made:
+
+        async def fetch(items: list[int]) -> list[str]:
+            try:
+                async with proxy.stream(items, AsyncCalls()) as results:
+                    while takes:
+                        await anext(results)
+                    await settle()
+            except CircularWaitError as error:
+                error.thing = thing = Thing()  # type: ignore[attr-defined] # goes with it
+                made.append(weakref.ref(thing))
+            return ["done"]
+
+        assert await proxy.map([1], fetch) == ["done"]
+        await settle()
+
+
 @faces
 async def test_with_a_store(face: Face) -> None:
     """It is read in bulk, what is in it thins no batch, and what is computed is written."""

@@ -105,11 +105,16 @@ class AsyncStream(Generic[S, T]):
             self._buffer.clear()
             self._window.forget()
             del self._group
-        raised, self._error = self._error, None
-        if raised is None or is_cancellation(raised):
+        raised = self._error
+        if (
+            raised is None
+            or is_cancellation(raised)
+            or (error is not None and isinstance(raised, Exception))
+        ):
+            self._error = None
             return
-        if error is None or not isinstance(raised, Exception):
-            _raise(raised)
+        del raised, error, traceback  # as in `_raise_error`
+        self._raise_error()
 
     def __aiter__(self) -> AsyncIterator[tuple[S, T]]:
         return self
@@ -172,18 +177,26 @@ class AsyncStream(Generic[S, T]):
         """Raise what ended the stream: once."""
         if self._done:
             raise StopAsyncIteration
-        error, self._error = self._error, None
         window = self._window
-        if error is None and (self._flow is None or (window.over and window.failure is None)):
+        if self._error is not None:
+            self._done = True
+            self._raise_error()
+        if self._flow is None or (window.over and window.failure is None):
             raise ClosedError(_GONE)  # lest it pass for the end
         self._done = True
-        if error is not None:
-            _raise(error)
         try:
             self._engine.end(window, self._feed)
         except StopAsyncIteration as end:
             raise RuntimeError("the function, or the source, raised StopAsyncIteration") from end
         raise StopAsyncIteration
+
+    def _raise_error(self) -> NoReturn:
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error  # this frame is in its traceback now: a cycle
 
 
 class _AsyncChunks(Generic[S, T]):
@@ -198,10 +211,3 @@ class _AsyncChunks(Generic[S, T]):
 
 
 _GONE = "the block of this stream was left, or cancelled, by another task"
-
-
-def _raise(error: BaseException) -> NoReturn:
-    try:
-        raise error
-    finally:
-        del error  # this frame is in its traceback now: a cycle
