@@ -7,11 +7,10 @@ from typing import Any
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
-from tools import until
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.stores import Claimant, RedisStore, SQLiteStore, Store
-from batchproxy.testing import assert_idle, look, wait_released
+from batchproxy.testing import assert_idle, wait_released
 
 OTHER = Claimant("other", 1)
 """Another process that uses the store."""
@@ -95,9 +94,3 @@ def every_method(store: SQLiteStore | RedisStore) -> list[Callable[[], object]]:
         lambda: store.usage(),
         lambda: list(store.scan("n")),
     ]
-
-
-def idle_soon(*things: Any) -> None:
-    """Nothing is left as soon as the threads of stores have let go of what they had in hand."""
-    until(lambda: look(*things).idle)
-    assert_idle(*things)

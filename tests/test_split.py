@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore, PlainStore
-from store_tools import all_released, cache_on, idle_soon, nothing_left, proxy_of, shared
+from store_tools import all_released, cache_on, nothing_left, proxy_of, shared
 from tools import (
     Thing,
     Thread,
@@ -37,7 +37,7 @@ from batchproxy import (
     StoreError,
 )
 from batchproxy.stores import Claimant
-from batchproxy.testing import AsyncCalls, Calls, look, names_in_store
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look, names_in_store
 
 
 class Bad(Exception):
@@ -110,7 +110,7 @@ async def test_a_refused_batch_is_halved(cache: str) -> None:
     now = proxy.statistics()
     assert (now.calls, now.completed, now.failed, now.cancelled) == (8, 4, 4, 0)
     assert (now.maps, now.computed) == (1, 9)
-    idle_soon(proxy)
+    assert_idle(proxy)
     if store is not None:
         await all_released(store, proxy)
         assert {name for _, name in store.values} == {*names_in_store(*{*range(10)} - {3})}
@@ -129,7 +129,7 @@ def test_synchronous_batches_are_halved(max_concurrency: int | None, sync_backen
     out = proxy.map([8, 9], service, return_exceptions=True)
     assert out[0] == "8"
     assert isinstance(out[1], Bad)
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_the_neighbours_of_a_refused_item_are_kept() -> None:
@@ -143,7 +143,7 @@ async def test_the_neighbours_of_a_refused_item_are_kept() -> None:
     again = AsyncCalls()
     assert await proxy.map(range(8), again) == naive(range(8))
     assert again.batches == [[1, 2, 4, 5], [6, 7]]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("cause", [None, KeyboardInterrupt()])
@@ -159,7 +159,7 @@ async def test_a_refusal_without_a_cause_is_the_failure(cause: BaseException | N
         await proxy.map([1], refuse)
     assert raised.value is refusal
     assert await proxy.map([1], refuse, return_exceptions=True) == [refusal]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_only_a_raised_refusal_halves() -> None:
@@ -290,7 +290,7 @@ async def test_all_halves_are_in_the_slot_of_the_batch() -> None:
     assert service.batches.index([10, 11]) in (0, 5)  # trio may start it first
     service.batches.remove([10, 11])
     assert service.batches == [[0, 1, 2, 3], [0, 1], [0], [1], [2, 3]]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 # --- Failures and cancellation between halves ---
@@ -330,7 +330,7 @@ async def test_another_failure_ends_the_map_before_the_other_half(
     assert getattr(caught.value, "__notes__", []) == notes[1:]
     assert calls.batches == batches
     assert proxy.statistics().cancelled == 0
-    idle_soon(proxy)
+    assert_idle(proxy)
     assert await proxy.map(range(8), again) == naive(range(8))
     assert again.batches == [left]
 
@@ -344,7 +344,7 @@ async def test_with_exceptions_returned_every_half_is_called() -> None:
     out = await proxy.map(range(6), calls, return_exceptions=True)
     assert out == [BOOM, BOOM, "2", "3", "4", "5"]
     assert calls.batches == [[*range(4)], [0, 1], [2, 3], [4, 5]]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 @pytest.mark.parametrize("kind", [None, PlainStore, MemoryStore])
@@ -384,7 +384,7 @@ async def test_cancelled_while_a_half_is_refused() -> None:
     assert scope.cancelled_caught
     now = proxy.statistics()
     assert (now.calls, now.failed, now.cancelled) == (1, 1, 0)
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_a_refusal_instead_of_a_cancellation_gives_the_half_up() -> None:
@@ -429,7 +429,7 @@ def test_what_waits_is_called_for_if_its_map_goes_on() -> None:
         assert await task == [error, error, "2", "3"]
 
     asyncio.run(main())
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_a_failure_elsewhere_is_learned_of_before_the_next_half() -> None:
@@ -447,7 +447,7 @@ async def test_a_failure_elsewhere_is_learned_of_before_the_next_half() -> None:
     assert callers.results == {"other": boom, "own": boom}
     assert calls.batches == [[1, 2, 3, 4], [1, 2]]
     assert await proxy.map([1, 2], never_asked) == ["1", "2"]
-    idle_soon(proxy, other)
+    assert_idle(proxy, other)
 
 
 def test_no_half_is_called_in_a_worker_when_the_map_is_over() -> None:
@@ -464,7 +464,7 @@ def test_no_half_is_called_in_a_worker_when_the_map_is_over() -> None:
     calls.fail(1 - first, SplitBatch())
     assert caller.outcome() is boom
     assert sorted(calls.batches) == [[0, 1], [2, 3]]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_what_is_forgotten_between_halves_is_not_kept() -> None:
@@ -501,7 +501,7 @@ async def test_a_half_that_would_wait_for_the_other_is_in_a_ring(wanted: int) ->
 
     with pytest.raises(CircularWaitError, match=str(wanted)):
         await proxy.map(range(4), nested)
-    idle_soon(proxy, other)
+    assert_idle(proxy, other)
 
 
 @modes
@@ -516,7 +516,7 @@ def test_a_ring_of_halves_in_threads(max_concurrency: int | None) -> None:
 
     with pytest.raises(CircularWaitError, match="3"):
         proxy.map(range(4), nested)
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_a_half_may_ask_for_what_the_other_gave() -> None:
@@ -535,7 +535,7 @@ async def test_a_half_may_ask_for_what_the_other_gave() -> None:
     assert isinstance(out[1], SplitBatch)
     assert [out[0], *out[2:]] == ["0", "0", "retried 1"]
     assert retried.batches == [[1]]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 # --- Outages, and batches that are too large ---
@@ -554,7 +554,7 @@ async def test_an_outage_is_not_bisected(size: int) -> None:
     assert all(error is out[2] for error in out[3:])
     now = proxy.statistics()
     assert (now.calls, now.failed, now.cached) == (len(service.batches), len(service.batches), 0)
-    idle_soon(proxy)
+    assert_idle(proxy)
     assert await proxy.map(range(size), AsyncCalls()) == naive(range(size))
 
 
@@ -596,7 +596,7 @@ async def test_an_answer_of_failures_alone_is_no_success() -> None:
     assert log[6:] == [[4, 5, 6, 7], [4, 5], [4], [5]]
     assert [type(out[key]) for key in (0, 1, 3)] == [ValueError] * 3
     assert [type(out[key]) for key in (2, 4, 5, 6, 7)] == [SplitBatch] * 5
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 @pytest.mark.parametrize(
@@ -646,7 +646,7 @@ async def test_batches_that_were_too_large_are_smaller_from_then_on(
         await proxy.map(range(first, first + number), service, return_exceptions=True)
         assert service.sizes == sizes
         first += number
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 async def test_all_calls_of_a_proxy_have_smaller_batches() -> None:
@@ -681,7 +681,7 @@ async def test_batches_are_as_large_as_the_smallest_that_were_not_too_large() ->
     service = Service()
     await proxy.map(range(20, 24), service)
     assert service.sizes == [2, 2]
-    idle_soon(proxy)
+    assert_idle(proxy)
 
 
 # --- With a store ---
@@ -864,4 +864,4 @@ async def test_nothing_of_a_refusal_in_a_task_is_left_to_the_collector(how: str,
             with suppress(Bad):
                 await bound.map(range(size), return_exceptions=how == "kept")
         await settle(3)
-    idle_soon(bound.proxy)
+    assert_idle(bound.proxy)
