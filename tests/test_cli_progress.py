@@ -54,7 +54,8 @@ A_CALL = dataclasses.replace(NOTHING, calls=1)
 
 def window(shown: Report, items: str, done: int, position: int = 100) -> None:
     """Rows with these items are under way, of which so many are done."""
-    shown.begin_window([Row(line, 2, item=item) for line, item in enumerate(items, 1)], position)
+    rows = [Row(line, 2, item=item) for line, item in enumerate(items, 1)]
+    shown.begin_window(rows, position, rows)
     shown.progress(Progress(done, len(items), hits=0, shared=0, calls=1, failures=0))
 
 

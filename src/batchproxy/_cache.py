@@ -12,7 +12,7 @@ from ._backing.claims import BackedClaims
 from ._backing.codecs import Codec
 from ._backing.options import check_bounds, check_store
 from ._core.claims import Claims
-from ._core.keys import unequal
+from ._core.keys import hashable, unequal
 from ._core.table import Table
 from ._core.values import Bounded, Expiring, Mapped, Unbounded
 from ._messages import kind_of, short
@@ -301,11 +301,9 @@ def _to_be_found(method: str, keys: Any) -> list[Any]:
 
 
 def _check_hashable(method: str, keys: list[Any]) -> None:
-    for key in keys:
-        try:
-            hash(key)
-        except TypeError:
-            raise TypeError(
-                f"{method}() takes keys, got something that is not hashable: {kind_of(key)}; the "
-                "key of an item is what key= gives for it"
-            ) from None
+    place = hashable(keys)
+    if place < len(keys):
+        raise TypeError(
+            f"{method}() takes keys, got something that is not hashable: {kind_of(keys[place])}; "
+            "the key of an item is what key= gives for it"
+        ) from None

@@ -51,17 +51,17 @@ def check_hashable(keys: Sequence[Any], *, has_key: bool, first: int = 0) -> Non
     Raises:
         TypeError: one of `keys` cannot be hashed.
     """
-    for position, key in enumerate(keys, first):
-        try:
-            hash(key)
-        except TypeError:
-            raise TypeError(
-                f"the key= function gave the unhashable {kind_of(key)} for item {position}: "
-                "let it return something hashable, such as a str or a tuple"
-                if has_key
-                else f"item {position} is an unhashable {kind_of(key)}: give the proxy a key= "
-                "function that maps an item to something hashable, e.g. key=lambda item: item['id']"
-            ) from None
+    place = hashable(keys)
+    if place == len(keys):
+        return
+    item, key = first + place, kind_of(keys[place])
+    raise TypeError(
+        f"the key= function gave the unhashable {key} for item {item}: "
+        "let it return something hashable, such as a str or a tuple"
+        if has_key
+        else f"item {item} is an unhashable {key}: give the proxy a key= "
+        "function that maps an item to something hashable, e.g. key=lambda item: item['id']"
+    ) from None
 
 
 def unequal(keys: Collection[Hashable]) -> Mapping[Hashable, Hashable]:

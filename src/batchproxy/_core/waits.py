@@ -22,7 +22,7 @@ Awaited: TypeAlias = Mapping[Flight, Collection[Hashable]]
 """Flights, with the keys that are wanted of each."""
 
 _lock = RLock()
-# node → {who added the edge: the what the node is blocked on}
+# node → {who added the edge: what the node is blocked on}
 _blocked: dict[object, dict[object, Awaited]] = {}
 
 

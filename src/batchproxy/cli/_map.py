@@ -17,7 +17,7 @@ from ._formats import Source, make_reader, make_writer
 from ._interrupts import Interrupts
 from ._load import load
 from ._options import Options
-from ._output import Output, writing_to
+from ._output import Output, writing
 from ._passage import Passage
 from ._report import Report, printing
 from ._results import Results
@@ -86,7 +86,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         reader = make_reader(source, source_format, options.names(), options.form())
         size = options.window(function)
         results = Results(options.codec)
-        cache: Cache[object]  # nothing in memory but the window: the store is asked once for each
+        cache: Cache[object]  # nothing in memory: the windows under way are, and small results
         if options.store is not None:
             store = stack.enter_context(open_store(options.store, create=True))
             cache = Cache(0, store=store, namespace=options.namespace, codec=results.codec)
@@ -111,7 +111,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         report = stack.enter_context(
             Report(calls.statistics, source.total, quiet=options.quiet, bar=bar, stream=stderr)
         )
-        with writing_to(options.output):
+        with writing(options.output, Stopped):
             writer = make_writer(
                 output.file,
                 target_format,
@@ -123,7 +123,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         stack.enter_context(_seldom_collecting())
         rows = windows(reader, size, options.limit, options.is_missing())
         Passage(options, source, rows, size, writer, results, calls, report).run()
-        with writing_to(options.output):
+        with writing(options.output, Stopped):
             writer.close()
             output.complete()
     report.summary(options.store)

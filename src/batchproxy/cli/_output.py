@@ -6,7 +6,7 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,6 @@ from typing import IO, Any, BinaryIO, Self, TextIO, cast
 from click import ClickException, UsageError
 
 from ._formats import compressed
-from ._rows import Stopped
 from ._terminal import forgetting_output
 
 
@@ -147,25 +146,12 @@ class _Stdout(io.RawIOBase):
 
 
 @contextmanager
-def writing(path: str) -> Iterator[None]:
-    """Inside, what cannot be written ends the command with status 1."""
+def writing(path: str, ends: Callable[[str], Exception] = ClickException) -> Iterator[None]:
+    """Inside, what cannot be written ends the command with status 1, or the run: with `Stopped`."""
     try:
         yield
     except OSError as error:
-        raise ClickException(f"{called(path)} cannot be written: {error}") from error
-
-
-@contextmanager
-def writing_to(path: str) -> Iterator[None]:
-    """Inside, what cannot be written ends the run.
-
-    Raises:
-        Stopped: and why.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise Stopped(f"{called(path)} cannot be written: {error}") from error
+        raise ends(f"{called(path)} cannot be written: {error}") from error
 
 
 def called(path: str) -> str:

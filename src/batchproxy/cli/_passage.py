@@ -13,7 +13,7 @@ from ._calls import Calls, Ended
 from ._formats import Source
 from ._keys import key_of
 from ._options import Options
-from ._output import writing_to
+from ._output import writing
 from ._report import Report
 from ._results import Results
 from ._rows import BadResult, Failed, Outcome, Row, Stopped, Writer, error_text
@@ -28,7 +28,6 @@ _ROOM = 64 * 2**20
 _OVERHEAD = 300
 """Bytes for one of them, about."""
 
-_NOTHING = Outcome(None)
 _BEGINNING = Progress(0, 0, 0, 0, 0, 0)
 
 
@@ -136,11 +135,9 @@ class Passage:
                 if self._stop:
                     raise Stopped(problem)
                 row.outcome = Outcome(None, problem)
-            elif row.missing:
-                row.outcome = _NOTHING
             elif outcome is not None and type(row.item) is str:
                 row.outcome = outcome
-            else:
+            elif not row.missing:
                 wanted.append(row)
         return wanted
 
@@ -169,7 +166,7 @@ class Passage:
         windows = self._under_way
         while windows and not windows[0].left:
             rows = windows[0].rows
-            with writing_to(self._options.output):
+            with writing(self._options.output, Stopped):
                 failed = 0 if self._writer.write_all(rows) else self._write(rows)
                 self._writer.flush()
             self._report.end_window(failed)

@@ -66,17 +66,16 @@ class Report(AbstractContextManager["Report"]):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batchproxy report", daemon=True)
 
-    def begin_window(self, rows: list[Row], position: int, new: list[Row] | None = None) -> None:
+    def begin_window(self, rows: list[Row], position: int, new: list[Row]) -> None:
         """These rows are being mapped, up to this position of the input.
 
         Args:
             rows: All of them.
             position: As `Source.position` counts.
-            new: Those whose items may not have been among earlier ones, if that is known.
+            new: Those with items that may not have been among earlier ones.
         """
         self._known = self.distinct.count
-        new = rows if new is None else new
-        items = [row.item for row in new if row.problem is None and not row.missing]
+        items = [row.item for row in new]
         self.distinct.add([item if type(item) is str else key_of(item) for item in items])
         self.missing += sum([row.missing for row in rows])
         self._rows, self._done = len(rows), 0.0

@@ -1,4 +1,4 @@
-"""Rows in windows, of which one is in memory at a time."""
+"""Rows in windows, of which a few are in memory at a time."""
 
 from __future__ import annotations
 
