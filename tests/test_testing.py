@@ -1,5 +1,7 @@
 """What `batchproxy.testing` gives to tests: recorders that can be held up, and a look inside."""
 
+import time
+
 import pytest
 from memory_store import MemoryStore
 from tools import Thread, never, together
@@ -152,8 +154,8 @@ def test_what_is_under_way_in_a_store() -> None:
     assert_idle(cache)  # unwritten results may stay
 
 
-def test_claims_are_those_of_one_cache() -> None:
-    """Another one in the same store is not disturbed by them."""
+def test_claims_are_those_of_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one in the same store is not disturbed by them; who has them is waited for."""
     store = MemoryStore()
     one, other = (Cache[str](store=store, namespace="n") for _ in range(2))
     releasing = store.gate("release_many")
@@ -163,8 +165,14 @@ def test_claims_are_those_of_one_cache() -> None:
         BatchingMapProxy[int, str](cache=one).map([1], failing)
     assert releasing.entered.wait(10)
     assert_idle(other)
-    releasing.open()
-    wait_released()
+    pause = time.sleep
+
+    def opening(seconds: float) -> None:
+        releasing.open()
+        pause(seconds)
+
+    monkeypatch.setattr(time, "sleep", opening)
+    assert look(one).claiming == 1
     assert_idle(one, other)
     assert BatchingMapProxy[int, str](cache=other).map([1], Calls()) == ["1"]
     assert BatchingMapProxy[int, str](cache=one).map([1], never) == ["1"]

@@ -89,6 +89,7 @@ class Keeper:
         # When the next heartbeat of a name is due, on the monotonic clock.
         self._beats: dict[str, float] = {}
         self._releases: dict[Claimant, _Release] = {}
+        self._releasing: _Release | None = None  # the one that the thread is giving back
         self._flushing: list[threading.Event] = []
         self._thread: threading.Thread | None = None
 
@@ -206,6 +207,7 @@ class Keeper:
             else:
                 return
             del self._releases[claimant]  # what is given back meanwhile is another one
+            self._releasing = release
         try:
             store.release_many(release.namespace, list(release.keys), claimant)
         except Exception as error:  # a store that was closed, say
@@ -214,3 +216,5 @@ class Keeper:
             release.due = now + self._interval
             with self._lock:
                 self._releases.setdefault(claimant, release).keys.update(release.keys)
+        finally:
+            self._releasing = None

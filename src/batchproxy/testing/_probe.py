@@ -113,11 +113,12 @@ def _claiming(backing: Backing) -> int:
     process = leases.this_process()
     owner = backing._owner
     with process.lock:
-        grants = [grant for group in process._claiming.values() for grant in group]
-        releases = [
-            release for keeper in process._keepers.values() for release in keeper._releases.values()
-        ]
-        return sum(each.owner is owner for each in grants + releases)
+        owners = [grant.owner for group in process._claiming.values() for grant in group]
+        for keeper in process._keepers.values():
+            owners += [release.owner for release in keeper._releases.values()]
+            if keeper._releasing is not None:
+                owners.append(keeper._releasing.owner)
+        return owners.count(owner)
 
 
 def assert_idle(*things: Looked) -> None:
