@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import signal
+import sys
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -1022,6 +1023,20 @@ async def test_memory_is_flat() -> None:
     finally:
         tracemalloc.stop()
     assert max(sizes) - min(sizes) < 300_000
+
+
+@faces
+async def test_keys_that_were_taken_are_forgotten(face: Face) -> None:
+    """With a store, too, which knows them by other names."""
+    keys = [f"key {number}" for number in range(100)]
+    cache = Cache[str](0, store=MemoryStore(), namespace="n")
+    proxy, calls = face.proxy(10, cache=cache, **face.options), face.calls(str)
+    free, held = sys.getrefcount(keys[-1]), []
+    async with entered(proxy.stream(face.source(Source(keys)), calls, window=20)) as results:
+        async for _ in results:
+            calls.batches.clear()
+            held.append(sys.getrefcount(keys[0]))
+    assert held[-1] == free < held[0]
 
 
 @pytest.mark.parametrize("fails", [True, False])

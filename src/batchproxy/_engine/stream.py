@@ -57,6 +57,10 @@ class Steps(Run):
             await claims.look(portion)
         window.want(portion)
 
+    def _release(self, flight: Any) -> None:
+        super()._release(flight)
+        self._window.calling.discard(flight)
+
 
 class Flow(Steps):
     """A stream that goes on by itself, as far as there is room in its window.
@@ -172,10 +176,6 @@ class Flow(Steps):
             self._callers -= 1
         self._window.flushing = False  # if it has called for nothing, it was told of something
         self._changed()
-
-    def _release(self, flight: Any) -> None:
-        super()._release(flight)
-        self._window.calling.discard(flight)
 
     async def _wait(self) -> None:
         window = self._window
