@@ -32,13 +32,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def dev(session: nox.Session) -> None:
-    """The tests in Python's development mode, every warning an error from the start.
+    """The tests on every event loop in Python's development mode, every warning an error.
 
-    But for the two that take longest: of the breakages, and of processes that are killed.
+    But for those that take longest, of which other processes do most: of the breakages, of
+    processes that are killed, and of the docs.
     """
     session.install(".[test]")
-    apart = [f"--ignore={file}" for file in tests_of("mutator", "crashes")]
-    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *apart, *session.posargs)
+    apart = [f"--ignore={file}" for file in tests_of("mutator", "crashes", "docs")]
+    pytest = ["python", "-X", "dev", "-W", "error", "-m", "pytest", "--all-loops"]
+    session.run(*pytest, *apart, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -96,14 +98,14 @@ def free_threaded(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def coverage(session: nox.Session) -> None:
-    """The tests on every event loop, counting branches: every one of src/ must be taken.
+    """The tests, counting branches: every one of src/ must be taken.
 
     Those of the docs and of the breakages take none that others do not.
     """
     session.install(".[test]")
     session.run("coverage", "erase")
     apart = [f"--ignore={file}" for file in tests_of("mutator", "docs")]
-    session.run("coverage", "run", "-m", "pytest", "--all-loops", *apart, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *apart, *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
