@@ -1,12 +1,14 @@
 """Hours of mixed load: memory, threads and file descriptors stay flat, and nothing is left behind.
 
 `python proof/soak.py` maps for an hour of virtual time on asyncio and again on trio: callers who
-arrive at random, overlapping keys, calls of seconds to minutes, failures, cancellations, timeouts,
-bounded and expiring caches, nested maps. With ``--minutes`` it then does the same for as long in
-real time, with synchronous proxies in six threads and event loops that are started and ended again
-and again, all on one bounded `Cache`. Between the episodes of such a load nothing may be in flight,
-and the last third of them may not need more than the first (the warm-up does not count). At last,
-1,000 successful ``map()`` calls of each kind must leave nothing for the garbage collector.
+arrive at random, with lists, single keys and streams that they may leave half-way; overlapping
+keys, calls of seconds to minutes, failures, refused batches, cancellations, timeouts, bounded and
+expiring caches, nested maps. With ``--minutes`` it then does the same for as long in real time,
+with synchronous proxies in six threads and event loops that are started and ended again and again,
+all on one bounded `Cache`; and on two with a store that fails and comes back. Between the episodes
+of such a load nothing may be in flight, and the last third of them may not need more than the first
+(the warm-up does not count). At last, 1,000 successful ``map()`` calls of each kind must leave
+nothing for the garbage collector.
 
 Prints a table, and exits with 1 if anything does not hold.
 """
@@ -26,7 +28,8 @@ import threading
 import time
 import tracemalloc
 from array import array
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,9 +41,16 @@ import anyio
 import trio
 from trio.testing import MockClock
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy import (
+    AsyncBatchingMapProxy,
+    BatchingMapProxy,
+    Cache,
+    SplitBatch,
+    StoreError,
+)
 from batchproxy._engine import portal as _portal
-from batchproxy.testing import look
+from batchproxy.stores import MemoryStore
+from batchproxy.testing import look, wait_released
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tools import VirtualTimeLoop
@@ -73,17 +83,85 @@ def some_keys() -> list[int]:
     return [(start + rng.randrange(40)) % KEYS for _ in range(rng.randint(1, 25))]
 
 
-def answer(items: Iterable[Any]) -> list[Any]:
-    """The results of a call; now and then it fails, or one of its items does."""
+def answer(items: Sequence[Any]) -> list[Any]:
+    """The results of a call; now and then it fails, is refused, or one of its items fails."""
     if rng.random() < 0.04:
         raise Expected
+    if rng.random() < 0.04:
+        raise SplitBatch from Expected()
     return [Expected() if rng.random() < 0.002 else value(item) for item in items]
 
 
 def assert_right(keys: list[Any], answers: list[Any]) -> None:
     assert len(answers) == len(keys)
     for key, got in zip(keys, answers):
-        assert got == value(key) or isinstance(got, Expected)
+        assert got == value(key) or isinstance(got, Expected), (key, got)
+
+
+def taken(keys: list[Any]) -> int:
+    """How many pairs of a stream are taken before it is left."""
+    return len(keys) if rng.random() < 0.7 else rng.randrange(len(keys))
+
+
+async def ask(proxy: AsyncProxy, keys: list[Any], function: Callable[..., Any]) -> None:
+    """Ask for `keys`: for all of them, for each in a task of its own, or in a stream."""
+    how, keep = rng.random(), rng.random() < 0.3
+    next(maps_begun)
+    if how < 0.4:
+        assert_right(keys, await proxy.map(keys, function, return_exceptions=keep))
+    elif how < 0.7:
+        bound = bound_to(proxy, function)
+
+        async def one(key: Any) -> None:
+            with suppress(Expected, StoreError):
+                assert_right([key], [await bound.load(key)])
+
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(one, key)
+    else:
+        got, left = [], taken(keys)
+        stream = proxy.stream(keys, function, window=12, return_exceptions=keep)
+        async with stream as results:
+            async for pair in results:
+                got.append(pair)
+                if len(got) == left:
+                    break
+        assert_right([key for key, _ in got], [result for _, result in got])
+
+
+def ask_in_thread(proxy: SyncProxy, keys: list[Any], function: Callable[..., Any]) -> None:
+    """The same in a thread."""
+    how, keep = rng.random(), rng.random() < 0.3
+    next(maps_begun)
+    if how < 0.4:
+        assert_right(keys, proxy.map(keys, function, return_exceptions=keep))
+    elif how < 0.7:
+        bound = bound_to(proxy, function)
+        assert_right(keys[:5], [bound.load(key) for key in keys[:5]])
+    else:
+        with proxy.stream(keys, function, window=12, return_exceptions=keep) as results:
+            got = list(itertools.islice(results, taken(keys)))
+        assert_right([key for key, _ in got], [result for _, result in got])
+
+
+_bound: dict[Any, Any] = {}
+
+
+def bound_to(proxy: Any, function: Callable[..., Any]) -> Any:
+    """`function` bound to `proxy`, the same each time: so loads gather."""
+    if (proxy, function) not in _bound:
+        _bound[proxy, function] = proxy.bind(function)
+    return _bound[proxy, function]
+
+
+class Failing(MemoryStore):
+    """A store that fails in every third second, at half of what is asked of it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.endswith("_many") and time.monotonic() % 3 < 1 and rng.random() < 0.5:
+            raise OSError("the store is down")
+        return super().__getattribute__(name)
 
 
 # --- What is measured ---
@@ -207,14 +285,10 @@ class VirtualLoad:
         proxy, keys = rng.choice(self.proxies), some_keys()
         function = self._nested if proxy is self.nesting else self._slow
         patience = rng.expovariate(1 / 20) if rng.random() < 0.2 else math.inf
-        next(maps_begun)
         with anyio.move_on_after(patience) as scope:
             self._callers.append(scope)
             try:
-                assert_right(
-                    keys,
-                    await proxy.map(keys, function, return_exceptions=rng.random() < 0.3),
-                )
+                await ask(proxy, keys, function)
             except Expected:
                 pass
             finally:
@@ -227,8 +301,7 @@ class VirtualLoad:
 
     async def _nested(self, items: list[Any]) -> list[Any]:
         parts = [("part", item % 50) for item in items]
-        next(maps_begun)
-        assert_right(parts, await rng.choice([self.nesting, self.inner]).map(parts, self._slow))
+        await ask(rng.choice([self.nesting, self.inner]), parts, self._slow)
         return answer(items)
 
 
@@ -254,14 +327,22 @@ def virtual(backend: str, hours: float) -> tuple[list[Row], int]:
 
 
 class RealLoad:
-    """Synchronous proxies in six threads, and event loops that come and go, on one cache."""
+    """Synchronous proxies in six threads, and event loops that come and go.
+
+    On one cache, or on two with a store.
+    """
 
     EPISODE = 1.0  # seconds
 
-    def __init__(self) -> None:
-        cache = Cache[str](max_size=100)
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        cache = other = Cache[str](max_size=100)
+        if store is not None:
+            cache = Cache(max_size=100, ttl=0.5, store=store, namespace="soak")
+            other = Cache(
+                max_size=50, store=store, namespace="soak", on_store_error="continue", ttl=0.5
+            )
         self.calling = SyncProxy(4, cache=cache)
-        self.workers = SyncProxy(3, 2, cache=cache, backend="trio")
+        self.workers = SyncProxy(3, 2, cache=other, backend="trio")
         self.asynchronous = AsyncProxy(4, 3, cache=cache)
         self.proxies: list[AsyncProxy | SyncProxy] = [self.calling, self.workers, self.asynchronous]
         self.loops: WeakSet[Any] = WeakSet()
@@ -286,15 +367,9 @@ class RealLoad:
     def _caller(self, proxy: SyncProxy, end: float) -> None:
         try:
             while time.monotonic() < end:
-                keys = some_keys()
                 function = self._nested if rng.random() < 0.2 else self._quick
-                next(maps_begun)
-                try:
-                    assert_right(
-                        keys, proxy.map(keys, function, return_exceptions=rng.random() < 0.3)
-                    )
-                except Expected:
-                    pass
+                with suppress(Expected, StoreError):
+                    ask_in_thread(proxy, some_keys(), function)
         except BaseException as error:
             self._errors.append(error)
 
@@ -303,26 +378,23 @@ class RealLoad:
         return answer(items)
 
     def _nested(self, items: list[Any]) -> list[Any]:
-        parts = [("part", item % 50) for item in items]
-        next(maps_begun)
-        assert_right(parts, self.calling.map(parts, self._quick))
+        try:
+            ask_in_thread(self.calling, [("part", item % 50) for item in items], self._quick)
+        except StoreError as error:  # which is to the outer one a failure of its function
+            raise Expected from error
+        return answer(items)
+
+    async def _quick_async(self, items: list[Any]) -> list[Any]:
+        await anyio.sleep(0.001)
         return answer(items)
 
     async def _callers(self) -> None:
         """What happens in one event loop: several callers, some of whom lose their patience."""
 
-        async def quick(items: list[Any]) -> list[Any]:
-            await anyio.sleep(0.001)
-            return answer(items)
-
         async def caller() -> None:
-            keys = some_keys()
-            next(maps_begun)
             with anyio.move_on_after(0.002 if rng.random() < 0.2 else math.inf):
-                try:
-                    assert_right(keys, await self.asynchronous.map(keys, quick))
-                except Expected:
-                    pass
+                with suppress(Expected, StoreError):
+                    await ask(self.asynchronous, some_keys(), self._quick_async)
 
         try:
             self.loops.add(asyncio.get_running_loop())
@@ -333,14 +405,16 @@ class RealLoad:
                 group.start_soon(caller)
 
 
-def real(minutes: float) -> tuple[list[Row], int]:
+def real(minutes: float, store: MemoryStore | None = None) -> tuple[list[Row], int]:
     """The rows of that load, and how many calls it took."""
-    load = RealLoad()
-    measures = Measures(f"{minutes:g} min of threads and loops", load.proxies)
+    load = RealLoad(store)
+    what = "threads and loops" if store is None else "the same with a store that fails"
+    measures = Measures(f"{minutes:g} min of {what}", load.proxies)
     measures.loops = load.loops
     end = time.monotonic() + minutes * 60
     while time.monotonic() < end:
         load.episode()
+        wait_released()
         measures.take()
     return measures.rows(), calls_of(load.proxies)
 
@@ -488,10 +562,11 @@ def main() -> None:
         show(rows)
         calls += made
     if given.minutes:
-        rows, made = real(given.minutes)
-        show(rows)
-        calls += made
-    print(f"\n{next(maps_begun):,} map() calls under load, {calls:,} calls of a function")
+        for store in (None, Failing()):
+            rows, made = real(given.minutes / 2, store)
+            show(rows)
+            calls += made
+    print(f"\n{next(maps_begun):,} lists under load, {calls:,} calls of a function")
     sys.exit(not everything_holds)
 
 
