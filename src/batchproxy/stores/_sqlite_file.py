@@ -104,13 +104,13 @@ class File:
 
     def open(self) -> sqlite3.Connection:
         """One more connection; the first one makes the file if there is none."""
-        if not self._first:
+        if self._first:
+            self.check_still_there()
+        else:
             self._make()
         connection = self._connect()
         try:
             self._prepare(connection)
-            self._first.setdefault("file", self._look())
-            self.check_still_there()
         except BaseException:
             connection.close()
             raise
@@ -143,8 +143,15 @@ class File:
                 )
 
     def check_still_there(self) -> None:
-        """Raise if another file, or none, is now at `path`: SQLite would go on with the old one."""
-        if self._first and self._look() != self._first["file"]:
+        """Raise if another file, or none, is now at `path`: SQLite would go on with the old one.
+
+        Once it has been opened.
+        """
+        seen: tuple[int, int] | None = None
+        with suppress(FileNotFoundError):
+            found = os.stat(self.path)
+            seen = found.st_dev, found.st_ino
+        if self._first.setdefault("file", seen) != seen:
             raise StoreError(
                 f"{self.path!r} was deleted or replaced while it was open, so what is written now "
                 "would be lost; make a new SQLiteStore to go on with what is there"
@@ -172,13 +179,6 @@ class File:
             if name.startswith(prefix):
                 return StoreError(f"{self.path!r} {meaning} ({name}: {error})")
         return StoreError(f"{self.path!r} failed ({name}: {error})")
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(

@@ -33,10 +33,13 @@ class Pool:
             _pools.add(self)
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection that nobody else uses; closed if anything is raised meanwhile.
 
         Closing it rolls back what it had begun. Errors of SQLite become a `StoreError`.
+
+        Args:
+            writing: Whether it is in a transaction, and none but it writes.
         """
         with _gate:
             if self._closed:
@@ -46,7 +49,12 @@ class Pool:
             try:
                 connection = self._take()
                 try:
+                    self._file.check_still_there()
+                    if writing:
+                        connection.execute("BEGIN IMMEDIATE")
                     yield connection
+                    if writing:
+                        connection.execute("COMMIT")
                 except BaseException:
                     connection.close()
                     raise
@@ -54,7 +62,10 @@ class Pool:
                 raise  # a key that is no bytes, say
             except sqlite3.Error as error:
                 raise self._file.explain(error) from error
-            self._give_back(connection)
+            self._idle.append(connection)
+            # Asked last: whoever closes at the same time finds it in the list, or is noticed here.
+            if not self._finalizer.alive:
+                _close_all(self._idle)
 
     def close(self) -> None:
         """Close all connections, those in use as soon as they come back."""
@@ -63,17 +74,10 @@ class Pool:
             self._finalizer()
 
     def _take(self) -> sqlite3.Connection:
-        self._file.check_still_there()
         try:
             return self._idle.pop()
         except IndexError:
             return self._file.open()
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
-        # Asked last: whoever closes at the same time finds it in the list, or is noticed here.
-        if not self._finalizer.alive:
-            _close_all(self._idle)
 
     def before_fork(self) -> None:
         _close_all(self._idle)
