@@ -50,13 +50,12 @@ def is_being_cancelled() -> bool:
     return False
 
 
-def post(loop: Any, function: Callable[..., object], *args: object) -> None:
-    """Have `function` called in the thread of `loop`, soon; from any thread, without waiting.
+def poster(loop: Any) -> Callable[..., object]:
+    """What has a function called in the thread of `loop`, soon: from any thread, without waiting.
 
-    Raises:
-        RuntimeError: that loop is closed.
+    It takes the function, and what that is called with, and raises a RuntimeError if that loop is
+    closed.
     """
-    if hasattr(loop, "run_sync_soon"):
-        loop.run_sync_soon(function, *args)
-    else:
-        loop.call_soon_threadsafe(function, *args)
+    kind = "run_sync_soon" if hasattr(loop, "run_sync_soon") else "call_soon_threadsafe"
+    post: Callable[..., object] = getattr(loop, kind)
+    return post

@@ -111,8 +111,9 @@ class Flight:
 
     def finish(self) -> None:
         """What is to be done of a call that is done; twice is fine."""
-        if self.outside is not None:
-            self.outside.release()
+        if (outside := self.outside) is not None:
+            outside.release()
+            self.outside = None  # not before: an interrupt in between must lose nothing
         if self.waiters:  # nobody joins a flight that is done, so this is everybody
             self.wake()
             self.waiters.clear()

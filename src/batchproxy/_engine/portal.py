@@ -116,7 +116,7 @@ class Portal:
                 "process, and a new one can be begun here"
             )
         try:
-            _loops.post(self.loop, self._context.run, function)
+            self._post(self._context.run, function)
         except RuntimeError as error:
             raise PortalError(_DEATH) from error
 
@@ -144,6 +144,7 @@ class Portal:
     async def _main(self) -> None:
         async with anyio.create_task_group() as self.tasks:
             self.loop = _loops.running_loop()
+            self._post = _loops.poster(self.loop)
             # Where sniffio is installed, tasks can only be started where it knows the loop.
             self._context = copy_context()
             self.variables = list(self._context.items())

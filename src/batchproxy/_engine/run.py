@@ -19,7 +19,7 @@ from .._core.flights import Flight
 from .._core.outcome import Answers, Refused, Unsettled
 from .._core.plan import Plan
 from .._core.sizes import Size
-from .._loops import post
+from .._loops import poster
 from .._slots import Limit
 from .caller import Caller
 from .calls import call
@@ -172,11 +172,12 @@ class Run:
     async def _sleep(self) -> None:
         """Wait until anything becomes of the calls that the plan awaits."""
         plan, caller, table = self._plan, self._caller, self._claims.table
-        event = self._alarm = anyio.Event()
+        event, post = anyio.Event(), poster(caller.loop)
+        self._alarm = event
 
         def wake() -> None:
             with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
-                post(caller.loop, event.set)
+                post(event.set)
 
         awaited = dict(plan.awaited)  # a stream may meet others meanwhile
         try:
