@@ -441,7 +441,7 @@ class Slow(dict):
 
 def look():  # registered before the store's hook, so it runs after it
     from batchproxy.stores import _sqlite_pool
-    seen.append((_sqlite_pool._gate._inside, store._pool._idle[:]))
+    seen.append((len(_sqlite_pool._gate.inside), store._pool._idle[:]))
 
 reached, go_on, seen = threading.Event(), threading.Event(), []
 os.register_at_fork(before=lambda: go_on.set())  # the last one registered runs first
