@@ -23,7 +23,7 @@ from .elsewhere import Lookout, Seen
 from .encoding import Encoding
 from .keeper import Owner
 from .leases import Grant, this_process
-from .policy import Policy, strictly
+from .policy import Continuing, Policy, Raising, strictly
 from .unwritten import Unwritten
 from .workers import Workers
 from .writers import PATIENCE, Writers, undisturbed
@@ -71,7 +71,7 @@ class Backing:
         self.keeps = ttl is None
         self.encoding = Encoding(store, codec)
         self._table = table  # what this process is computing of it
-        self.policy = Policy(on_error)
+        self.policy: Policy = Continuing() if on_error == "continue" else Raising()
         self._unwritten = Unwritten()
         self._begin()
         _alive.add(self)
