@@ -17,8 +17,9 @@ _NO_ASYNCIO = (KeyError, AttributeError, RuntimeError)
 def running_loop() -> Any:
     """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
     modules = sys.modules
+    sniffio = modules.get("sniffio") if "trio" in modules else None
     try:  # as anyio tells them apart, whose current_token() would do at three times the cost
-        if "sniffio" in modules and modules["sniffio"].current_async_library() == "trio":
+        if sniffio is not None and sniffio.current_async_library() == "trio":
             return modules["trio"].lowlevel.current_trio_token()
     except RuntimeError:
         pass  # there is none, or this is a bare callback of an asyncio loop

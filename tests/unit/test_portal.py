@@ -13,7 +13,7 @@ import anyio
 import pytest
 from tools import Backend, Thread, both, never
 
-from batchproxy import BatchingMapProxy, PortalError, _loops
+from batchproxy import BatchingMapProxy, PortalError
 from batchproxy._engine import portal as _portal
 from batchproxy.testing import Calls, assert_idle
 

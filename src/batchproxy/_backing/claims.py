@@ -94,7 +94,7 @@ class BackedClaims(Claims):
             self.table.part(flight, stay, found, keep=self._backing.keeps)
         return found
 
-    async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
+    async def claim(self, plan: Plan, flight: Flight, size: int) -> None:
         """As there; claims in the store, too.
 
         Keys that have a value by now, or that another process is computing, do not thin a batch:
@@ -119,7 +119,7 @@ class BackedClaims(Claims):
                     plan.spare = 0
                 if isinstance(got, StoreFailure):
                     plan.fail(got)
-                    return False
+                    return
                 claimed, onward = got
                 if len(claimed.mine) < len(asked):
                     known = {*claimed.mine, *claimed.values, *claimed.held}
@@ -133,7 +133,6 @@ class BackedClaims(Claims):
                 self._size = 0 if full else min(2 * len(asked), WINDOW)
         if plan.awaited:
             plan.take_awaited()  # they may have failed meanwhile
-        return not plan.over and self.table.begin(plan, flight)
 
     def _ask(
         self, plan: Plan, flight: Flight, asked: list[Hashable], grant: Grant | None, room: int
@@ -212,7 +211,7 @@ class BackedClaims(Claims):
             backing.workers.submit(job)
         except BaseException as error:  # there is no thread, or this one was interrupted
             no_thread = isinstance(error, RuntimeError)
-            if job.withdraw():  # and nobody will do it
+            if job.ticket.acquire(blocking=False):  # and nobody will do it
                 self._postpone(flight, outcome, error, settle=no_thread)
             if not no_thread:
                 raise

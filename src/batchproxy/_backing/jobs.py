@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -33,22 +34,17 @@ class Job(Generic[R]):
         self._post = post  # to where its caller waits
         self._work = work
         self.taken_over = False  # whether it is done even if nobody waits for it any more
-        self._ticket = [None]
+        # Whoever gets it may do this, and nobody else: it is never given back.
+        self.ticket = threading.Lock()
         self.ended = anyio.Event()
         # Of a failure nothing is raised, lest the frame of who waits be in its traceback.
         self.outcome: R | StoreFailure
 
-    def withdraw(self) -> bool:
-        """Take it from the others who may do it: whoever is told True does, and nobody else."""
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
-
     def __call__(self) -> None:
-        """Do it, unless its caller has left before, or it was withdrawn."""
-        if not self.withdraw() or not (self.taken_over or self._table.hand_over(self._flight)):
+        """Do it, unless its caller has left before, or somebody else has its ticket."""
+        if not self.ticket.acquire(blocking=False):
+            return
+        if not self.taken_over and not self._table.hand_over(self._flight):
             return
         try:
             self.outcome = self._work()

@@ -142,13 +142,19 @@ class Run:
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not await claims.claim(plan, flight, size.now):
+                if plan.over:
                     continue
+                if (claiming := claims.claim(plan, flight, size.now)) is not None:
+                    await claiming
+                if plan.over or not flight.keys or not plan.claim(flight):
+                    continue
+                counters.running.add(flight)
                 if caller.blocked:
                     waits.block(flight, caller.blocked, {flight: ()})
                 outcome = await call(caller, plan, flight)
                 if not isinstance(outcome, Unsettled):
-                    outcome = await claims.settle(flight, outcome)
+                    if (settling := claims.settle(flight, outcome)) is not None:
+                        outcome = await settling
                 elif isinstance(outcome, Refused):
                     await Split(plan, caller, claims, size, flight).carry_out(outcome, counters)
                     continue
