@@ -66,7 +66,8 @@ class BackedClaims(Claims):
                     self.unread = False
                     plan.fail(found)
                     return
-                plan.learn_stored(found)
+                if found:
+                    plan.learn_stored(found)
                 self._missing += [key for key in asked if key not in found]
         finally:
             self.table.end(flight)

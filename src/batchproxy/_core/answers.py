@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from .._errors import AnswerTypeError, AnswerValueError
 from .._messages import kind_of, short_list
-from .outcome import Answers, Failure
+from .outcome import NO_FAILURES, Answers, Failure
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def accept(
     else:
         results = _matched(answer, keys, items_of)
     plain = _PLAIN.issuperset(map(type, results))
-    return Answers(results, {} if plain else _failures(keys, results))
+    return Answers(results, NO_FAILURES if plain else _failures(keys, results))
 
 
 def _matched(

@@ -78,13 +78,17 @@ class Run:
         """Call until nothing is left that could be, and nothing is awaited."""
         plan, caller, options = self._plan, self._caller, self._options
         while not plan.over:
-            caller.tell(plan)
+            if caller.listens:
+                caller.tell(plan)
             if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
-                await self._call_in_tasks()
+                tasks = Tasks(plan, interruptible=caller.interruptible)
+                count = plan.batches(options.size.now, options.tasks)  # no more than there are
+                await tasks.run([self.call_batches] * count)
             else:
                 await self.call_batches()
             if plan.over or not plan.awaited:
-                caller.tell(plan)
+                if caller.listens:
+                    caller.tell(plan)
                 break
             await self._sleep()
             plan.take_awaited()
@@ -109,12 +113,6 @@ class Run:
                     self._release(next(iter(plan.running)))
                 else:
                     self._claims.table.lose_interest(plan)
-
-    async def _call_in_tasks(self) -> None:
-        """`call_batches` in no more tasks than there are batches."""
-        count = self._plan.batches(self._options.size.now, self._options.tasks)
-        tasks = Tasks(self._plan, interruptible=self._caller.interruptible)
-        await tasks.run([self.call_batches] * count)
 
     async def call_batches(self) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it.
@@ -164,7 +162,8 @@ class Run:
             finally:
                 self._release(flight)
                 del flight, outcome  # as `Plan.forget`
-            caller.tell(plan)
+            if caller.listens:
+                caller.tell(plan)
 
     def _release(self, flight: Flight) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""

@@ -110,7 +110,8 @@ class SQLiteStore(SharedStore):
     def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
         """As in `Store.set_many`."""
         with self._pool.connection(writing=True) as connection:
-            _write(connection, _find_or_add(connection, namespace), values, ttl)
+            number = _find(connection, namespace) or _add(connection, namespace)
+            _write(connection, number, values, ttl)
 
     def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
         """As in `Store.delete_many`. Claims stay: who has them is still computing."""
@@ -142,7 +143,7 @@ class SQLiteStore(SharedStore):
                 return Claims(values, [], [key for key in missing if key in held])
             connection.execute("BEGIN IMMEDIATE")  # now nobody else writes; who has, meanwhile?
             if number is None:
-                number = _find_or_add(connection, namespace)
+                number = _find(connection, namespace) or _add(connection, namespace)
             lease = self._renew(connection, claimant.process)
             self._bury(connection)
             if connection.execute(_VERSION).fetchone() != version:
@@ -169,12 +170,12 @@ class SQLiteStore(SharedStore):
         """As in `SharedStore.publish_many`."""
         first: dict[bytes, bytes] = {}
         with self._pool.connection(writing=True) as connection:
-            number = _find_or_add(connection, namespace)
+            number = _find(connection, namespace) or _add(connection, namespace)
             if _write(connection, number, values, ttl, replace=False) < len(values):
                 # Seldom. Which had a value can only be seen without the others: so once more.
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
-                number = _find_or_add(connection, namespace)
+                number = _find(connection, namespace) or _add(connection, namespace)
                 first = _values(connection, number, values)
                 new = {key: values[key] for key in values if key not in first}
                 _write(connection, number, new, ttl)
@@ -337,15 +338,13 @@ def _find(connection: sqlite3.Connection, namespace: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _find_or_add(connection: sqlite3.Connection, namespace: str) -> int:
-    number = _find(connection, namespace)
-    if number is None:
-        added = connection.execute(
-            "INSERT INTO namespaces (name) VALUES (?)", (namespace.encode(*_UTF_8),)
-        )
-        number = added.lastrowid
-        assert number is not None
-    return number
+def _add(connection: sqlite3.Connection, namespace: str) -> int:
+    """The number of a namespace that has none. *In a transaction.*"""
+    added = connection.execute(
+        "INSERT INTO namespaces (name) VALUES (?)", (namespace.encode(*_UTF_8),)
+    )
+    assert added.lastrowid is not None
+    return added.lastrowid
 
 
 def _chunks(

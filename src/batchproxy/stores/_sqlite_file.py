@@ -190,10 +190,6 @@ class File:
             cached_statements=_STATEMENTS,
         )
 
-    def _tune(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
-
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make it ready for use, after a look whether it is ours."""
         if sys.version_info >= (3, 12):  # pragma: no branch - what 3.11 cannot say
@@ -202,12 +198,13 @@ class File:
         connection.execute("BEGIN")  # all that is looked at is of one moment
         self._is_empty(connection)  # before anything is written to what may not be ours
         connection.execute("COMMIT")
+        if not self._first:
+            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is empty
+            self._set_wal(connection)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
         if self._first:
-            self._tune(connection)
             return
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is empty
-        self._set_wal(connection)
-        self._tune(connection)
         connection.execute("BEGIN IMMEDIATE")
         if self._is_empty(connection):
             for statement in _SCHEMA.split(";\n"):
