@@ -132,17 +132,54 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "when exactly the notes are cleaned up is nobody's business",
     ),
     ("_failures", "change constant", "failed = False", _FASTER),
+    ("Flights.meet", "decide", "if table.keys().isdisjoint(keys): => if False:", _FASTER),
     (
-        "Flights.meet",
-        "drop operand",
-        ("if not table or table.keys().isdisjoint(keys): => if table.keys().isdisjoint(keys):"),
+        "missing",
+        "decide",
+        (
+            "flying = flights.meet(keys) if flights.by_key else {}"
+            " => flying = flights.meet(keys) if True else {}"
+        ),
         _FASTER,
     ),
     (
-        "Flights.meet",
-        "drop operand",
-        "if not table or table.keys().isdisjoint(keys): => if not table:",
+        "accept",
+        "decide",
+        "if type(answer) is list and len(answer) == len(keys): => if False:",
         _FASTER,
+    ),
+    ("_distinct", "decide", "if len(keys) == 1: => if False:", _FASTER),
+    (
+        "Backing.claim.ask",
+        "decide",
+        "if len(claims.claimed) == len(keys): => if False:",
+        _FASTER,
+    ),
+    ("BackedClaims.look", "decide", "if found: => if True:", _FASTER),
+    (
+        "BackedClaims._wanted",
+        "decide",
+        "if flight.intact and (not answers.failures) and (not flight.unkept): => if False:",
+        _FASTER,
+    ),
+    ("Run._compute", "decide", "if caller.listens: => if True:", _FASTER),
+    ("Run.call_batches", "decide", "if caller.listens: => if True:", _FASTER),
+    (
+        "running_loop",
+        "decide",
+        (
+            "sniffio = modules.get('sniffio') if 'trio' in modules else None"
+            " => sniffio = modules.get('sniffio') if True else None"
+        ),
+        _FASTER,
+    ),
+    ("Size.__init__", "change constant", "self.reduced = False => self.reduced = True", _FASTER),
+    ("SQLiteStore.claim_many", "decide", "if number is None: => if True:", _FASTER),
+    (
+        "_Gate.before_fork",
+        "drop statement",
+        "time.sleep(0.001) => pass",
+        "then it does not sleep, but looks again and again",
     ),
     (
         "_gravity",

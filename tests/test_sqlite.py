@@ -24,7 +24,7 @@ from store_tools import every_method
 from tools import Clock
 
 from batchproxy import StoreError
-from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage, _sqlite
+from batchproxy.stores import Claimant, Claims, SQLiteStore, Usage
 from batchproxy.stores._sqlite_file import File, network_file_system
 
 FILES = "/proc/self/fd"
@@ -441,7 +441,7 @@ class Slow(dict):
 
 def look():  # registered before the store's hook, so it runs after it
     from batchproxy.stores import _sqlite_pool
-    seen.append((_sqlite_pool._gate._inside, store._pool._idle[:]))
+    seen.append((len(_sqlite_pool._gate.inside), store._pool._idle[:]))
 
 reached, go_on, seen = threading.Event(), threading.Event(), []
 os.register_at_fork(before=lambda: go_on.set())  # the last one registered runs first
@@ -571,16 +571,17 @@ def test_another_process_is_faster(
     path: Path, raw: sqlite3.Connection, monkeypatch: Any, values: int, expected: Claims
 ) -> None:
     """Between a look and a claim keys may get a value or an owner; that is seen."""
-    transaction = _sqlite._transaction
+    held = SQLiteStore._held
 
-    def late(connection: sqlite3.Connection) -> Any:
+    def look(store: SQLiteStore, *args: Any) -> Any:
         monkeypatch.undo()
+        found = held(store, *args)
         with SQLiteStore(path) as other:
             other.set_many("n", batch(values), None)
             other.claim_many("n", keys(1, 1), B, 1)
-        return transaction(connection)
+        return found
 
-    monkeypatch.setattr(_sqlite, "_transaction", late)
+    monkeypatch.setattr(SQLiteStore, "_held", look)
     with SQLiteStore(path) as store:
         assert store.claim_many("n", keys(3), A, 3) == expected
     assert rows(raw, "claims") == len(expected.claimed) + len(expected.held)

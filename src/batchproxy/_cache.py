@@ -193,7 +193,9 @@ class Cache(Generic[T]):
         if (backing := self._backing) is None:
             prime()
             return
-        encoded, refused = backing.encoding.encoded(answers, {})
+        names: dict[Any, bytes] = {}
+        backing.encoding.digests(list(answers), names)
+        encoded, refused = backing.encoding.encoded(answers, names)
         for failure in refused.values():
             raise failure.error
         # First: no call under way may write its own any more.

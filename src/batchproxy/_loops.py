@@ -17,8 +17,9 @@ _NO_ASYNCIO = (KeyError, AttributeError, RuntimeError)
 def running_loop() -> Any:
     """The asyncio event loop, or the token of the trio run, that this runs in; None outside."""
     modules = sys.modules
+    sniffio = modules.get("sniffio") if "trio" in modules else None
     try:  # as anyio tells them apart, whose current_token() would do at three times the cost
-        if "sniffio" in modules and modules["sniffio"].current_async_library() == "trio":
+        if sniffio is not None and sniffio.current_async_library() == "trio":
             return modules["trio"].lowlevel.current_trio_token()
     except RuntimeError:
         pass  # there is none, or this is a bare callback of an asyncio loop
@@ -50,13 +51,12 @@ def is_being_cancelled() -> bool:
     return False
 
 
-def post(loop: Any, function: Callable[..., object], *args: object) -> None:
-    """Have `function` called in the thread of `loop`, soon; from any thread, without waiting.
+def poster(loop: Any) -> Callable[..., object]:
+    """What has a function called in the thread of `loop`, soon: from any thread, without waiting.
 
-    Raises:
-        RuntimeError: that loop is closed.
+    It takes the function, and what that is called with, and raises a RuntimeError if that loop is
+    closed.
     """
-    if hasattr(loop, "run_sync_soon"):
-        loop.run_sync_soon(function, *args)
-    else:
-        loop.call_soon_threadsafe(function, *args)
+    kind = "run_sync_soon" if hasattr(loop, "run_sync_soon") else "call_soon_threadsafe"
+    post: Callable[..., object] = getattr(loop, kind)
+    return post

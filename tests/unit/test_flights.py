@@ -244,7 +244,7 @@ def test_a_claim_that_is_cut_short_can_be_released(before: list[int]) -> None:
 
     table = empty()
     flight = claimed(table, *before) if before else Flight(None)
-    table._flights._table = Interrupted(table._flights._table)
+    table._flights.by_key = Interrupted(table._flights.by_key)
     with pytest.raises(KeyboardInterrupt):
         table._flights.claim(flight, [1, 2])
     assert table.in_flight() == [*before, 1]
@@ -274,7 +274,7 @@ def test_a_release_that_is_cut_short_can_be_repeated(
 
     table, interrupts = empty(), [KeyboardInterrupt()]
     flight, other = claimed(table, 1, 2), claimed(table, 3)
-    table._flights._table = Interrupted(table._flights._table)
+    table._flights.by_key = Interrupted(table._flights.by_key)
     with pytest.raises(KeyboardInterrupt):
         leave(table, flight)
     assert table.in_flight() == [2, 3]

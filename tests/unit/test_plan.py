@@ -30,7 +30,7 @@ class Pair:
         before = self.plan.left
         flight = Flight(None)
         self.table.claim(self.plan, flight, size)
-        if self.table.begin(self.plan, flight):
+        if flight.keys and self.plan.claim(flight):
             assert 1 <= len(flight.keys) <= size
             assert len(flight.keys) == size or not self.plan.left
             self.here.append(flight)
@@ -180,11 +180,11 @@ def test_keys_are_not_compared_to_be_delivered() -> None:
     table._flights.claim(elsewhere, keys[:2])
     table.open(plan)
     assert table.claim(plan, flights[0], 2)
-    assert table.begin(plan, flights[0])
+    assert plan.claim(flights[0])
     table.end(elsewhere)  # given up, so that those are claimed last
     plan.take_awaited()
     assert table.claim(plan, flights[1], 2)
-    assert table.begin(plan, flights[1])
+    assert plan.claim(flights[1])
     for flight in flights:
         plan.take(flight, Answers([id(key) for key in flight.keys], {}))
     assert plan.deliver() == [id(key) for key in keys]

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from tools import Backend, Thread, both, never
 
-from batchproxy import BatchingMapProxy, PortalError, _loops
+from batchproxy import BatchingMapProxy, PortalError
 from batchproxy._engine import portal as _portal
 from batchproxy.testing import Calls, assert_idle
 
@@ -96,12 +96,12 @@ def test_a_portal_that_drops_what_is_posted(
     proxy = BatchingMapProxy[int, str](backend=backend)
     proxy.map([1], Calls())
     portal = _portal._portals[backend]
-    post = _loops.post
+    post = portal._post
 
-    def drop(loop: Any, *dropped: Any) -> None:
-        post(loop, portal.tasks.cancel_scope.cancel)
+    def drop(*dropped: Any) -> None:
+        post(portal.tasks.cancel_scope.cancel)
 
-    monkeypatch.setattr(_loops, "post", drop)
+    monkeypatch.setattr(portal, "_post", drop)
     assert type(Thread(proxy.map, [2], never).outcome()) is PortalError
     monkeypatch.undo()
     assert Thread(proxy.map, [2], Calls()).outcome() == ["2"]

@@ -23,7 +23,7 @@ from .elsewhere import Lookout, Seen
 from .encoding import Encoding
 from .keeper import Owner
 from .leases import Grant, this_process
-from .policy import Policy, strictly
+from .policy import Continuing, Policy, Raising, strictly
 from .unwritten import Unwritten
 from .workers import Workers
 from .writers import PATIENCE, Writers, undisturbed
@@ -71,7 +71,7 @@ class Backing:
         self.keeps = ttl is None
         self.encoding = Encoding(store, codec)
         self._table = table  # what this process is computing of it
-        self.policy = Policy(on_error)
+        self.policy: Policy = Continuing() if on_error == "continue" else Raising()
         self._unwritten = Unwritten()
         self._begin()
         _alive.add(self)
@@ -100,13 +100,9 @@ class Backing:
 
     def who_computes(self, keys: Collection[Hashable]) -> set[Flight]:
         """The calls of other caches of this process for `keys`. Readings wait for nobody."""
-        flights: set[Flight] = set()
+        place, flights = (self.store.identity, self._namespace), set[Flight]()
         for other in _alive.all():
-            if (
-                other is not self
-                and other.store.identity == self.store.identity
-                and other._namespace == self._namespace
-            ):
+            if other is not self and (other.store.identity, other._namespace) == place:
                 flights |= other._table.who_computes(keys)
         return {flight for flight in flights if flight.counters is not None}
 
@@ -136,6 +132,8 @@ class Backing:
                 values = self.encoding.decoded(stored, by_name)[0]
                 return Claimed(values, [key for key in keys if key not in values][:most], [])
             claims = self._claims(list(by_name), grant, most)
+            if len(claims.claimed) == len(keys):  # as a rule
+                return Claimed({}, list(keys), [])
             values, unreadable = self.encoding.decoded(claims.values, by_name)
             if unreadable:  # they make room; what was published in their place meanwhile stays
                 grant.store.discard_many(self._namespace, unreadable)

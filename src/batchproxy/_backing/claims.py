@@ -17,6 +17,7 @@ from .._core.flights import Elsewhere, Flight
 from .._core.outcome import Answers, Failure, Outcome, StoreFailure
 from .._core.plan import Plan
 from .._core.table import Table
+from .._loops import poster
 from .backing import Backing, Claimed, Published
 from .jobs import Job
 from .leases import Grant
@@ -34,9 +35,9 @@ class BackedClaims(Claims):
     __slots__ = (
         "_backing",
         "_home",
-        "_loop",
         "_missing",
         "_names",
+        "_post",
         "_size",
         "_turn",
     )
@@ -45,7 +46,7 @@ class BackedClaims(Claims):
         super().__init__(table)
         self._backing = backing
         self._home = home
-        self._loop = loop
+        self._post = poster(loop)
         self.unread = True
         self._missing: list[Hashable] = []  # what was looked for in vain
         self._names: dict[Hashable, bytes] = {}  # what keys are called in the store
@@ -65,7 +66,8 @@ class BackedClaims(Claims):
                     self.unread = False
                     plan.fail(found)
                     return
-                plan.learn_stored(found)
+                if found:
+                    plan.learn_stored(found)
                 self._missing += [key for key in asked if key not in found]
         finally:
             self.table.end(flight)
@@ -93,7 +95,7 @@ class BackedClaims(Claims):
             self.table.part(flight, stay, found, keep=self._backing.keeps)
         return found
 
-    async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
+    async def claim(self, plan: Plan, flight: Flight, size: int) -> None:
         """As there; claims in the store, too.
 
         Keys that have a value by now, or that another process is computing, do not thin a batch:
@@ -118,7 +120,7 @@ class BackedClaims(Claims):
                     plan.spare = 0
                 if isinstance(got, StoreFailure):
                     plan.fail(got)
-                    return False
+                    return
                 claimed, onward = got
                 if len(claimed.mine) < len(asked):
                     known = {*claimed.mine, *claimed.values, *claimed.held}
@@ -130,13 +132,16 @@ class BackedClaims(Claims):
                     break  # the next key does not fit
                 full = len(claimed.mine) == room and (room or not passed)
                 self._size = 0 if full else min(2 * len(asked), WINDOW)
-        plan.take_awaited()  # they may have failed meanwhile
-        return not plan.over and self.table.begin(plan, flight)
+        if plan.awaited:
+            plan.take_awaited()  # they may have failed meanwhile
 
     def _ask(
         self, plan: Plan, flight: Flight, asked: list[Hashable], grant: Grant | None, room: int
     ) -> tuple[Claimed, Elsewhere | None]:
-        claimed = self._claimed(asked, flight, grant, room)
+        if flight.unkept:
+            claimed = self._claim_kept(asked, flight, grant, room)
+        else:
+            claimed = self._backing.claim(asked, self._names, grant, room)
         if len(claimed.mine) == len(asked):
             return claimed, None
         if room and not (claimed.mine or claimed.values or claimed.held):
@@ -161,11 +166,9 @@ class BackedClaims(Claims):
                 self.table.lose_interest(plan)
         return claimed, onward
 
-    def _claimed(
+    def _claim_kept(
         self, asked: list[Hashable], flight: Flight, grant: Grant | None, limit: int
     ) -> Claimed:
-        if not flight.unkept:
-            return self._backing.claim(asked, self._names, grant, limit)
         # Nobody else has, or could have, what is not kept.
         unkept = {key for key in asked[:limit] if key in flight.unkept}
         claimed = Claimed({}, [], [])
@@ -197,35 +200,34 @@ class BackedClaims(Claims):
         """
         if isinstance(outcome, Failure):
             self.table.settle(flight, outcome)
-            self._release_part(flight)
+            if flight.rest:
+                self._release_part(flight)
             return outcome
         backing = self._backing
-        job = Job(self.table, flight, self._loop, partial(self._publish, flight, outcome))
+        job = Job(self.table, flight, self._post, partial(self._publish, flight, outcome))
+        job.taken_over = True
         try:
             backing.writers.take_over(flight)
-            job.take_over()
+            self.table.hand_over(flight)
             backing.workers.submit(job)
         except BaseException as error:  # there is no thread, or this one was interrupted
             no_thread = isinstance(error, RuntimeError)
-            if job.withdraw():  # and nobody will do it
+            if job.ticket.acquire(blocking=False):  # and nobody will do it
                 self._postpone(flight, outcome, error, settle=no_thread)
             if not no_thread:
                 raise
         else:
-            written = await job.wait()
-            if isinstance(written, StoreFailure):
-                return written
+            await job.ended.wait()
+            if isinstance(job.outcome, StoreFailure):
+                return job.outcome
         return flight.outcome or outcome
 
     def _publish(self, flight: Flight, answers: Answers) -> None:
         backing, grant = self._backing, flight.outside
         assert grant is None or isinstance(grant, Grant)  # which `claim` gave it
-        try:
-            with backing.writers.writing():
-                wanted = self._wanted(flight, answers)
-                published = backing.publish(wanted, self._names, grant)
-        finally:
-            backing.writers.taken(flight)
+        with backing.writers.writing(flight):
+            wanted = self._wanted(flight, answers)
+            published = backing.publish(wanted, self._names, grant)
         self._settle(flight, answers, published)
         del flight, answers, published, wanted  # as `Plan.forget`
 
@@ -248,10 +250,10 @@ class BackedClaims(Claims):
     def _wanted(self, flight: Flight, answers: Answers) -> dict[Hashable, object]:
         """The results that are neither failures nor forgotten since the claim."""
         computed = dict(zip(flight.keys, answers.results))
-        current = self.table.current(flight)
-        if not answers.failures and not flight.unkept and len(current) == len(computed):
+        if flight.intact and not answers.failures and not flight.unkept:
             return computed
         left_out = {*answers.failures, *flight.unkept}
+        current = self.table.current(flight)
         return {key: computed[key] for key in current if key not in left_out}
 
     def _settle(self, flight: Flight, answers: Answers, published: Published) -> None:
@@ -261,11 +263,12 @@ class BackedClaims(Claims):
         if published.adopted or refused:
             answers = answers.corrected(flight.keys, published.adopted, refused)
         self.table.settle(flight, answers)
-        self._release_part(flight)
+        if flight.rest:
+            self._release_part(flight)
 
     def _release_part(self, flight: Flight) -> None:
         """Give back the claims on keys that have left `flight` without being written."""
-        if flight.rest and isinstance(grant := flight.outside, Grant):
+        if isinstance(grant := flight.outside, Grant):
             grant.release_some([self._names[key] for key in flight.keys if key in self._names])
 
     async def _in_thread(self, flight: Flight, work: Callable[[], R]) -> R | StoreFailure:
@@ -275,7 +278,7 @@ class BackedClaims(Claims):
 
         Cancellation: The caller leaves at once. Work that has not begun does not begin.
         """
-        job = Job(self.table, flight, self._loop, work)
+        job = Job(self.table, flight, self._post, work)
         try:
             self._backing.workers.submit(job)
         except RuntimeError as error:
@@ -283,4 +286,5 @@ class BackedClaims(Claims):
             if not self._backing.policy.goes_on(failure):
                 return StoreFailure(failure, None)
             job()  # it waits for nothing: the store is left alone now
-        return await job.wait()
+        await job.ended.wait()
+        return job.outcome

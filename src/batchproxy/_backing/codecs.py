@@ -237,6 +237,14 @@ class Codecs:
     def __init__(self, codec: Codec | None) -> None:
         self._codec = codec
         self._readers = READERS
+        self.dumps: Callable[[Any], bytes] = write_plain
+        """The bytes for a value, with the tag in front.
+
+        Raises:
+            TypeError: its type cannot be written.
+            ValueError: it would not come back equal and of the same type.
+            Exception: a user's own codec may raise anything.
+        """
         if codec is None:
             return
         tag = codec.tag
@@ -249,21 +257,13 @@ class Codecs:
             )
         self._readers = {**READERS, tag: codec.decode}
 
-    def dumps(self, value: Any) -> bytes:
-        """The bytes for `value`, with the tag in front.
+        def dumps(value: Any) -> bytes:
+            data = codec.encode(value)
+            if not isinstance(data, bytes):
+                raise TypeError(f"{short(codec)}.encode() must give bytes, got {typed(data)}")
+            return codec.tag + data
 
-        Raises:
-            TypeError: its type cannot be written.
-            ValueError: it would not come back equal and of the same type.
-            Exception: a user's own codec may raise anything.
-        """
-        codec = self._codec
-        if codec is None:
-            return write_plain(value)
-        data = codec.encode(value)
-        if not isinstance(data, bytes):
-            raise TypeError(f"{short(codec)}.encode() must give bytes, got {typed(data)}")
-        return codec.tag + data
+        self.dumps = dumps
 
     def loads(self, data: bytes) -> Any:
         """The value that was written.

@@ -7,14 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from .._core.flights import Elsewhere
 from .._core.outcome import StoreFailure
 from .._core.table import Table
-from .jobs import outcome_of
 from .workers import daemon
 
 
@@ -81,7 +79,7 @@ class Lookout:
     def _poll(self, watched: dict[Elsewhere, dict[Hashable, bytes]], look: Look) -> bool:
         """Ask once for all; whether anything has become of any of them."""
         names = {key: of[key] for flight, of in watched.items() for key in flight.keys}
-        seen = outcome_of(partial(look, names))
+        seen = _outcome_of(look, names)
         progress = False
         for flight in watched:
             if isinstance(seen, StoreFailure):
@@ -100,6 +98,13 @@ class Lookout:
         found = {key: seen.values[key] for key in keys if key in seen.values}
         self._table.part(flight, stay, found, keep=self._keep)
         return True
+
+
+def _outcome_of(look: Look, names: dict[Hashable, bytes]) -> Seen | StoreFailure:
+    try:
+        return look(names)
+    except BaseException as error:
+        return StoreFailure(error, error.__traceback__)
 
 
 def _pause(polls: int) -> float:

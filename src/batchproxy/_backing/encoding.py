@@ -35,10 +35,14 @@ class Encoding:
     def encoded(
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes]
     ) -> tuple[dict[bytes, bytes], dict[Hashable, Failure]]:
-        """`results` as they are stored, and the failures of those that cannot be."""
+        """`results` as they are stored, and the failures of those that cannot be.
+
+        All of them have one of the `names`.
+        """
         encoded, refused = {}, {}
         dumps = self._codecs.dumps
-        for name, (key, value) in zip(self.digests(list(results), names), results.items()):
+        for key, value in results.items():
+            name = names[key]
             try:
                 data = dumps(value)
                 if len(data) > self._store.max_value_size:

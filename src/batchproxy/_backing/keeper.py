@@ -167,7 +167,7 @@ class Keeper:
         with self._lock:
             self._give_up()
             releases = [self._releases[claimant] for claimant in list(self._releases)]
-            if all(release.store is None for release in releases):
+            if not [release for release in releases if release.store is not None]:
                 while self._flushing:
                     self._flushing.pop().set()
             due = [*self._beats.values(), *[release.due for release in releases]]

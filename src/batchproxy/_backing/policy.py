@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeAlias, TypeVar
 
 from .._errors import StoreError
 from .._messages import describe
@@ -19,8 +19,8 @@ _SILENCE = 60.0
 """Seconds for which it is not said again that a store fails."""
 
 
-def strictly(what: str, ask: Callable[[], R]) -> R:
-    """What `ask` gives.
+def strictly(what: str, ask: Callable[[], R], otherwise: object = None) -> R:
+    """What `ask` gives, and never `otherwise`.
 
     Raises:
         StoreError: instead of whatever else a store raises; it "could not be" `what`.
@@ -41,26 +41,32 @@ def unusable(error: BaseException) -> StoreError:
     return failure
 
 
-class Policy:
-    """What ``on_store_error=`` says, for one cache."""
+class Raising:
+    """``on_store_error="raise"``."""
 
-    def __init__(self, on_error: Literal["raise", "continue"]) -> None:
-        self._goes_on = on_error == "continue"
+    ask = staticmethod(strictly)
+
+    def begin_process(self) -> None:
+        """Nothing is to be done."""
+
+    def goes_on(self, error: StoreError) -> bool:
+        """Never."""
+        return False
+
+
+class Continuing:
+    """``on_store_error="continue"``, for one cache."""
+
+    def __init__(self) -> None:
         self._said = -_SILENCE  # when it was last said that the store fails
         self.begin_process()
 
     def begin_process(self) -> None:
         """In a fork, where locks may be taken for ever."""
-        self._fuse = Fuse() if self._goes_on else None
+        self._fuse = Fuse()
 
     def ask(self, what: str, ask: Callable[[], R], otherwise: R) -> R:
-        """What `ask` gives, `strictly`.
-
-        With ``"continue"`` it is `otherwise` that is given if the store fails, or if it did so a
-        short time ago.
-        """
-        if self._fuse is None:
-            return strictly(what, ask)
+        """What `ask` gives, or `otherwise` if the store fails, or did so a short time ago."""
         attempt = self._fuse.attempt()
         if attempt is None:
             return otherwise
@@ -77,8 +83,6 @@ class Policy:
 
     def goes_on(self, error: StoreError) -> bool:
         """Whether to go on without the store, which cannot be used: then it is left alone."""
-        if self._fuse is None:
-            return False
         if (attempt := self._fuse.attempt()) is not None:
             self._fuse.end(attempt, worked=False)
         self._say(error)
@@ -89,3 +93,7 @@ class Policy:
         if now - self._said >= _SILENCE:
             self._said = now
             _logger.warning("map() goes on without its store: %s", error)
+
+
+Policy: TypeAlias = Raising | Continuing
+"""What ``on_store_error=`` says, for one cache."""

@@ -38,8 +38,11 @@ class Writers:
             self._changed.wait_for(lambda: not self._pending, seconds)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Inside, results are published. Many may be; `forget` waits for them."""
+    def writing(self, call: object = None) -> Iterator[None]:
+        """Inside, results are published. Many may be; `forget` waits for them.
+
+        Those of a `call` that were taken over are `taken` then.
+        """
         with self._changed:
             while self._forgetting:
                 self._changed.wait()
@@ -49,6 +52,7 @@ class Writers:
         finally:
             with self._changed:
                 self._writing -= 1
+                self._pending.discard(call)
                 self._changed.notify_all()
 
     def forget(self, *steps: Callable[[], None]) -> None:

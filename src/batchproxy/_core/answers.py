@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from .._errors import AnswerTypeError, AnswerValueError
 from .._messages import kind_of, short_list
-from .outcome import Answers, Failure
+from .outcome import NO_FAILURES, Answers, Failure
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -41,9 +41,12 @@ def accept(
             results is none, and not the failure of a single item either.
         AnswerValueError: it has another length than the batch, or lacks a key of it.
     """
-    results = _matched(answer, keys, items_of)
+    if type(answer) is list and len(answer) == len(keys):
+        results = answer.copy()
+    else:
+        results = _matched(answer, keys, items_of)
     plain = _PLAIN.issuperset(map(type, results))
-    return Answers(results, {} if plain else _failures(keys, results))
+    return Answers(results, NO_FAILURES if plain else _failures(keys, results))
 
 
 def _matched(

@@ -1,11 +1,12 @@
 """All that a map() under way knows of its cache: what is known or in flight, and what it may have.
 
-This is a cache without a store. One with a store does the same, and awaits it.
+This is a cache without a store. One with a store does the same, and gives what is to be awaited:
+here that is nothing, and to await nothing costs as much as the work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Awaitable, Collection, Hashable
 
 from .flights import Flight
 from .outcome import Outcome
@@ -14,7 +15,7 @@ from .table import Table
 
 
 class Claims:
-    """The claims of one ``map()`` in a `Table`. None of it awaits."""
+    """The claims of one ``map()`` in a `Table`."""
 
     __slots__ = ("table", "unread")
 
@@ -34,12 +35,15 @@ class Claims:
     def forget(self, keys: Collection[Hashable]) -> None:
         """Nothing more will be asked of `keys`."""
 
-    async def claim(self, plan: Plan, flight: Flight, size: int) -> bool:
-        """Begin a call of at most `size` keys; False if there is nothing to compute for it."""
-        self.table.claim(plan, flight, size)
-        return self.table.begin(plan, flight)
+    def claim(self, plan: Plan, flight: Flight, size: int) -> Awaitable[None] | None:
+        """Claim at most `size` keys for a call; perhaps there is nothing to compute for it.
 
-    async def settle(self, flight: Flight, outcome: Outcome) -> Outcome:
-        """Keep what came of a call, and release its keys; what came of it in the end."""
+        A failure may be left in ``plan.failure``.
+        """
+        self.table.claim(plan, flight, size)
+        return None
+
+    def settle(self, flight: Flight, outcome: Outcome) -> Awaitable[Outcome] | None:
+        """Keep what came of a call, and release its keys; what came of it in the end, if other."""
         self.table.settle(flight, outcome)
-        return outcome
+        return None

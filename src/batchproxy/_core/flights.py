@@ -111,8 +111,9 @@ class Flight:
 
     def finish(self) -> None:
         """What is to be done of a call that is done; twice is fine."""
-        if self.outside is not None:
-            self.outside.release()
+        if (outside := self.outside) is not None:
+            outside.release()
+            self.outside = None  # not before: an interrupt in between must lose nothing
         if self.waiters:  # nobody joins a flight that is done, so this is everybody
             self.wake()
             self.waiters.clear()
@@ -142,18 +143,18 @@ class Elsewhere(Flight):
 class Flights:
     """The calls under way of one cache, which locks around each of these methods."""
 
-    __slots__ = ("_table",)
+    __slots__ = ("by_key",)
 
     def __init__(self) -> None:
-        self._table: dict[Hashable, Flight] = {}
+        self.by_key: dict[Hashable, Flight] = {}
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.by_key)
 
     def meet(self, keys: Collection[Hashable]) -> dict[Hashable, Flight]:
         """Which of `keys` are in flight, and in which flight."""
-        table = self._table
-        if not table or table.keys().isdisjoint(keys):
+        table = self.by_key
+        if table.keys().isdisjoint(keys):
             return {}
         met = {key: table[key] for key in keys if key in table}
         # asyncio lets a loop be closed with tasks in it, which then neither end nor are collected
@@ -176,7 +177,7 @@ class Flights:
         if flight.gone:  # some may come back
             back = set(keys)
             flight.gone = {key: left for key, left in flight.gone.items() if key not in back}
-        table = self._table
+        table = self.by_key
         for key in keys:
             table[key] = flight
         flight.intact = intact
@@ -185,7 +186,7 @@ class Flights:
         """The keys of `flight` that nobody has invalidated or primed since its claim."""
         if flight.intact:
             return flight.keys
-        table = self._table
+        table = self.by_key
         return [key for key in flight.keys if table.get(key) is flight]
 
     def part(self, flight: Flight, stay: list[Hashable], found: Mapping[Hashable, Any]) -> None:
@@ -197,8 +198,8 @@ class Flights:
         leaving = [key for key in flight.keys if key not in staying]
         flight.gone = {**flight.gone, **dict.fromkeys(leaving, MISSING), **found}
         for key in leaving:
-            if self._table.get(key) is flight:
-                del self._table[key]
+            if self.by_key.get(key) is flight:
+                del self.by_key[key]
         flight.keys, flight.intact = stay, intact
 
     def refuse(self, flight: Flight) -> None:
@@ -217,7 +218,7 @@ class Flights:
     def settle_part(self, flight: Flight, outcome: Outcome) -> None:
         """Let the keys of `flight` leave it with what came of them, while others wait in it."""
         for key in self.current(flight):
-            del self._table[key]
+            del self.by_key[key]
         gone = dict[Hashable, Any].fromkeys(flight.keys, MISSING)
         if isinstance(outcome, Failure):
             failures: Mapping[Hashable, Failure] = dict.fromkeys(flight.keys, outcome)
@@ -231,18 +232,18 @@ class Flights:
     def forget(self, keys: Iterable[Hashable]) -> None:
         """Let the calls under way for `keys` answer their waiters, but nobody else."""
         for key in keys:
-            if (flight := self._table.get(key)) is not None:
+            if (flight := self.by_key.get(key)) is not None:
                 flight.intact = False
-                del self._table[key]
+                del self.by_key[key]
 
     def forget_all(self) -> None:
         """`forget` for every key."""
-        self.forget(list(self._table))
+        self.forget(list(self.by_key))
 
     def release(self, flight: Flight) -> None:
         """Release the keys of `flight`, which is done then; `Flight.finish` is still to come."""
         # By identity: after an invalidation the entry may be that of a newer call.
-        table = self._table
+        table = self.by_key
         if flight.intact:
             current: Collection[Hashable] = flight.keys
         else:
@@ -260,13 +261,13 @@ class Flights:
 
     def keys(self) -> list[Hashable]:
         """The keys in flight."""
-        return list(self._table)
+        return list(self.by_key)
 
     def seen(self, keys: Collection[Hashable]) -> set[Flight]:
         """In which flights `keys` are, as seen without a lock."""
-        table = self._table
+        table = self.by_key
         return {flight for key in keys if (flight := table.get(key)) is not None}
 
     def under_way(self) -> set[Flight]:
         """The flights that have a key here."""
-        return set(self._table.values())
+        return set(self.by_key.values())

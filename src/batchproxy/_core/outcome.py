@@ -69,6 +69,10 @@ class Refused(Unsettled):
         return Failure(*self)
 
 
+NO_FAILURES: Final[Mapping[Hashable, Failure]] = {}
+"""Shared, and never changed."""
+
+
 class Answers:
     """The results of a call that has answered."""
 

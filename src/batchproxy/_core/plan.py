@@ -301,6 +301,8 @@ class Plan:
 
 
 def _distinct(keys: list[Hashable]) -> list[Hashable]:
+    if len(keys) == 1:  # a dict costs more than all else here
+        return keys
     distinct = dict.fromkeys(keys)
     return keys if len(distinct) == len(keys) else list(distinct)
 

@@ -13,22 +13,20 @@ class Size:
     same moment, which costs a call or two.
     """
 
-    __slots__ = ("_full", "_given", "now")
+    __slots__ = ("_full", "_given", "now", "reduced")
 
     def __init__(self, given: int) -> None:
         self._given = given
         self.now = given
         """The most keys of the next call."""
+        self.reduced = False
+        """Whether that is, or was a moment ago, less than the user said."""
         self._full = 0
-
-    @property
-    def reduced(self) -> bool:
-        """Whether that is less than the user said."""
-        return self.now < self._given
 
     def too_large(self, half: int) -> None:
         """Of a batch that was refused both halves were answered, of which the larger is `half`."""
         self.now = min(self.now, half)
+        self.reduced = True
         self._full = 0
 
     def answered(self, count: int) -> None:
@@ -38,3 +36,4 @@ class Size:
         self._full += 1
         if self._full >= FULL:  # or more, if two threads have counted at once
             self.now, self._full = min(self._given, self.now + -(-self.now // 8)), 0
+            self.reduced = self.now < self._given

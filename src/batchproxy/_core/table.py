@@ -87,14 +87,6 @@ class Table:
                 self._flights.claim(flight, batch)
             return batch
 
-    def begin(self, plan: Plan, flight: Flight) -> bool:
-        """Begin the call that `flight` is of, if anything, and enough, was claimed for it."""
-        if not flight.keys or not plan.claim(flight):
-            return False
-        if flight.counters is not None:
-            flight.counters.running.add(flight)
-        return True
-
     # ... settled, ...
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:

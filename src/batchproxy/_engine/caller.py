@@ -53,7 +53,7 @@ def leave(outside: Token[Nest | None]) -> None:
 class Caller(ABC):
     """Who calls ``map()``: from where, and how its `map_func` is called."""
 
-    __slots__ = ("blocked", "home", "loop", "map_func", "nest", "reporting", "slots")
+    __slots__ = ("blocked", "home", "listens", "loop", "map_func", "nest", "reporting", "slots")
 
     interruptible: ClassVar[bool] = True
     """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
@@ -69,6 +69,7 @@ class Caller(ABC):
     ) -> None:
         self.map_func = map_func
         self.reporting = reporting
+        self.listens = reporting is not None  # whether there is any need to `tell` it
         self.loop = loop  # where the engine runs
         self.home = home  # where the calls of map_func run, if they are tasks
         # The calls that this map() is nested in, the innermost first, and their slots.

@@ -52,6 +52,17 @@ class InStream(InTask):
 
     changed: Callable[[], None]
 
+    def __init__(
+        self,
+        map_func: Callable[[list[Any]], Any],
+        loop: Any,
+        *,
+        home: object,
+        reporting: Reporting | None,
+    ) -> None:
+        super().__init__(map_func, loop, home=home, reporting=reporting)
+        self.listens = True
+
     def tell(self, plan: Plan) -> None:
         super().tell(plan)
         self.changed()

@@ -126,7 +126,8 @@ class Engine:
         except TypeError:
             check_hashable(keys, has_key=self.key is not None)
             raise
-        _check_function("map", map_func)
+        if not callable(map_func):
+            raise _uncallable("map", map_func)
         if self._weight is not None:
             plan.weigh(self._weight, self.max_weight)
         return plan
@@ -170,7 +171,8 @@ class Engine:
         if self.closed:
             raise closed("stream")
         check_positive("window", window)
-        _check_function("stream", map_func)
+        if not callable(map_func):
+            raise _uncallable("stream", map_func)
         return Feed(source, self.key, self._weight, may_be_async=may_be_async), Window(
             window,
             self.options.size,
@@ -283,12 +285,11 @@ def name_of(function: object) -> str:
     return name if isinstance(name, str) else short(function)
 
 
-def _check_function(method: str, map_func: object) -> None:
-    if not callable(map_func):
-        raise TypeError(
-            f"{method}() takes a function from a list of items to their results as its second "
-            f"argument, got {short(map_func)}"
-        )
+def _uncallable(method: str, map_func: object) -> TypeError:
+    return TypeError(
+        f"{method}() takes a function from a list of items to their results as its second "
+        f"argument, got {short(map_func)}"
+    )
 
 
 def _check_integer(name: str, value: object, expected: str) -> None:

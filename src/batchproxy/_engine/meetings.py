@@ -11,7 +11,7 @@ import anyio
 from .._core.flights import Elsewhere, Flight
 from .._core.pool import Pool
 from .._core.table import Table
-from .._loops import post
+from .._loops import poster
 
 
 class Bell:
@@ -50,11 +50,11 @@ class Meeting:
         if isinstance(flight, Elsewhere):
             flight.interested.add(self)
             self.elsewhere.add(flight)
-        loop, ring = here.loop(), self._bell.ring
+        post, ring = poster(here.loop()), self._bell.ring
 
         def wake() -> None:
             with suppress(RuntimeError):  # as above
-                post(loop, ring)
+                post(ring)
 
         self._wake = wake
         here.table.join({flight: ()}, wake)

@@ -71,9 +71,8 @@ class Portal:
         self.forked = self.dead = False
         self.calls: set[PortalCall] = set()  # that may wait for something from here
         self._backend = backend
-        self._started = False
         self._error: BaseException | None = None
-        self._ready = False
+        self._started = self._ready = False
         # What wakes those who wait for that; no Event, whose lock an interrupt can leave locked.
         self._bells: list[SimpleQueue[None]] = []
         self._thread = threading.Thread(
@@ -116,7 +115,7 @@ class Portal:
                 "process, and a new one can be begun here"
             )
         try:
-            _loops.post(self.loop, self._context.run, function)
+            self._post(self._context.run, function)
         except RuntimeError as error:
             raise PortalError(_DEATH) from error
 
@@ -144,6 +143,7 @@ class Portal:
     async def _main(self) -> None:
         async with anyio.create_task_group() as self.tasks:
             self.loop = _loops.running_loop()
+            self._post = _loops.poster(self.loop)
             # Where sniffio is installed, tasks can only be started where it knows the loop.
             self._context = copy_context()
             self.variables = list(self._context.items())
@@ -160,10 +160,10 @@ class PortalCall:
     """One synchronous caller, blocked while a task of its own runs in the portal.
 
     The task has the context variables of the calling thread, and may ask for something to be done
-    there, by `ask`. Whatever interrupts
-    the calling thread, the task is cancelled and has ended before ``run()`` passes it on: this
-    object exists, and its task looks whether it is cancelled, before anything is posted, so that no
-    moment is left in which an interrupt could leave the task running with keys claimed.
+    there, by `ask`. Whatever interrupts the calling thread, the task is cancelled and has ended
+    before ``run()`` passes it on: this object exists, and its task looks whether it is cancelled,
+    before anything is posted, so that no moment is left in which an interrupt could leave the task
+    running with keys claimed.
     """
 
     def __init__(self, portal: Portal) -> None:

@@ -19,7 +19,7 @@ from .._core.flights import Flight
 from .._core.outcome import Answers, Refused, Unsettled
 from .._core.plan import Plan
 from .._core.sizes import Size
-from .._loops import post
+from .._loops import poster
 from .._slots import Limit
 from .caller import Caller
 from .calls import call
@@ -78,13 +78,17 @@ class Run:
         """Call until nothing is left that could be, and nothing is awaited."""
         plan, caller, options = self._plan, self._caller, self._options
         while not plan.over:
-            caller.tell(plan)
+            if caller.listens:
+                caller.tell(plan)
             if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
-                await self._call_in_tasks()
+                tasks = Tasks(plan, interruptible=caller.interruptible)
+                count = plan.batches(options.size.now, options.tasks)  # no more than there are
+                await tasks.run([self.call_batches] * count)
             else:
                 await self.call_batches()
             if plan.over or not plan.awaited:
-                caller.tell(plan)
+                if caller.listens:
+                    caller.tell(plan)
                 break
             await self._sleep()
             plan.take_awaited()
@@ -109,12 +113,6 @@ class Run:
                     self._release(next(iter(plan.running)))
                 else:
                     self._claims.table.lose_interest(plan)
-
-    async def _call_in_tasks(self) -> None:
-        """`call_batches` in no more tasks than there are batches."""
-        count = self._plan.batches(self._options.size.now, self._options.tasks)
-        tasks = Tasks(self._plan, interruptible=self._caller.interruptible)
-        await tasks.run([self.call_batches] * count)
 
     async def call_batches(self) -> None:
         """Claim and call until nothing is left to compute, or a failure ends it.
@@ -142,13 +140,19 @@ class Run:
                         await flight.slot.acquire()
                 if plan.awaited:
                     plan.take_awaited()
-                if plan.over or not await claims.claim(plan, flight, size.now):
+                if plan.over:
                     continue
+                if (claiming := claims.claim(plan, flight, size.now)) is not None:
+                    await claiming
+                if plan.over or not flight.keys or not plan.claim(flight):
+                    continue
+                counters.running.add(flight)
                 if caller.blocked:
                     waits.block(flight, caller.blocked, {flight: ()})
                 outcome = await call(caller, plan, flight)
                 if not isinstance(outcome, Unsettled):
-                    outcome = await claims.settle(flight, outcome)
+                    if (settling := claims.settle(flight, outcome)) is not None:
+                        outcome = await settling
                 elif isinstance(outcome, Refused):
                     await Split(plan, caller, claims, size, flight).carry_out(outcome, counters)
                     continue
@@ -158,7 +162,8 @@ class Run:
             finally:
                 self._release(flight)
                 del flight, outcome  # as `Plan.forget`
-            caller.tell(plan)
+            if caller.listens:
+                caller.tell(plan)
 
     def _release(self, flight: Flight) -> None:
         """Release the keys and the slot of a call, whatever became of it; twice is fine."""
@@ -172,11 +177,12 @@ class Run:
     async def _sleep(self) -> None:
         """Wait until anything becomes of the calls that the plan awaits."""
         plan, caller, table = self._plan, self._caller, self._claims.table
-        event = self._alarm = anyio.Event()
+        event, post = anyio.Event(), poster(caller.loop)
+        self._alarm = event
 
         def wake() -> None:
             with suppress(RuntimeError):  # that loop is closed: nobody sleeps there any more
-                post(caller.loop, event.set)
+                post(event.set)
 
         awaited = dict(plan.awaited)  # a stream may meet others meanwhile
         try:

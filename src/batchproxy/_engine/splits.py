@@ -109,13 +109,17 @@ class Split:
             table.proceed(flight, len(flight.rest), None)
             await self._settle_refused(failure)
 
+    async def _settle(self, outcome: Outcome) -> Outcome:
+        settling = self._claims.settle(self._flight, outcome)
+        return outcome if settling is None else await settling
+
     async def _settle_refused(self, failure: Failure) -> None:
-        await self._claims.settle(self._flight, failure)
+        await self._settle(failure)
         self._plan.take_refused(self._flight, failure)
 
     async def _take(self, outcome: Outcome, halves: _Halves) -> None:
         if not isinstance(outcome, GivenUp):
-            outcome = await self._claims.settle(self._flight, outcome)
+            outcome = await self._settle(outcome)
         if isinstance(outcome, Answers):
             self._answered |= len(outcome.failures) < len(outcome.results)
             halves.answered += 1

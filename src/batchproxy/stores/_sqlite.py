@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import islice, repeat
 from typing import NoReturn
 
@@ -20,11 +20,20 @@ _PAGE = 250  # rows that `scan` has in memory
 _ROW = 1_000  # bytes of a row besides its value, of the key for the most part
 _CLAIM = 2**22  # bytes of the keys in one row; what is longer is not ours, and not read
 _NAME = 2**20  # bytes of a namespace, at most; as above
+_UTF_8 = ("utf-8", "surrogatepass")  # text of any kind, and SQLite's is not
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
+# Anything may be in a file of others: that it is bytes, and not too many to read them.
+_CLAIM_FITS = f"typeof(keys) = 'blob' AND length(keys) <= {_CLAIM}"
+_NAME_FITS = f"typeof(name) = 'blob' AND length(name) <= {_NAME}"
+
 _LIVE = "(expires IS NULL OR expires > ?) AND typeof(value) = 'blob'"
-_STANDS = "(boot = ? AND (ends > ? OR NOT doubted) AND ends <= ? + 3 * half)"
+_VERSION = "PRAGMA data_version"  # another number when anybody else has written
+
+# Whether a lease does. One that ends later than it may is of an earlier boot, where there is no
+# name for that. Its length is left since it may have been renewed after the clock was read.
+_STANDS = "(boot = :boot AND (ends > :now OR NOT doubted) AND ends <= :now + 3 * half)"
 
 
 class SQLiteStore(SharedStore):
@@ -100,12 +109,13 @@ class SQLiteStore(SharedStore):
 
     def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
         """As in `Store.set_many`."""
-        with self._writing() as connection:
-            _write(connection, _find_or_add(connection, namespace), values, ttl)
+        with self._pool.connection(writing=True) as connection:
+            number = _find(connection, namespace) or _add(connection, namespace)
+            _write(connection, number, values, ttl)
 
     def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
         """As in `Store.delete_many`. Claims stay: who has them is still computing."""
-        with self._writing() as connection:
+        with self._pool.connection(writing=True) as connection:
             number = _find(connection, namespace)
             if keys is None:
                 connection.execute("DELETE FROM results WHERE namespace = ?", (number,))
@@ -124,28 +134,30 @@ class SQLiteStore(SharedStore):
         renew the lease, and waits for nobody.
         """
         with self._pool.connection() as connection:
-            version = _data_version(connection)
+            version = connection.execute(_VERSION).fetchone()
             number = _find(connection, namespace)
             values = _values(connection, number, keys)
-            missing = _without(keys, values)
+            missing = [key for key in keys if key not in values]
             held, late = self._held(connection, number, missing, claimant)
             if not late and (not limit or len(held) == len(missing)):
                 return Claims(values, [], [key for key in missing if key in held])
-            with _transaction(connection):  # now nobody else writes; who has done so meanwhile?
-                number = _find_or_add(connection, namespace)
-                lease = self._renew(connection, claimant.process)
-                self._bury(connection)
-                if _data_version(connection) != version:
-                    values.update(_values(connection, number, missing))
-                    missing = _without(keys, values)
-                    held, _ = self._held(connection, number, missing, claimant)
-                claimed = list(islice(_without(missing, held), limit))
-                if claimed:
-                    _release(connection, number, claimed, claimant.process, None)  # of other calls
-                    connection.executemany(
-                        "INSERT INTO claims (namespace, lease, call, keys) VALUES (?, ?, ?, ?)",
-                        ((number, lease, claimant.call, packed) for packed in _packed(claimed)),
-                    )
+            connection.execute("BEGIN IMMEDIATE")  # now nobody else writes; who has, meanwhile?
+            if number is None:
+                number = _find(connection, namespace) or _add(connection, namespace)
+            lease = self._renew(connection, claimant.process)
+            self._bury(connection)
+            if connection.execute(_VERSION).fetchone() != version:
+                values.update(_values(connection, number, missing))
+                missing = [key for key in keys if key not in values]
+                held, _ = self._held(connection, number, missing, claimant)
+            claimed = [key for key in missing if key not in held][:limit]
+            if claimed:
+                _release(connection, number, claimed, claimant.process, None)  # of other calls
+                connection.executemany(
+                    "INSERT INTO claims (namespace, lease, call, keys) VALUES (?, ?, ?, ?)",
+                    [(number, lease, claimant.call, packed) for packed in _packed(claimed)],
+                )
+            connection.execute("COMMIT")
         return Claims(values, claimed, [key for key in missing if key in held])
 
     def publish_many(
@@ -157,22 +169,22 @@ class SQLiteStore(SharedStore):
     ) -> dict[bytes, bytes]:
         """As in `SharedStore.publish_many`."""
         first: dict[bytes, bytes] = {}
-        with self._writing() as connection:
-            number = _find_or_add(connection, namespace)
+        with self._pool.connection(writing=True) as connection:
+            number = _find(connection, namespace) or _add(connection, namespace)
             if _write(connection, number, values, ttl, replace=False) < len(values):
                 # Seldom. Which had a value can only be seen without the others: so once more.
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
-                number = _find_or_add(connection, namespace)
+                number = _find(connection, namespace) or _add(connection, namespace)
                 first = _values(connection, number, values)
-                new = {key: values[key] for key in _without(values, first)}
+                new = {key: values[key] for key in values if key not in first}
                 _write(connection, number, new, ttl)
             _release(connection, number, values, claimant.process, claimant.call)
         return first
 
     def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
         """As in `SharedStore.discard_many`."""
-        with self._writing() as connection:
+        with self._pool.connection(writing=True) as connection:
             number = _find(connection, namespace)
             connection.executemany(
                 "DELETE FROM results WHERE namespace = ? AND key = ? AND value = ?",
@@ -181,13 +193,13 @@ class SQLiteStore(SharedStore):
 
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
         """As in `SharedStore.release_many`."""
-        with self._writing() as connection:
+        with self._pool.connection(writing=True) as connection:
             number = _find(connection, namespace)
             _release(connection, number, keys, claimant.process, claimant.call)
 
     def heartbeat(self, namespace: str, process: str) -> None:
         """As in `SharedStore.heartbeat`; a process has one lease for all namespaces."""
-        with self._writing() as connection:
+        with self._pool.connection(writing=True) as connection:
             self._renew(connection, process)
 
     def usage(self) -> dict[str, Usage]:
@@ -200,7 +212,7 @@ class SQLiteStore(SharedStore):
             rows = connection.execute(
                 "SELECT name, count(*), sum(length(value)) FROM results "
                 f"JOIN namespaces ON namespaces.id = namespace WHERE {_LIVE} "
-                f"AND {_short('name', _NAME)} GROUP BY namespace",
+                f"AND {_NAME_FITS} GROUP BY namespace",
                 (time.time(),),
             ).fetchall()
         return {_decoded(name): Usage(count, size) for name, count, size in rows}
@@ -242,12 +254,6 @@ class SQLiteStore(SharedStore):
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._path!r}>"
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction, and none but it that writes."""
-        with self._pool.connection() as connection, _transaction(connection):
-            yield connection
-
     def _held(
         self,
         connection: sqlite3.Connection,
@@ -259,11 +265,16 @@ class SQLiteStore(SharedStore):
 
         That is one which has come to the end of its first half, and which nobody has doubted yet.
         """
-        now = self._now()
         rows = connection.execute(
-            "SELECT keys, NOT doubted AND ends <= ? FROM claims JOIN leases ON leases.id = lease "
-            f"WHERE namespace = ? AND process <> ? AND {_STANDS} AND {_short('keys', _CLAIM)}",
-            (now[1], namespace, claimant.process, *now),
+            "SELECT keys, NOT doubted AND ends <= :now FROM claims JOIN leases "
+            "ON leases.id = lease WHERE namespace = :namespace AND process <> :process "
+            f"AND {_STANDS} AND {_CLAIM_FITS}",
+            {
+                "namespace": namespace,
+                "process": claimant.process,
+                "boot": self._boot,
+                "now": time.monotonic(),
+            },
         )
         wanted = frozenset(keys)
         held: set[bytes] = set()
@@ -288,28 +299,19 @@ class SQLiteStore(SharedStore):
 
     def _bury(self, connection: sqlite3.Connection) -> None:
         """Remove the leases that have run out, and their claims; doubt those that may have."""
-        now = self._now()
+        now = {"boot": self._boot, "now": time.monotonic()}
         dead = f"SELECT id FROM leases WHERE NOT {_STANDS}"
         connection.execute(f"DELETE FROM claims WHERE lease IN ({dead})", now)
         connection.execute(
             f"DELETE FROM leases WHERE id IN ({dead}) "
-            "OR ends <= ? AND id NOT IN (SELECT lease FROM claims)",
-            (*now, now[1]),
+            "OR ends <= :now AND id NOT IN (SELECT lease FROM claims)",
+            now,
         )
         # This transaction proves that whoever is alive can write from now on: before it, the file
         # may have been locked by somebody else for longer than any lease.
         connection.execute(
-            "UPDATE leases SET ends = ? + half, doubted = 1 WHERE ends <= ?", (now[1], now[1])
+            "UPDATE leases SET ends = :now + half, doubted = 1 WHERE ends <= :now", now
         )
-
-    def _now(self) -> tuple[str, float, float]:
-        """The parameters of `_STANDS`.
-
-        A lease that ends later than it may is of an earlier boot, where there is no name for that.
-        Its length is left since it may have been renewed after this clock was read.
-        """
-        now = time.monotonic()
-        return self._boot, now, now
 
 
 def _boot_id() -> str:
@@ -321,44 +323,28 @@ def _boot_id() -> str:
         return ""
 
 
-def _encoded(namespace: str) -> bytes:
-    return namespace.encode("utf-8", "surrogatepass")  # text of any kind, and SQLite's is not
-
-
 def _decoded(name: bytes) -> str:
     try:
-        return name.decode("utf-8", "surrogatepass")
+        return name.decode(*_UTF_8)
     except UnicodeDecodeError:  # damaged
         return name.decode("utf-8", "backslashreplace")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """If it fails, the pool closes the connection, which rolls back."""
-    connection.execute("BEGIN IMMEDIATE")
-    yield
-    connection.execute("COMMIT")
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    """A number that is another one when anybody else has written."""
-    (version,) = connection.execute("PRAGMA data_version").fetchone()
-    return int(version)
 
 
 def _find(connection: sqlite3.Connection, namespace: str) -> int | None:
     """The number of a namespace; None, which equals nothing in SQL, if nobody has written to it."""
     row = connection.execute(
-        "SELECT id FROM namespaces WHERE name = ?", (_encoded(namespace),)
+        "SELECT id FROM namespaces WHERE name = ?", (namespace.encode(*_UTF_8),)
     ).fetchone()
     return None if row is None else int(row[0])
 
 
-def _find_or_add(connection: sqlite3.Connection, namespace: str) -> int:
-    connection.execute("INSERT OR IGNORE INTO namespaces (name) VALUES (?)", (_encoded(namespace),))
-    number = _find(connection, namespace)
-    assert number is not None
-    return number
+def _add(connection: sqlite3.Connection, namespace: str) -> int:
+    """The number of a namespace that has none. *In a transaction.*"""
+    added = connection.execute(
+        "INSERT INTO namespaces (name) VALUES (?)", (namespace.encode(*_UTF_8),)
+    )
+    assert added.lastrowid is not None
+    return added.lastrowid
 
 
 def _chunks(
@@ -369,10 +355,6 @@ def _chunks(
     rest = iter(keys)
     while chunk := tuple(islice(rest, size)):
         yield ", ".join("?" * len(chunk)), chunk
-
-
-def _without(keys: Iterable[bytes], found: Collection[bytes]) -> list[bytes]:
-    return [key for key in keys if key not in found]
 
 
 def _values(
@@ -436,13 +418,13 @@ def _release(
     rows = connection.execute(
         "SELECT claims.id, keys FROM claims JOIN leases ON leases.id = lease "
         "WHERE namespace = ? AND process = ? AND call = ifnull(?, call) "
-        f"AND {_short('keys', _CLAIM)}",
+        f"AND {_CLAIM_FITS}",
         (namespace, process, call),
     ).fetchall()
     ended = frozenset(keys)
     for number, packed in rows:
         claimed = _unpacked(packed)
-        rest = _without(claimed, ended)
+        rest = [key for key in claimed if key not in ended]
         if not rest:
             connection.execute("DELETE FROM claims WHERE id = ?", (number,))
         elif len(rest) < len(claimed):
@@ -461,11 +443,6 @@ def _packed(keys: Sequence[bytes]) -> Iterator[bytes]:
 def _unpacked(packed: bytes) -> list[bytes]:
     size = int.from_bytes(packed[:4], "big") or _CLAIM  # a damaged one may be 0
     return [packed[start : start + size] for start in range(4, len(packed), size)]
-
-
-def _short(column: str, most: int) -> str:
-    """That it is bytes, and not too many to read them: anything may be in a file of others."""
-    return f"typeof({column}) = 'blob' AND length({column}) <= {most}"
 
 
 def _longest() -> int:

@@ -104,13 +104,13 @@ class File:
 
     def open(self) -> sqlite3.Connection:
         """One more connection; the first one makes the file if there is none."""
-        if not self._first:
+        if self._first:
+            self.check_still_there()
+        else:
             self._make()
         connection = self._connect()
         try:
             self._prepare(connection)
-            self._first.setdefault("file", self._look())
-            self.check_still_there()
         except BaseException:
             connection.close()
             raise
@@ -143,8 +143,15 @@ class File:
                 )
 
     def check_still_there(self) -> None:
-        """Raise if another file, or none, is now at `path`: SQLite would go on with the old one."""
-        if self._first and self._look() != self._first["file"]:
+        """Raise if another file, or none, is now at `path`: SQLite would go on with the old one.
+
+        Once it has been opened.
+        """
+        seen: tuple[int, int] | None = None
+        with suppress(FileNotFoundError):
+            found = os.stat(self.path)
+            seen = found.st_dev, found.st_ino
+        if self._first.setdefault("file", seen) != seen:
             raise StoreError(
                 f"{self.path!r} was deleted or replaced while it was open, so what is written now "
                 "would be lost; make a new SQLiteStore to go on with what is there"
@@ -173,13 +180,6 @@ class File:
                 return StoreError(f"{self.path!r} {meaning} ({name}: {error})")
         return StoreError(f"{self.path!r} failed ({name}: {error})")
 
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
-
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
             f"{Path(self.path).as_uri()}?mode=rw",  # it makes no file
@@ -190,10 +190,6 @@ class File:
             cached_statements=_STATEMENTS,
         )
 
-    def _tune(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
-
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make it ready for use, after a look whether it is ours."""
         if sys.version_info >= (3, 12):  # pragma: no branch - what 3.11 cannot say
@@ -202,12 +198,13 @@ class File:
         connection.execute("BEGIN")  # all that is looked at is of one moment
         self._is_empty(connection)  # before anything is written to what may not be ours
         connection.execute("COMMIT")
+        if not self._first:
+            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is empty
+            self._set_wal(connection)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
         if self._first:
-            self._tune(connection)
             return
-        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a file that is empty
-        self._set_wal(connection)
-        self._tune(connection)
         connection.execute("BEGIN IMMEDIATE")
         if self._is_empty(connection):
             for statement in _SCHEMA.split(";\n"):

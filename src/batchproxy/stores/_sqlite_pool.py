@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from weakref import finalize
 
 from .._errors import StoreError
@@ -29,51 +29,60 @@ class Pool:
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._finalizer = finalize(self, _close_all, self._idle)
-        with _gate:
-            _pools.add(self)
+        _pools.add(self)
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection that nobody else uses; closed if anything is raised meanwhile.
 
         Closing it rolls back what it had begun. Errors of SQLite become a `StoreError`.
+
+        Args:
+            writing: Whether it is in a transaction, and none but it writes.
         """
-        with _gate:
+        gate, me = _gate, object()
+        try:
+            with gate.door:
+                gate.inside.add(me)
             if self._closed:
                 raise StoreError(
                     f"the store {self._file.path!r} was closed; make a new SQLiteStore to go on"
                 )
             try:
-                connection = self._take()
-                try:
-                    yield connection
-                except BaseException:
-                    connection.close()
-                    raise
-            except sqlite3.ProgrammingError:
-                raise  # a key that is no bytes, say
-            except sqlite3.Error as error:
-                raise self._file.explain(error) from error
-            self._give_back(connection)
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._file.open()
+            try:
+                self._file.check_still_there()
+                if writing:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if writing:
+                    connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+            self._idle.append(connection)
+            # Asked last: whoever closes at the same time finds it in the list, or is noticed here.
+            if not self._finalizer.alive:
+                _close_all(self._idle)
+        except sqlite3.ProgrammingError:
+            raise  # a key that is no bytes, say
+        except sqlite3.Error as error:
+            raise self._file.explain(error) from error
+        finally:
+            gate.inside.discard(me)
 
     def close(self) -> None:
         """Close all connections, those in use as soon as they come back."""
-        with _gate:
+        gate, me = _gate, object()
+        try:
+            with gate.door:
+                gate.inside.add(me)
             self._closed = True
             self._finalizer()
-
-    def _take(self) -> sqlite3.Connection:
-        self._file.check_still_there()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._file.open()
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
-        # Asked last: whoever closes at the same time finds it in the list, or is noticed here.
-        if not self._finalizer.alive:
-            _close_all(self._idle)
+        finally:
+            gate.inside.discard(me)
 
     def before_fork(self) -> None:
         _close_all(self._idle)
@@ -100,39 +109,24 @@ class _Gate:
     the child, and what the child writes is lost. So before a fork all connections are closed, and
     for that their users are waited for.
 
-    The locks are re-entrant since the collector may run a finalizer, which uses a store, in the
+    The lock is re-entrant since the collector may run a finalizer, which uses a store, in the
     middle of anything.
     """
 
     def __init__(self) -> None:
-        self._door = threading.RLock()
-        self._left = threading.Condition()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._door, self._left:
-            self._inside += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._left:
-            self._inside -= 1
-            self._left.notify_all()
+        self.door = threading.RLock()  # through which one goes in
+        self.inside: set[object] = set()
 
     def before_fork(self) -> None:
-        self._door.acquire()
-        self._left.acquire()
-        self._left.wait_for(lambda: not self._inside, _PATIENCE)
+        self.door.acquire()
+        end = time.monotonic() + _PATIENCE
+        while self.inside and time.monotonic() < end:
+            time.sleep(0.001)  # nobody else waits, and this is seldom
         for pool in _pools.all():
             pool.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        self._left.release()
-        self._door.release()
+        self.door.release()
 
 
 _gate = _Gate()
