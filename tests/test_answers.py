@@ -1,9 +1,7 @@
 """What a function may answer with, and what not. (Point 3 of the contract; see test_misuse.py.)"""
 
 import asyncio
-import copy
 import gc
-import pickle
 from collections import UserList
 from collections.abc import Callable
 from typing import Any
@@ -125,20 +123,6 @@ def test_a_cache_is_true() -> None:
     """Also when it is empty."""
     assert Cache()
     assert Cache(max_size=0)
-
-
-@pytest.mark.parametrize("kind", [AsyncBatchingMapProxy, BatchingMapProxy, Cache])
-def test_neither_travels(kind: Callable[[], Any]) -> None:
-    """The error names the object and says what to do instead."""
-    thing = kind()
-    held: list[Any] = [thing, [thing], {"in": {"a config": thing}}]
-    held += [thing.map] if hasattr(thing, "map") else []
-    ways: list[tuple[Callable[[Any], Any], Any]] = [(copy.copy, thing)]
-    ways += [(way, each) for way in (pickle.dumps, copy.deepcopy) for each in held]
-    remedy = rf"a {thing.__class__.__name__}.* cannot be pickled or copied.*[Mm]ake"
-    for way, each in ways:
-        with pytest.raises(TypeError, match=remedy):
-            way(each)
 
 
 async def test_a_list_that_a_function_answered_with_is_its_own() -> None:

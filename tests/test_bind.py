@@ -1,9 +1,7 @@
 """Point 21 of the contract: functions that are bound to a proxy."""
 
-import copy
 import functools
 import inspect
-import pickle
 from typing import Any
 
 import anyio
@@ -93,15 +91,6 @@ def test_what_is_no_function(face: Any, wrong: Any) -> None:
     """It is refused at once."""
     with pytest.raises(TypeError, match=r"bind\(\) takes a function from a list of items to"):
         face().bind(wrong)
-
-
-@faces
-def test_it_cannot_be_pickled(face: Any) -> None:
-    """As its proxy, which has the calls under way."""
-    users = face().bind(functions(face))
-    for way in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError, match="MapProxy, or a method of one, cannot be pickled"):
-            way(users)
 
 
 @faces

@@ -49,7 +49,7 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
     signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
     signs["tqdm"] = "progress=True\\)"
-    for optional in ("aiolimiter", "msgspec", "stamina", "tiktoken"):
+    for optional in ("aiolimiter", "cloudpickle", "msgspec", "stamina", "tiktoken"):
         signs[optional] = rf"^(import|from) {optional}\b"
     for optional, sign in signs.items():
         if re.search(sign, text, re.MULTILINE) and importlib.util.find_spec(optional) is None:

@@ -26,7 +26,7 @@ def folder(name: str, *modules: str) -> list[str]:
 LAYERS: list[tuple[str, list[str]]] = [
     (
         "the ground: what knows nothing of the house",
-        ["_errors", "_messages", "_forks", "_loops", "_slots"],
+        ["_errors", "_messages", "_forks", "_loops", "_slots", "_recipes"],
     ),
     (
         "decides, without an event loop and I/O",
@@ -42,7 +42,7 @@ LAYERS: list[tuple[str, list[str]]] = [
         folder(
             "_backing",
             "digests sameness plain codecs options fuse policy workers writers unwritten keeper "
-            "leases encoding jobs elsewhere backing claims",
+            "leases encoding jobs elsewhere backing claims asked",
         ),
     ),
     ("what users give to proxies", ["_cache", "codecs"]),
@@ -50,7 +50,8 @@ LAYERS: list[tuple[str, list[str]]] = [
         "awaits",
         folder(
             "_engine",
-            "portal caller callers calls tasks splits run meetings feed stream engine loading",
+            "portal caller callers calls tasks splits run meetings feed stream engine travels "
+            "loading",
         ),
     ),
     ("the proxies", folder("_faces", "stream async_stream async_proxy proxy")),
@@ -62,9 +63,12 @@ LAYERS: list[tuple[str, list[str]]] = [
 KNOWN_CIRCLES: list[set[str]] = []
 
 # Rooms that know less of what is below them than they might.
-ENGINE_KNOWS = {"_errors", "_messages", "_forks", "_loops", "_slots", "_core", "_cache", "_engine"}
+ENGINE_KNOWS = {
+    *("_errors", "_messages", "_forks", "_loops", "_slots", "_recipes"),
+    *("_core", "_cache", "_engine"),
+}
 ONLY = {
-    "stores": {"_forks", "_errors", "_messages", "_store"},
+    "stores": {"_forks", "_errors", "_messages", "_recipes", "_store"},
     "_store": {"_errors", "_messages"},
     "_engine.portal": {"_errors", "_forks", "_loops"},
 }

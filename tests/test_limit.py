@@ -1,7 +1,5 @@
 """Points 9 and 10 of the contract: slots that several proxies share."""
 
-import copy
-import pickle
 from typing import Any
 
 import anyio
@@ -46,9 +44,6 @@ def test_numbers_of_a_limit() -> None:
     for other in ("2", 2.0, True, None):
         with pytest.raises(TypeError, match="total must be an integer of 1 or more, got"):
             Limit(other)  # type: ignore[arg-type] # that is it
-    for way in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError, match="a Limit cannot be pickled or copied"):
-            way(limit)
 
 
 async def test_proxies_share_its_slots() -> None:

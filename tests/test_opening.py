@@ -1,8 +1,6 @@
 """Point 16 of the contract: making a store opens nothing; how one is named, and what is refused."""
 
-import copy
 import os
-import pickle
 import re
 import sqlite3
 import sys
@@ -107,19 +105,6 @@ def test_the_lease_of_a_store_of_ones_own(lease: Any) -> None:
     store.lease = 86_400  # the longest there can be is waited for without overflow
     proxy = BatchingMapProxy[int, int](cache=Cache(store=store, namespace="n"))
     assert proxy.map([1], list) == [1]
-
-
-@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_a_store_is_not_copied(tmp_path: Path, how: Callable[[Any], object]) -> None:
-    """It says which one, and what to do instead."""
-    with (
-        SQLiteStore(tmp_path / "results.db") as store,
-        pytest.raises(TypeError, match=r"<SQLiteStore '.*results.db'> cannot .* in each process"),
-    ):
-        how(store)
-    pytest.importorskip("redis")
-    with pytest.raises(TypeError, match=r"<RedisStore: localhost:6379/0, .* cannot be pickled"):
-        how(RedisStore("redis://localhost"))
 
 
 def test_values_as_large_as_sqlite_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
+from ._backing.asked import Question, question
 from ._backing.backing import Backing
 from ._backing.claims import BackedClaims
 from ._backing.codecs import Codec
-from ._backing.options import check_bounds, check_store
+from ._backing.options import check_bounds, check_store, is_same_codec, is_same_store
 from ._core.claims import Claims
 from ._core.keys import hashable, unequal
 from ._core.table import Table
 from ._core.values import Bounded, Expiring, Mapped, Unbounded
 from ._messages import kind_of, short
+from ._recipes import Travels, enlist
+from ._slots import Limit
 from ._store import Store
 
 T = TypeVar("T")
 D = TypeVar("D")
 
+MOST_ARRIVED = 10_000
+"""The most values in the memory of a cache that has arrived without a `max_size`."""
 
-class Cache(Generic[T]):
+
+class Cache(Travels, Generic[T]):
     """Results by key, and the calls under way, for one or several proxies.
 
     Proxies that are given the same `Cache` share results *and* work under way: a key is computed
@@ -72,7 +78,13 @@ class Cache(Generic[T]):
     Threads: every method may be called from any thread; none is a checkpoint or blocks, except as
     long as another thread is inside one. With a store, `prime`, `invalidate`, `clear` and `close`
     write to it, and block so long: in an event loop, call them in a worker thread.
+
+    Pickling: With a store, as all of these arguments, and without what is in memory. In another
+    process that is one cache for each store, namespace and options, however often it arrives, which
+    is kept there until it is closed; without a `max_size` it has at most 10,000 values in memory.
     """
+
+    _stays = True
 
     def __init__(
         self,
@@ -92,6 +104,10 @@ class Cache(Generic[T]):
         self._backing: Backing | None = None
         if store is not None and namespace is not None:
             self._backing = Backing(store, namespace, codec, ttl, on_store_error, self._table)
+            self._recipe = (max_size, ttl, store, namespace, codec, on_store_error)
+            self._limits: dict[int, Limit] = {}
+            self._question: Question | None = None
+            enlist(self)
 
     @classmethod
     def _over(cls, mapping: MutableMapping[Any, T]) -> Cache[T]:
@@ -102,6 +118,56 @@ class Cache(Generic[T]):
         cache._table_claims = Claims(cache._table)
         cache._backing = None
         return cache
+
+    @classmethod
+    def _make(cls, max_size: int | None, ttl: float | None, store: Store, *options: Any) -> Self:
+        namespace, codec, on_store_error = options
+        return cls(
+            MOST_ARRIVED if max_size is None else max_size,
+            ttl,
+            store=store,
+            namespace=namespace,
+            codec=codec,
+            on_store_error=on_store_error,
+        )
+
+    def _check_travels(self) -> None:
+        backing = self._backing
+        if backing is None:
+            raise TypeError(
+                f"{self!r} cannot be pickled or copied: without a store its results are those of "
+                "this process. Give it one that others can share, Cache(store=SQLiteStore(path), "
+                "namespace=name); or make a cache in each process"
+            )
+        store = backing.store
+        if type(store).identity is Store.identity:
+            raise TypeError(
+                f"{self!r} cannot be pickled or copied: its store does not say what it has in "
+                f"common with one in another process. Give {kind_of(store)} an identity"
+            )
+
+    def _is_closed(self) -> bool:
+        store = self._recipe[2]
+        return self._closed or (isinstance(store, Travels) and store._is_closed())
+
+    def _is_of(self, recipe: tuple[Any, ...]) -> bool:
+        max_size, ttl, store, namespace, codec, on_store_error = self._recipe
+        return (
+            (max_size, ttl, namespace, on_store_error) == (*recipe[:2], recipe[3], recipe[5])
+            and is_same_store(store, recipe[2])
+            and is_same_codec(codec, recipe[4])
+        )
+
+    def _shared_limit(self, total: int) -> Limit:
+        """That of all proxies that arrive with this cache and that number."""
+        return self._limits.setdefault(total, Limit(total))
+
+    def _ask(self, function: Callable[..., Any]) -> None:
+        """Note that `function` is bound to this cache."""
+        if self._backing is not None:
+            if self._question is None:
+                self._question = question(self._backing.store.identity, self._recipe[3])
+            self._question.ask(function, self)
 
     def _claims(self, home: object, loop: object) -> Claims:
         """Those of one ``map()`` in `loop`, whose calls need the event loop `home`."""
@@ -246,6 +312,7 @@ class Cache(Generic[T]):
         `atexit` handler.
         """
         if self._backing is not None:
+            self._closed = True
             self._backing.close()
 
     def __enter__(self) -> Self:
@@ -262,13 +329,6 @@ class Cache(Generic[T]):
     def __bool__(self) -> bool:
         """True, also for an empty cache."""
         return True
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            f"a {type(self).__qualname__} cannot be pickled or copied: it has the calls under way, "
-            "which belong to this process. Make it in each process; to share results between them, "
-            "give it a store: Cache(store=SQLiteStore(path), namespace=name)"
-        )
 
     def __len__(self) -> int:
         """The number of values in memory; calls under way do not count, nor does the store."""

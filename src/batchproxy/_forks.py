@@ -61,13 +61,13 @@ class Alive(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._refs: set[ref[T]] = set()
+        self._refs: dict[ref[T], None] = {}
 
     def add(self, each: T) -> None:
-        """Know of `each` as long as it lives."""
-        self._refs.add(ref(each, self._refs.discard))
+        """Know of `each` as long as it lives. Twice is fine."""
+        self._refs.setdefault(ref(each, self._refs.pop))
 
     def all(self) -> list[T]:
-        """Those that are alive now."""
-        # A set is copied in one step, also without a GIL.
+        """Those that are alive now, in the order in which they were added."""
+        # A dict is copied in one step, also without a GIL.
         return [each for known in self._refs.copy() if (each := known()) is not None]

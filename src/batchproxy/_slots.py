@@ -49,8 +49,10 @@ class Limit:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a Limit cannot be pickled or copied: it has the calls under way, which belong to this "
-            "process. Make it in each process"
+            f"{self!r} cannot be pickled or copied: the proxies that were given it share it in "
+            "this process, and nothing could say which those are in another. Give a proxy that is "
+            "to travel max_concurrency= instead: those that arrive with one cache and the same "
+            "number share slots"
         )
 
     def _slot(self, loop: object, around: Iterable[Slot]) -> Slot:

@@ -23,14 +23,6 @@ def check_seconds(name: str, seconds: object, *, zero: bool = False) -> None:
         raise ValueError(f"{name} must be {least}, and a day (86,400) at most, got {seconds}")
 
 
-def not_picklable(store: Store) -> TypeError:
-    """What is raised when a store is to be pickled or copied that has connections of its own."""
-    return TypeError(
-        f"{store!r} cannot be pickled or copied, as its connections are those of one process; make "
-        "a store in each process, for example in the function that runs there"
-    )
-
-
 class Store(ABC):
     """Values that outlive the process: bytes by key, in bulk.
 
@@ -56,7 +48,8 @@ class Store(ABC):
     def identity(self) -> Hashable:
         """What two stores have in common that keep their values in the same place.
 
-        By default a store shares its place with no other.
+        By default a store shares its place with no other. A `Cache` can be pickled if its store can
+        be, and has an identity that is the same in other processes.
         """
         return id(self)
 

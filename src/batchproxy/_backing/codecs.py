@@ -165,6 +165,9 @@ class _TypedCodec(Codec):
         """
         return self._read(data)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._type,)
+
     def __repr__(self) -> str:
         name = self._type.__qualname__ if isinstance(self._type, type) else repr(self._type)
         return f"{type(self).__qualname__}({name})"

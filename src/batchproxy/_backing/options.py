@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .._messages import short
+from .._recipes import Travels
 from .._store import SharedStore, Store, check_seconds
 from .codecs import Codec
 
@@ -60,6 +61,29 @@ def check_store(store: object, namespace: object, codec: object, on_store_error:
     if isinstance(store, SharedStore):
         check_seconds(f"the lease of {short(store)}", store.lease)
     check_namespace(namespace)
+
+
+def is_same_store(one: Store, other: Store) -> bool:
+    """Whether two stores, one of which has arrived here, are the same but for their connections."""
+    if one is other or type(one) is not type(other):
+        return one is other
+    if isinstance(one, Travels) and isinstance(other, Travels):
+        return one._recipe == other._recipe
+    return one.identity == other.identity and _lease(one) == _lease(other)
+
+
+def is_same_codec(one: Codec | None, other: Codec | None) -> bool:
+    """Whether two codecs do the same: they are of one class, and have equal parts."""
+    if one is None or other is None or type(one) is not type(other):
+        return one is other
+    try:
+        return one is other or bool(one.__reduce_ex__(4) == other.__reduce_ex__(4))
+    except Exception:  # of whatever it is made of
+        return False
+
+
+def _lease(store: Store) -> float | None:
+    return store.lease if isinstance(store, SharedStore) else None
 
 
 def check_namespace(namespace: object) -> None:

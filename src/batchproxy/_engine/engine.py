@@ -66,6 +66,9 @@ class Engine:
             cache = Cache._over(cache)
         elif not isinstance(cache, Cache):
             raise TypeError(f"cache must be a Cache or a mutable mapping, got {short(cache)}")
+        # By which it travels; the limit that was made here is none that others have.
+        given = None if max_concurrency is not None else limit
+        self.recipe = (batch_size, max_concurrency, given, key, cache, weight, max_weight)
         self.batch_size = batch_size
         self.limit = limit
         self.cache = cache
@@ -253,16 +256,6 @@ class Engine:
 def closed(method: str) -> ClosedError:
     """The error for a `method` of a proxy that is closed."""
     return ClosedError(f"{method}() on a closed proxy; make a new one (they may share a Cache)")
-
-
-def unpicklable(proxy: object) -> TypeError:
-    """The error for a `proxy`, or a method of it, that is to be pickled or copied."""
-    return TypeError(
-        f"a {type(proxy).__qualname__}, or a method of one, cannot be pickled or copied: it has "
-        "the calls under way, which belong to this process. Make the proxy in each process, for "
-        "instance at the top of a module; to share results between them, give it a Cache with a "
-        "store"
-    )
 
 
 def name_like(bound: object, function: object) -> None:

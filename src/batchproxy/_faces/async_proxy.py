@@ -19,8 +19,9 @@ from .._core.plan import Plan
 from .._core.progress import Progress, reporting
 from .._engine.caller import innermost, leave
 from .._engine.callers import InTask
-from .._engine.engine import Engine, name_like, name_of, unpicklable
+from .._engine.engine import Engine, name_like, name_of
 from .._engine.loading import Loads
+from .._engine.travels import TravellingFunction, TravellingProxy
 from .._loops import running_loop
 from .._slots import Limit
 from .async_stream import AsyncStream
@@ -36,7 +37,7 @@ class _Default(int):
 _EIGHT = _Default(8)
 
 
-class AsyncBatchingMapProxy(Generic[S, T]):
+class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
     """Maps lists through an asynchronous batch function, computing each distinct item once.
 
     The results of ``await proxy.map(items, fetch)`` are those of ``await fetch(items)``, one per
@@ -74,6 +75,10 @@ class AsyncBatchingMapProxy(Generic[S, T]):
 
     Threads: One proxy may be used from any number of event loops, asyncio's and trio's, in any
     number of threads at once, and a key is computed once among them all.
+
+    Pickling: If its cache has a store, as these arguments; a `limit` cannot be pickled, and `key`
+    and `weight` as functions can. In another process proxies that arrive with one cache and the
+    same `max_concurrency` share slots, and each counts what is done there.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         if max_concurrency is _EIGHT:
             chosen = 8 if limit is None else None
         self._engine = Engine(batch_size, chosen, limit, key, cache, weight, max_weight)
+        self._recipe = self._engine.recipe
 
     @property
     def batch_size(self) -> int | None:
@@ -366,14 +372,11 @@ class AsyncBatchingMapProxy(Generic[S, T]):
         """What this proxy has done so far, in all event loops together. No checkpoint."""
         return self._engine.statistics()
 
-    def __reduce__(self) -> Any:
-        raise unpicklable(self)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
 
 
-class AsyncBoundFunction(Generic[S, T]):
+class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
     """An asynchronous batch function, bound to the proxy that it is called through.
 
     Made by `AsyncBatchingMapProxy.bind`. It has the name and the docstring of the function, which
@@ -387,6 +390,10 @@ class AsyncBoundFunction(Generic[S, T]):
         TypeError: `function` cannot be called.
 
     Threads: As those of the proxy.
+
+    Pickling: As its name, if it is found by that, as it is where ``bind`` is a decorator at the top
+    of a module; else as the proxy and the function. With cloudpickle it is the latter, also for
+    what is defined in ``__main__``.
     """
 
     def __init__(
@@ -398,6 +405,7 @@ class AsyncBoundFunction(Generic[S, T]):
         self._proxy = proxy
         self._function = function
         self._loads = Loads(proxy._engine, function)
+        self._bind(proxy, function)
 
     @property
     def proxy(self) -> AsyncBatchingMapProxy[S, T]:
@@ -579,9 +587,6 @@ class AsyncBoundFunction(Generic[S, T]):
             finally:
                 del outcome, caller  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above
-
-    def __reduce__(self) -> Any:
-        raise unpicklable(self._proxy)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

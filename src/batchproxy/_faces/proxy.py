@@ -17,9 +17,10 @@ from .._core.progress import Progress, Reporting, reporting
 from .._core.window import Portion
 from .._engine.caller import is_async
 from .._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
-from .._engine.engine import Engine, name_like, name_of, unpicklable
+from .._engine.engine import Engine, name_like, name_of
 from .._engine.loading import Loads
 from .._engine.portal import PortalCall, get_portal
+from .._engine.travels import TravellingFunction, TravellingProxy
 from .._messages import short
 from .._slots import Limit
 from .stream import Stream
@@ -28,7 +29,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class BatchingMapProxy(Generic[S, T]):
+class BatchingMapProxy(TravellingProxy, Generic[S, T]):
     """Maps lists through a batch function, computing each distinct item once.
 
     The results of ``proxy.map(items, fetch)`` are those of ``fetch(items)``, one per item in the
@@ -63,6 +64,8 @@ class BatchingMapProxy(Generic[S, T]):
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
     all. After a ``fork`` the child can use it: it has the results, and none of the calls under way.
+
+    Pickling: As there.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class BatchingMapProxy(Generic[S, T]):
         if backend == "trio" and importlib.util.find_spec("trio") is None:
             raise ImportError("backend='trio' needs trio: pip install 'batchproxy[trio]'")
         self._backend = backend
+        self._recipe = (*self._engine.recipe, backend)
 
     @property
     def batch_size(self) -> int | None:
@@ -324,9 +328,6 @@ class BatchingMapProxy(Generic[S, T]):
         """What this proxy has done so far, in all threads together."""
         return self._engine.statistics()
 
-    def __reduce__(self) -> Any:
-        raise unpicklable(self)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._engine!r}>"
 
@@ -345,7 +346,7 @@ def _caller(
     return kind(map_func, portal_call, report)
 
 
-class BoundFunction(Generic[S, T]):
+class BoundFunction(TravellingFunction, Generic[S, T]):
     """A batch function, bound to the proxy that it is called through.
 
     The synchronous twin of `AsyncBoundFunction`. Made by `BatchingMapProxy.bind`. It has the name
@@ -359,6 +360,8 @@ class BoundFunction(Generic[S, T]):
         TypeError: `function` cannot be called.
 
     Threads: As those of the proxy.
+
+    Pickling: As there.
     """
 
     def __init__(
@@ -370,6 +373,7 @@ class BoundFunction(Generic[S, T]):
         self._proxy = proxy
         self._function = function
         self._loads = Loads(proxy._engine, function)
+        self._bind(proxy, function)
 
     @property
     def proxy(self) -> BatchingMapProxy[S, T]:
@@ -536,9 +540,6 @@ class BoundFunction(Generic[S, T]):
             finally:
                 del outcome, caller, call  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above
-
-    def __reduce__(self) -> Any:
-        raise unpicklable(self._proxy)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

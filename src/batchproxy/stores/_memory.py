@@ -10,7 +10,7 @@ from threading import RLock
 from typing import NoReturn
 
 from .._forks import Alive
-from .._store import Claimant, Claims, SharedStore, check_seconds, not_picklable
+from .._store import Claimant, Claims, SharedStore, check_seconds
 
 
 class MemoryStore(SharedStore):
@@ -122,7 +122,10 @@ class MemoryStore(SharedStore):
             self._memory.renew(process, self.lease)
 
     def __reduce__(self) -> NoReturn:
-        raise not_picklable(self)
+        raise TypeError(
+            f"{self!r} cannot be pickled or copied, as its memory is that of this process: use a "
+            "SQLiteStore or a RedisStore, which other processes can share"
+        )
 
     def __repr__(self) -> str:
         return f"<MemoryStore: {len(self._memory.values)} values>"

@@ -10,12 +10,13 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from .._errors import StoreError
 from .._messages import describe, short
-from .._store import Claimant, Claims, SharedStore, Usage, check_seconds, not_picklable
+from .._recipes import Travels, enlist
+from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 
 if TYPE_CHECKING:
     import redis
@@ -177,7 +178,7 @@ end
 )
 
 
-class RedisStore(SharedStore):
+class RedisStore(Travels, SharedStore):
     """Values and claims on a Redis or Valkey server, for processes on any number of machines.
 
     What it writes begins with ``prefix:{namespace}:``, so that a namespace lies in one slot of a
@@ -215,7 +216,12 @@ class RedisStore(SharedStore):
 
     Threads: every method may be called from any thread. After a ``fork`` the child connects anew;
     but it is on the client, where that is yours, to be usable then.
+
+    Pickling: As the URL, with the password that is in it, and the other arguments. In another
+    process that is one store, however often it arrives. A store around a client cannot be pickled.
     """
+
+    _stays = True
 
     max_value_size: int = 512 * 2**20
     """What a server takes, unless its ``proto-max-bulk-len`` is another one."""
@@ -261,8 +267,9 @@ class RedisStore(SharedStore):
             )
         self.lease = lease
         self._prefix = prefix
-        self._closed = False
         self._place = _place(self._client)
+        self._recipe = (server, prefix, lease, timeout)
+        enlist(self)
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         return dict(self._values(namespace, keys))
@@ -376,8 +383,16 @@ class RedisStore(SharedStore):
         for page in self._scan(quote(namespace, safe="")):
             yield from self._values(namespace, [name[start:] for name in page])
 
-    def __reduce__(self) -> NoReturn:
-        raise not_picklable(self)
+    def _check_travels(self) -> None:
+        if self._own is None:
+            raise TypeError(
+                f"{self!r} cannot be pickled or copied, as its client is yours: make it from a URL "
+                "instead, RedisStore('redis://...'), whose options stand for those of the client"
+            )
+
+    @classmethod
+    def _make(cls, url: str, prefix: str, lease: float, timeout: float) -> Self:
+        return cls(url, prefix=prefix, lease=lease, timeout=timeout)
 
     def __repr__(self) -> str:
         return f"<RedisStore: {self._place}, prefix {self._prefix!r}>"

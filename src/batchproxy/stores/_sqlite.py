@@ -8,9 +8,10 @@ import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice, repeat
-from typing import NoReturn
+from typing import Self
 
-from .._store import Claimant, Claims, SharedStore, Usage, check_seconds, not_picklable
+from .._recipes import Travels, enlist
+from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._sqlite_file import File
 from ._sqlite_pool import Pool
 
@@ -36,7 +37,7 @@ _VERSION = "PRAGMA data_version"  # another number when anybody else has written
 _STANDS = "(boot = :boot AND (ends > :now OR NOT doubted) AND ends <= :now + 3 * half)"
 
 
-class SQLiteStore(SharedStore):
+class SQLiteStore(Travels, SharedStore):
     """Values and claims in an SQLite file, for any number of threads and processes of one machine.
 
     The file has a write-ahead log (the files ``-wal`` and ``-shm`` beside it, which belong to it
@@ -71,7 +72,12 @@ class SQLiteStore(SharedStore):
 
     Threads: every method may be called from any thread, and after a ``fork``, which waits until no
         thread is inside one.
+
+    Pickling: As the file and the other arguments. In another process that is one store, however
+    often it arrives. A relative `path` is the file that it named when the store was made.
     """
+
+    _stays = True
 
     def __init__(
         self,
@@ -96,6 +102,8 @@ class SQLiteStore(SharedStore):
         self._path = os.path.abspath(name)
         self._boot = _boot_id()
         self._pool = Pool(File(self._path, durable, timeout))
+        self._recipe = (self._path, durable, timeout, lease)
+        enlist(self)
 
     @property
     def identity(self) -> Hashable:
@@ -246,10 +254,12 @@ class SQLiteStore(SharedStore):
 
     def close(self) -> None:
         """As in `Store.close`; what other threads are doing ends as usual."""
+        self._closed = True
         self._pool.close()
 
-    def __reduce__(self) -> NoReturn:
-        raise not_picklable(self)
+    @classmethod
+    def _make(cls, path: str, durable: bool, timeout: float, lease: float) -> Self:
+        return cls(path, durable=durable, timeout=timeout, lease=lease)
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {self._path!r}>"
