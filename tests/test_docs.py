@@ -1,11 +1,14 @@
 """Documentation that cannot rot: every block of README and docs runs, and so does every example."""
 
+import ast
 import contextlib
 import importlib.util
 import io
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,8 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
     signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
     signs["tqdm"] = "progress=True\\)"
-    for optional in ("aiolimiter", "msgspec", "stamina", "tiktoken"):
+    optionals = "aiolimiter msgspec opentelemetry prometheus_client stamina tiktoken"
+    for optional in optionals.split():
         signs[optional] = rf"^(import|from) {optional}\b"
     for optional, sign in signs.items():
         if re.search(sign, text, re.MULTILINE) and importlib.util.find_spec(optional) is None:
@@ -158,6 +162,39 @@ def test_figures_are_those_that_were_printed() -> None:
     quoted = re.findall(r"^\|.*$", readme, re.MULTILINE)
     assert len(quoted) > 10
     assert set(quoted) <= set(written)
+
+
+def said(node: ast.expr) -> str:
+    """A text that is to be formatted, with an ellipsis for what is put in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            said(part) if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    return re.sub(r"%[sdr]|\n", "…", str(node.value)) if isinstance(node, ast.Constant) else "…"
+
+
+def logged(source: str) -> Iterator[tuple[str, str]]:
+    """The level and the text of what a module logs, also by a function that puts more to a text."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and call.args:
+            name, text = ast.unparse(call.func), said(call.args[0]).strip("…")
+            if name == "_say" and text:
+                name = next(iter(re.findall(r"_logger\.\w+", source)))
+            if name.startswith("_logger.") and text:
+                level = name.removeprefix("_logger.").upper()
+                yield "ERROR" if level == "EXCEPTION" else level, text
+
+
+def test_the_log_is_written_down() -> None:
+    """Every message of the source, with its level, is on the page, and there are no others."""
+    sources = [path.read_text("utf-8") for path in Path(str(files("batchproxy"))).rglob("*.py")]
+    loggers = [name for source in sources for name in re.findall(r"getLogger\((.*)\)", source)]
+    assert {*loggers} == {'"batchproxy"'}
+    page = (ROOT / "docs" / "logging.md").read_text("utf-8")
+    written = re.findall(r"^\| ([A-Z]+) \| `(.*?)` \|", page, re.MULTILINE)
+    assert sorted((level, text.strip("…")) for level, text in written) == sorted(
+        each for source in sources for each in logged(source)
+    )
 
 
 def test_links_between_pages_lead_somewhere() -> None:
