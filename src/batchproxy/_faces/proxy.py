@@ -152,7 +152,7 @@ class BatchingMapProxy(Generic[S, T]):
                 it has to wait.
 
         Returns:
-            A new list as long as `items`.
+            A new list as long as `items`. The results in it are shared with everybody who asks.
 
         Raises:
             Exception: What `map_func` raised: that very object. Other asynchronous calls of this
