@@ -66,7 +66,7 @@ def bare(session: nox.Session) -> None:
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
     servers = ("hypercorn", "starlette", "uvicorn")
-    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop", *servers)
+    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "pytest-trio", "uvloop", *servers)
     others = [need for need in extra if not need.startswith(missing)]
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):

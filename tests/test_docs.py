@@ -30,6 +30,11 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def is_file(block: str) -> bool:
+    """Whether a block is a file for pytest, whose name is its first line."""
+    return re.match(r"# \w+\.py\n", block) is not None
+
+
 def test_there_is_something_to_run() -> None:
     """The search for blocks and pages finds them."""
     assert sum(len(blocks(page)) for page in PAGES) > 20
@@ -88,6 +93,8 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         encode_offline(monkeypatch)
     namespace: dict[str, Any] = {"__name__": "__page__"}
     for number, block in enumerate(blocks(page)):
+        if is_file(block):
+            continue
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
@@ -97,6 +104,31 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for line, wanted in zip(printed, expected):
             beginning = wanted.removesuffix(" ...")
             assert line.startswith(beginning) if beginning != wanted else line == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "plugin"),
+    [
+        pytest.param("anyio", "anyio.pytest_plugin", marks=pytest.mark.needs_trio),
+        ("asyncio", "pytest_asyncio.plugin"),
+        pytest.param("trio", "pytest_trio.plugin", marks=pytest.mark.needs_trio),
+    ],
+    ids=["anyio", "asyncio", "trio"],
+)
+def test_files_for_pytest(tmp_path: Path, name: str, plugin: str) -> None:
+    """Those of the page on testing pass, each with the plugin that it is for and no other."""
+    if importlib.util.find_spec(plugin.partition(".")[0]) is None:
+        pytest.skip(f"{plugin} is not installed")
+    found = {block[2 : block.index("\n")]: block for block in blocks(ROOT / "docs" / "testing.md")}
+    for file in ("conftest.py", f"test_with_{name}.py"):
+        (tmp_path / file).write_text(found[file], "utf-8")
+    options = "[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n"
+    scope = "asyncio_default_fixture_loop_scope = function\n" if name == "asyncio" else ""
+    (tmp_path / "pytest.ini").write_text(options + scope, "utf-8")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        done = run("-m", "pytest", "-q", "-p", plugin, "-p", "no:cacheprovider", tmp_path)
+    assert re.search(f"^{2 if name == 'anyio' else 1} passed", done.stdout, re.MULTILINE)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
