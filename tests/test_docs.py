@@ -182,18 +182,20 @@ def test_the_readme_is_the_index() -> None:
     section = readme[readme.index(begin) : readme.index(end)]
     assert section.count("```python\n") == len(blocks(ROOT / "README.md"))
     commands = re.findall(r"^```sh\n(.*?)\n```", section, re.MULTILINE | re.DOTALL)
-    assert len(commands) == 3
-    assert "pip install -q '.[cli]' && .venv/bin/batchproxy map examples" in commands[1]
-    assert commands[2].endswith(".venv/bin/python -m pytest")
+    assert len(commands) == 4
+    assert commands[0].startswith("pip install . ")
+    assert "pip install -q '.[cli]' && .venv/bin/batchproxy map examples" in commands[2]
+    assert commands[3].endswith(".venv/bin/python -m pytest")
 
 
 def test_figures_are_those_that_were_printed() -> None:
-    """Every line of the README's table is one of the table that the benchmark wrote."""
+    """Every line of the README's table is one of what a run wrote, which it names."""
     written = (ROOT / "docs" / "speed" / "cpython-3.12.md").read_text("utf-8").splitlines()
     readme = (ROOT / "README.md").read_text("utf-8")
     quoted = re.findall(r"^\|.*$", readme, re.MULTILINE)
     assert len(quoted) > 10
     assert set(quoted) <= set(written)
+    assert written[0].split(";")[0] in readme.replace("\n", " ")
 
 
 def said(node: ast.expr) -> str:
