@@ -18,6 +18,7 @@ author = "The batchproxy developers"
 project_copyright = f"2026 {author}"
 html_title = project
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # furo's own underlines names, as if they were links
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

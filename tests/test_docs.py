@@ -183,7 +183,7 @@ def test_the_readme_is_the_index() -> None:
     assert section.count("```python\n") == len(blocks(ROOT / "README.md"))
     commands = re.findall(r"^```sh\n(.*?)\n```", section, re.MULTILINE | re.DOTALL)
     assert len(commands) == 4
-    assert commands[0].startswith("pip install . ")
+    assert commands[0] == "pip install '.[cli]'"
     assert "pip install -q '.[cli]' && .venv/bin/batchproxy map examples" in commands[2]
     assert commands[3].endswith(".venv/bin/python -m pytest")
 
@@ -225,8 +225,8 @@ def test_the_log_is_written_down() -> None:
     loggers = [name for source in sources for name in re.findall(r"getLogger\((.*)\)", source)]
     assert {*loggers} == {'"batchproxy"'}
     page = (ROOT / "docs" / "logging.md").read_text("utf-8")
-    written = re.findall(r"^\| ([A-Z]+) \| `(.*?)` \|", page, re.MULTILINE)
-    assert sorted((level, text.strip("…")) for level, text in written) == sorted(
+    written = re.findall(r"^\| `(.*?)` \| ([A-Z]+) \|", page, re.MULTILINE)
+    assert sorted((level, text.strip("…")) for text, level in written) == sorted(
         each for source in sources for each in logged(source)
     )
 
