@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import nox
@@ -66,7 +67,7 @@ def bare(session: nox.Session) -> None:
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
     servers = ("hypercorn", "starlette", "uvicorn")
-    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "uvloop", *servers)
+    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "pytest-trio", "uvloop", *servers)
     others = [need for need in extra if not need.startswith(missing)]
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
@@ -148,10 +149,16 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel and the sdist."""
-    session.install("build")
+    """The wheel and the sdist, as an index takes them; in the wheel is the package and no more."""
+    session.install("build", "twine")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    [wheel] = Path("dist").glob("*.whl")
+    version = PROJECT["project"]["version"]
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    if tops != {"batchproxy", f"batchproxy-{version}.dist-info"}:
+        session.error(f"{wheel} has {sorted(tops)}")
 
 
 @nox.session(python=PYTHONS)

@@ -45,6 +45,7 @@ class Database:
 database = Database()
 cache = Cache[str](max_size=10_000, ttl=60)
 proxy = AsyncBatchingMapProxy[int, str](100, max_concurrency=CONNECTIONS, cache=cache)
+# A user is the same whoever asks. If not, who is asking would have to be part of the key.
 users = proxy.bind(database.select_users)
 
 

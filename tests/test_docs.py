@@ -1,11 +1,14 @@
 """Documentation that cannot rot: every block of README and docs runs, and so does every example."""
 
+import ast
 import contextlib
 import importlib.util
 import io
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,11 @@ EXAMPLES = [
 
 def blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def is_file(block: str) -> bool:
+    """Whether a block is a file for pytest, whose name is its first line."""
+    return re.match(r"# \w+\.py\n", block) is not None
 
 
 def test_there_is_something_to_run() -> None:
@@ -49,7 +57,8 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
     signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
     signs["tqdm"] = "progress=True\\)"
-    for optional in ("aiolimiter", "cloudpickle", "msgspec", "stamina", "tiktoken"):
+    optionals = "aiolimiter cloudpickle msgspec opentelemetry prometheus_client stamina tiktoken"
+    for optional in optionals.split():
         signs[optional] = rf"^(import|from) {optional}\b"
     for optional, sign in signs.items():
         if re.search(sign, text, re.MULTILINE) and importlib.util.find_spec(optional) is None:
@@ -84,6 +93,8 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         encode_offline(monkeypatch)
     namespace: dict[str, Any] = {"__name__": "__page__"}
     for number, block in enumerate(blocks(page)):
+        if is_file(block):
+            continue
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
@@ -93,6 +104,31 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for line, wanted in zip(printed, expected):
             beginning = wanted.removesuffix(" ...")
             assert line.startswith(beginning) if beginning != wanted else line == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "plugin"),
+    [
+        pytest.param("anyio", "anyio.pytest_plugin", marks=pytest.mark.needs_trio),
+        ("asyncio", "pytest_asyncio.plugin"),
+        pytest.param("trio", "pytest_trio.plugin", marks=pytest.mark.needs_trio),
+    ],
+    ids=["anyio", "asyncio", "trio"],
+)
+def test_files_for_pytest(tmp_path: Path, name: str, plugin: str) -> None:
+    """Those of the page on testing pass, each with the plugin that it is for and no other."""
+    if importlib.util.find_spec(plugin.partition(".")[0]) is None:
+        pytest.skip(f"{plugin} is not installed")
+    found = {block[2 : block.index("\n")]: block for block in blocks(ROOT / "docs" / "testing.md")}
+    for file in ("conftest.py", f"test_with_{name}.py"):
+        (tmp_path / file).write_text(found[file], "utf-8")
+    options = "[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n"
+    scope = "asyncio_default_fixture_loop_scope = function\n" if name == "asyncio" else ""
+    (tmp_path / "pytest.ini").write_text(options + scope, "utf-8")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        done = run("-m", "pytest", "-q", "-p", plugin, "-p", "no:cacheprovider", tmp_path)
+    assert re.search(f"^{2 if name == 'anyio' else 1} passed", done.stdout, re.MULTILINE)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -146,18 +182,53 @@ def test_the_readme_is_the_index() -> None:
     section = readme[readme.index(begin) : readme.index(end)]
     assert section.count("```python\n") == len(blocks(ROOT / "README.md"))
     commands = re.findall(r"^```sh\n(.*?)\n```", section, re.MULTILINE | re.DOTALL)
-    assert len(commands) == 3
-    assert "pip install -q '.[cli]' && .venv/bin/batchproxy map examples" in commands[1]
-    assert commands[2].endswith(".venv/bin/python -m pytest")
+    assert len(commands) == 4
+    assert commands[0] == "pip install '.[cli]'"
+    assert "pip install -q '.[cli]' && .venv/bin/batchproxy map examples" in commands[2]
+    assert commands[3].endswith(".venv/bin/python -m pytest")
 
 
 def test_figures_are_those_that_were_printed() -> None:
-    """Every line of the README's table is one of the table that the benchmark wrote."""
+    """Every line of the README's table is one of what a run wrote, which it names."""
     written = (ROOT / "docs" / "speed" / "cpython-3.12.md").read_text("utf-8").splitlines()
     readme = (ROOT / "README.md").read_text("utf-8")
     quoted = re.findall(r"^\|.*$", readme, re.MULTILINE)
     assert len(quoted) > 10
     assert set(quoted) <= set(written)
+    assert written[0].split(";")[0] in readme.replace("\n", " ")
+
+
+def said(node: ast.expr) -> str:
+    """A text that is to be formatted, with an ellipsis for what is put in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            said(part) if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    return re.sub(r"%[sdr]|\n", "…", str(node.value)) if isinstance(node, ast.Constant) else "…"
+
+
+def logged(source: str) -> Iterator[tuple[str, str]]:
+    """The level and the text of what a module logs, also by a function that puts more to a text."""
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and call.args:
+            name, text = ast.unparse(call.func), said(call.args[0]).strip("…")
+            if name == "_say" and text:
+                name = next(iter(re.findall(r"_logger\.\w+", source)))
+            if name.startswith("_logger.") and text:
+                level = name.removeprefix("_logger.").upper()
+                yield "ERROR" if level == "EXCEPTION" else level, text
+
+
+def test_the_log_is_written_down() -> None:
+    """Every message of the source, with its level, is on the page, and there are no others."""
+    sources = [path.read_text("utf-8") for path in Path(str(files("batchproxy"))).rglob("*.py")]
+    loggers = [name for source in sources for name in re.findall(r"getLogger\((.*)\)", source)]
+    assert {*loggers} == {'"batchproxy"'}
+    page = (ROOT / "docs" / "logging.md").read_text("utf-8")
+    written = re.findall(r"^\| `(.*?)` \| ([A-Z]+) \|", page, re.MULTILINE)
+    assert sorted((level, text.strip("…")) for text, level in written) == sorted(
+        each for source in sources for each in logged(source)
+    )
 
 
 def test_links_between_pages_lead_somewhere() -> None:

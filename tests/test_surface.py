@@ -5,6 +5,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -130,15 +131,32 @@ def test_the_command_lives_on_public_names() -> None:
                 assert alias.name in door.__all__ or submodule, (file.name, alias.name)
 
 
+def loaded_by(statement: str) -> set[str]:
+    """The modules that it loads in a fresh interpreter."""
+    script = f"import sys; old = {{*sys.modules}}; {statement}; print(*{{*sys.modules}} - old)"
+    return {*subprocess.check_output([sys.executable, "-c", script], text=True).split()}
+
+
 def test_importing_is_light() -> None:
-    """It loads no backend and nothing optional."""
-    heavy = {"asyncio", "trio", "uvloop", "cachetools", "numpy", "anyio._backends._asyncio"}
-    optional = {"redis", "msgspec", "pydantic", "tqdm", "click", "pyarrow"}
-    for doors, allowed in (("", set()), (".stores, batchproxy.codecs", {"sqlite3"})):
-        script = f"import sys; old = {{*sys.modules}}; import batchproxy{doors}; "
-        script += "print(*{*sys.modules} - old)"
-        loaded = subprocess.check_output([sys.executable, "-c", script], text=True).split()
-        assert not (heavy | optional | {"sqlite3"}) & set(loaded) - allowed
+    """It loads no backend, nothing optional, and none of what takes long in Python itself."""
+    needed = {"anyio", "batchproxy", "sniffio", "typing_extensions"}  # the last two are anyio's
+    heavy = {"asyncio", "concurrent", "email", "http", "importlib.metadata", "multiprocessing"}
+    heavy |= {"selectors", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "urllib"}
+    for doors, allowed in (("", set()), (".stores, batchproxy.codecs", {"sqlite3", "urllib"})):
+        loaded = loaded_by(f"import batchproxy{doors}")
+        assert {name.split(".")[0] for name in loaded} - sys.stdlib_module_names <= needed
+        assert not {name for name in loaded if name.startswith("anyio._backends.")}
+        assert not heavy & loaded - allowed
+    inner = {f"batchproxy.{name}" for name in ("cli", "codecs", "stores", "testing", "__main__")}
+    assert not inner & loaded_by("import batchproxy")
+
+
+def test_the_version() -> None:
+    """It is that of the distribution, and costs nothing until somebody asks; else nothing is."""
+    assert batchproxy.__version__ == version("batchproxy")
+    assert "importlib.metadata" in loaded_by("import batchproxy; batchproxy.__version__")
+    with pytest.raises(AttributeError, match="'batchproxy' has no attribute 'version'"):
+        _ = batchproxy.version  # type: ignore[attr-defined] # that is the point
 
 
 def test_the_package_is_typed() -> None:

@@ -101,9 +101,10 @@ class Claimant(NamedTuple):
     """Who claims: a process, which has a lease, and one of the calls in it."""
 
     process: str
-    """Names the process among all that use the store; letters and digits. Two `Cache`s of one
+    """Names the process among all that use the store; letters and digits. Two caches of one
     process are two processes here: they do not know of each other's calls."""
     call: int
+    """Tells the call apart from others of that process."""
 
 
 class Claims(NamedTuple):

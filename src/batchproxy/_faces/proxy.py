@@ -36,30 +36,34 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
     same order; but `fetch` is called with batches of distinct items that are neither cached nor
     being computed by anybody else who uses the same proxy or the same `Cache`.
 
-    The synchronous twin of `AsyncBatchingMapProxy`, where all that is common is described. It runs
-    the same engine, in the thread of an event loop that all synchronous proxies share; and takes
-    asynchronous functions, too, which run in that event loop.
+    The synchronous twin of `AsyncBatchingMapProxy`, which says more of what they have in common. It
+    runs the same engine, in the thread of an event loop that all synchronous proxies share; and
+    takes asynchronous functions, too, which run in that event loop.
 
     Args:
-        batch_size: As there.
+        batch_size: The most items in one call. Every batch of a ``map()`` but the last has so many.
+            None (the default), 0 or less: one call with all that is missing.
         max_concurrency: None (the default): `map_func` runs in the calling thread, batch after
             batch, so that thread-locals and database connections work; different calling threads
             do not hold each other up. With a number, 1 or more, calls run in worker threads, at
             most so many at a time over all callers. An asynchronous `map_func` runs in the event
-            loop in any case; None is one call after another of each ``map()``, and a number as
-            there.
+            loop in any case; None is one call after another of each ``map()``, and a number the
+            most calls at a time over all of them.
         limit: In place of `max_concurrency`, a `Limit` that is shared with other synchronous
             proxies of the same `backend`: the most calls at a time over all of them.
-        key: As there.
-        cache: As there.
-        weight: As there.
-        max_weight: As there.
+        key: A function from an item to its hashable identity; by default the item itself.
+        cache: A `Cache`, to share with other proxies, or any mutable mapping; by default a private
+            `Cache` without bounds.
+        weight: A function from an item to a number of 0 or more. It comes with `max_weight`.
+        max_weight: The most that a batch may weigh, in the same unit, more than 0.
         backend: ``"asyncio"`` (the default) or ``"trio"``: the kind of event loop that runs the
             engine, and an asynchronous `map_func`.
 
     Raises:
-        TypeError: As there.
-        ValueError: As there, or `backend` is not known.
+        TypeError: An argument is of the wrong type, or there is only one of `weight` and
+            `max_weight`.
+        ValueError: `max_concurrency` is less than 1, or there is a `limit`, too; `max_weight` is
+            not more than 0; or `backend` is not known.
         ImportError: `backend` is ``"trio"``, which is not installed.
 
     Threads: One proxy may be used from any number of threads, and a key is computed once among them
@@ -134,38 +138,45 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
         """Give the result of each of `items`, in their order.
 
         Equivalent to ``map_func(list(items))`` for a function that answers item by item, but for
-        what that costs. See `AsyncBatchingMapProxy.map`; what differs:
+        what that costs. `AsyncBatchingMapProxy.map` says more of what both have in common.
 
         Args:
-            items: As there.
-            map_func: Any callable, asynchronous or not. It is given, and answers, as there. A
-                coroutine function, a `functools.partial` of one, or an object whose ``__call__`` is
-                one runs in the event loop. Any other runs where `max_concurrency` says; if its
-                answer can be awaited, that is then done in the event loop.
-            return_exceptions: As there.
-            progress: As there. The function is called in the calling thread: while `map_func` runs
-                there, it has to wait.
+            items: Any iterable of items; it is read once, before anything else happens.
+            map_func: Any callable, asynchronous or not. It is given a list of distinct items, and
+                answers with as many results in the same order, or with a mapping from key to
+                result; an `Exception` among them is the failure of that one item. If it raises
+                `SplitBatch`, the batch is halved. A coroutine function, a `functools.partial` of
+                one, or an object whose ``__call__`` is one runs in the event loop. Any other runs
+                where `max_concurrency` says; if its answer can be awaited, that is then done in the
+                event loop.
+            return_exceptions: If true, failed items hold their exception in the list, and nothing
+                is raised for them.
+            progress: True for a bar (it needs the extra ``progress``), or a plain function that is
+                given a `Progress`. It is called in the calling thread: while `map_func` runs there,
+                it has to wait.
 
         Returns:
-            A new list as long as `items`.
+            A new list as long as `items`. The results in it are shared with everybody who asks.
 
         Raises:
-            Exception: As there, but that calls in worker threads are not cancelled: after a
-                failure ``map()`` waits for its other running calls and keeps their results.
-            AnswerTypeError: As there.
-            AnswerValueError: As there.
-            CircularWaitError: As there; and if it was called inside a running event loop, whose
-                thread it blocks, for keys that a task of that very loop is computing.
-            ClosedError: As there.
+            Exception: What `map_func` raised: that very object. Other asynchronous calls of this
+                ``map()`` are cancelled; it waits for those in worker threads, and keeps their
+                results. Failures are never cached.
+            AnswerTypeError: `map_func` answered with something that is no such answer.
+            AnswerValueError: The answer has the wrong length, or lacks a key.
+            CircularWaitError: It would wait for itself: it was called, directly or not, by the very
+                call that computes what it asks for; or inside a running event loop, whose thread it
+                blocks, for keys that a task of that very loop is computing.
+            ClosedError: The proxy is closed.
             PortalError: The process was forked inside this very ``map()`` (in the child), it was
                 called in the thread of the portal, which is that of asynchronous functions, or that
-                thread has died; no thread could be
-                started; or there is something to compute at the end of the interpreter, in an
-                ``atexit`` handler or later.
-            StoreError: As there.
-            TypeError: As there.
-            ValueError: As there.
-            ImportError: As there.
+                thread has died; no thread could be started; or there is something to compute at the
+                end of the interpreter, in an ``atexit`` handler or later.
+            StoreError: The store of the cache failed. What could not be written is kept.
+            TypeError: An argument is of the wrong type, or a key is not hashable, or of a type that
+                a store cannot have.
+            ValueError: ``weight=`` gave a negative number, or NaN.
+            ImportError: `progress` is True, and tqdm is not installed.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and
         leaves the proxy usable. An asynchronous call is cancelled. A call in a worker thread runs
@@ -233,19 +244,21 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
             source: Any iterable of items, but no asynchronous one. It is read in the thread that
                 takes the pairs.
             map_func: As of `map`; it is called where that calls it.
-            window: As there. All of it is read before anything is called for.
-            return_exceptions: As there.
+            window: The most items, 1 or more, that are read and not yet taken. All of it is read
+                before anything is called for.
+            return_exceptions: If true, a failed item comes with its exception.
             progress: As of `map`, but that `total` is what has been read so far.
 
         Returns:
             A context manager, which nothing is read or called for before it is entered.
 
         Raises:
-            ClosedError: As there.
-            TypeError: As there.
-            ValueError: As there.
+            ClosedError: The proxy is closed, or pairs are taken outside of the block.
+            TypeError: An argument is of the wrong type.
+            ValueError: `window` is less than 1.
             ImportError: As of `map`.
-            Exception: As there.
+            Exception: Where pairs are taken: what `map_func` raised, after the results before it;
+                or what `source` or ``key=`` raised.
             AnswerTypeError: As of `map`, where pairs are taken. So are:
             AnswerValueError: As of `map`.
             CircularWaitError: As of `map`.
@@ -500,20 +513,21 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
         The function sees the context variables of *one* of those who wait.
 
         Args:
-            item: As there.
+            item: The item. Its key is what ``key=`` of the proxy gives for it, or the item itself.
 
         Returns:
-            As there.
+            The result. It is shared with everybody who asks for the same key.
 
         Raises:
-            Exception: As there.
-            AnswerTypeError: As there.
+            Exception: What the function raised: that very object, for all whose keys were in that
+                call.
+            AnswerTypeError: As `BatchingMapProxy.map`.
             AnswerValueError: As there.
-            CircularWaitError: As there, and as `BatchingMapProxy.map`.
+            CircularWaitError: As there.
             ClosedError: As there.
-            PortalError: As `BatchingMapProxy.map`.
+            PortalError: As there.
             StoreError: As there.
-            TypeError: As there.
+            TypeError: The key is not hashable, or one that a store cannot have.
 
         Cancellation: As `BatchingMapProxy.map`; those who wait for a call of which the caller was
             interrupted make it anew.
