@@ -163,6 +163,8 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         _FASTER,
     ),
     ("Run._compute", "decide", "if caller.listens: => if True:", _FASTER),
+    ("Run.call_batches", "decide", "if not caller.hurried: => if True:", _FASTER),
+    ("is_async", "decide", "if isinstance(function, FunctionType): => if False:", _FASTER),
     ("Run.call_batches", "decide", "if caller.listens: => if True:", _FASTER),
     (
         "running_loop",

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias
 
 from .._messages import short
@@ -63,6 +64,8 @@ def reporting(progress: object) -> Reporting | None:
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling `function` gives what has to be awaited."""
+    if isinstance(function, FunctionType):  # as most are, and what is to be said of them is known
+        return inspect.iscoroutinefunction(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         type(function).__call__
     )

@@ -58,6 +58,9 @@ class Caller(ABC):
     interruptible: ClassVar[bool] = True
     """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
 
+    hurried: ClassVar[bool] = False
+    """Whether no checkpoint is due before a call, since each waits for another thread."""
+
     def __init__(
         self,
         map_func: Callable[[list[Any]], Any],

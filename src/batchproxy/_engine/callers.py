@@ -105,6 +105,8 @@ class InCallingThread(FromThread):
 
     __slots__ = ()
 
+    hurried = True
+
     async def call(self, flight: Flight, items: list[Any]) -> Any:
         nest = Nest(flight, self.nest)
         answer = await self._answer(flight, nest, items)
@@ -147,6 +149,7 @@ class InWorkerThread(InCallingThread):
     __slots__ = ("_context",)
 
     interruptible = False
+    hurried = False  # who has been cancelled begins no further call
 
     def __init__(
         self,

@@ -122,7 +122,8 @@ class Run:
         plan, caller, claims = self._plan, self._caller, self._claims
         size, _, limit, counters = self._options
         while plan.due and not plan.over:
-            await checkpoint()
+            if not caller.hurried:
+                await checkpoint()
             if plan.over or not (plan.left or plan.spare):
                 break  # others were quicker
             flight, outcome = Flight(caller.home, counters), None
