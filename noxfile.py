@@ -142,6 +142,7 @@ def examples(session: nox.Session) -> None:
     session.run("python", "examples/sqlite_lookup.py")
     session.run("python", "examples/embeddings_http.py", "--backend", "asyncio")
     session.run("python", "examples/embeddings_http.py", "--backend", "trio")
+    session.run("python", "examples/tables.py")
     session.run("python", "examples/threaded_workers.py")
     session.run("python", "examples/web_load.py", "--server", "uvicorn")
     session.run("python", "examples/web_load.py", "--server", "hypercorn")
@@ -233,6 +234,13 @@ def eviction(session: nox.Session) -> None:
     """What the bounded cache finds again, compared with other policies."""
     session.install(".")
     session.run("python", "benchmarks/eviction.py")
+
+
+@nox.session(python=PYTHONS)
+def columns(session: nox.Session) -> None:
+    """What a column costs beside a `map()` of its rows, and how full the batches of engines are."""
+    session.install(".[pandas,polars,duckdb]", "numpy")
+    session.run("python", "benchmarks/columns.py", *session.posargs)
 
 
 @nox.session

@@ -71,7 +71,19 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         _FASTER,
     ),
+    (
+        "_caused_by.__init__",
+        "drop statement",
+        "super().__init__(text)",
+        "an exception has its text before that",
+    ),
     ("check", "drop statement", "if not nodes: return", _FASTER),
+    (
+        "distinct",
+        "decide",
+        "if _NEVER_NULL.issuperset(map(type, values)): => if False:",
+        _FASTER,
+    ),
     ("Flight.answers", "decide", "if self._answers is None: => if True:", _FASTER),
     (
         "BackedClaims.__init__",
@@ -257,6 +269,13 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ),
     ("Run.call_batches", "decide", "if plan.awaited: => if True:", _FASTER),
     ("missing", "decide", "if not known and (not flying): => if False:", _FASTER),
+    ("_stacked", "decide", "if len(vectors) < len(results): => if True:", _FASTER),
+    (
+        "_stacked",
+        "move boundary",
+        "if len(vectors) < len(results): => if len(vectors) <= len(results):",
+        _FASTER,
+    ),
     (
         "Table.open",
         "decide",

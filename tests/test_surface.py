@@ -1,6 +1,7 @@
 """The public surface: names, docstrings, signatures of both faces, what an import costs."""
 
 import ast
+import importlib.util
 import inspect
 import pickle
 import subprocess
@@ -20,13 +21,22 @@ from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy
 
 SECTIONS = ["Args", "Returns", "Raises", "Checkpoints", "Cancellation", "Threads"]
 DOORS = [batchproxy, batchproxy.stores, batchproxy.codecs, batchproxy.testing]
+if importlib.util.find_spec("pyarrow"):
+    DOORS.append(importlib.import_module("batchproxy.columns"))
+INTEGRATIONS = [
+    importlib.import_module(f"batchproxy.integrations.{engine}")
+    for engine in ("pandas", "polars", "duckdb")
+    if importlib.util.find_spec(engine) and importlib.util.find_spec("pyarrow")
+]
 PUBLIC = [getattr(door, name) for door in DOORS for name in door.__all__]
+OF_ENGINES = [getattr(module, name) for module in INTEGRATIONS for name in module.__all__]
 CLASSES = [each for each in PUBLIC if isinstance(each, type)]
 
 
 def public_callables() -> dict[str, Any]:
     """Every class and function of the surface, and every public method of its own."""
     found: dict[str, Any] = {each.__name__: each for each in PUBLIC}
+    found |= {f"{each.__module__.split('.')[-1]} {each.__name__}": each for each in OF_ENGINES}
     for cls in CLASSES:
         for name, member in vars(cls).items():
             if not name.startswith("_") and (callable(member) or isinstance(member, property)):
@@ -40,13 +50,16 @@ def test_all_is_what_there_is() -> None:
         assert door.__all__ == sorted(door.__all__)
         assert len(door.__all__) <= 20
         public = {name for name in vars(door) if not name.startswith("_")}
-        assert public - {"cli", "codecs", "stores", "testing"} == set(door.__all__)
+        submodules = {"cli", "codecs", "columns", "integrations", "stores", "testing"}
+        assert public - submodules == set(door.__all__)
+    for module in INTEGRATIONS:
+        assert module.__all__ == sorted(module.__all__)
 
 
-@pytest.mark.parametrize("public", PUBLIC)
+@pytest.mark.parametrize("public", [*PUBLIC, *OF_ENGINES])
 def test_names_are_those_that_users_import(public: Any) -> None:
     """Tracebacks, documentation and pickles show the door that it is imported from."""
-    assert public.__module__ in {door.__name__ for door in DOORS}
+    assert public.__module__ in {door.__name__ for door in [*DOORS, *INTEGRATIONS]}
 
 
 @pytest.mark.parametrize("name", public_callables())
@@ -118,17 +131,38 @@ def test_both_faces_are_alike() -> None:
     assert not any(map(inspect.iscoroutinefunction, synchronous.values()))
 
 
-def test_the_command_lives_on_public_names() -> None:
+@pytest.mark.parametrize("folder", ["cli", "integrations"])
+def test_it_lives_on_public_names(folder: str) -> None:
     """It imports what users can, also for type checkers: the doors of the package, and itself."""
-    for file in (Path(str(files("batchproxy"))) / "cli").glob("*.py"):
+    names = {door.__name__: door.__all__ for door in DOORS} | {"batchproxy.columns": ["map_column"]}
+    for file in (Path(str(files("batchproxy"))) / folder).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.ImportFrom) or node.level != 2:
                 continue
             for alias in node.names:
                 name = ".".join(filter(None, ["batchproxy", node.module]))
-                [door] = [door for door in DOORS if door.__name__ == name]
-                submodule = door is batchproxy and alias.name in ("codecs", "stores", "testing")
-                assert alias.name in door.__all__ or submodule, (file.name, alias.name)
+                submodule = name == "batchproxy" and alias.name in ("codecs", "stores", "testing")
+                assert alias.name in names[name] or submodule, (file.name, alias.name)
+
+
+@pytest.mark.parametrize(
+    ("module", "needed", "extra"),
+    [
+        ("columns", "pyarrow", "arrow"),
+        ("integrations.pandas", "pandas", "pandas"),
+        ("integrations.polars", "polars", "polars"),
+        ("integrations.duckdb", "duckdb", "duckdb"),
+    ],
+)
+def test_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, needed: str, extra: str
+) -> None:
+    """An import says what it needs, and how to get it."""
+    monkeypatch.setitem(sys.modules, needed, None)
+    monkeypatch.delitem(sys.modules, f"batchproxy.{module}", raising=False)
+    said = rf"batchproxy\.{module} needs {needed}: pip install 'batchproxy\[{extra}\]'"
+    with pytest.raises(ImportError, match=said):
+        importlib.import_module(f"batchproxy.{module}")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -147,7 +181,8 @@ def test_importing_is_light() -> None:
         assert {name.split(".")[0] for name in loaded} - sys.stdlib_module_names <= needed
         assert not {name for name in loaded if name.startswith("anyio._backends.")}
         assert not heavy & loaded - allowed
-    inner = {f"batchproxy.{name}" for name in ("cli", "codecs", "stores", "testing", "__main__")}
+    submodules = ("cli", "codecs", "columns", "integrations", "stores", "testing", "__main__")
+    inner = {f"batchproxy.{name}" for name in submodules}
     assert not inner & loaded_by("import batchproxy")
 
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, assert_type
 
+import polars as pl
+
 from batchproxy import (
     AsyncBatchingMapProxy,
     AsyncBoundFunction,
@@ -21,6 +23,8 @@ from batchproxy import (
     Stream,
 )
 from batchproxy.codecs import PickleCodec, digests
+from batchproxy.columns import map_column
+from batchproxy.integrations.polars import map_expr, map_series
 from batchproxy.stores import MemoryStore, RedisStore, SharedStore, SQLiteStore, Usage, open_store
 
 
@@ -203,3 +207,16 @@ def options(strings: Cache[str], mapping: dict[int, str]) -> None:
     BatchingMapProxy[int, bytes](cache=strings)  # type: ignore[arg-type] # of another proxy
     BatchingMapProxy[int, str](backend="curio")  # type: ignore[arg-type] # there is none
     BatchingMapProxy[int, str](3, 2, None)  # type: ignore[call-arg] # options are keyword-only
+
+
+def columns(
+    names: BoundFunction[int, str], asynchronous: AsyncBoundFunction[int, str], frame: pl.DataFrame
+) -> None:
+    map_column(names, [1, None], errors="column", progress=True)
+    map_column(names, [1], errors="both")  # type: ignore[arg-type] # there is no such thing
+    map_column(asynchronous, [1])  # type: ignore[arg-type] # of the other face
+
+    map_series(names, frame["id"], errors="raise", progress=print)
+    assert_type(map_expr(names, pl.col("id"), pl.String), pl.Expr)
+    map_expr(names, "id", pl.String)  # type: ignore[arg-type] # no expression
+    map_expr(names, pl.col("id"))  # type: ignore[call-arg] # without a type

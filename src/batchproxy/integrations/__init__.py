@@ -1,0 +1,5 @@
+"""Engines that hold tables: each module is a thin layer over `batchproxy.columns.map_column`.
+
+``batchproxy.integrations.pandas``, ``.polars`` and ``.duckdb`` need what they are called after, and
+pyarrow: ``pip install 'batchproxy[pandas]'``, and so on.
+"""

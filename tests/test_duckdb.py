@@ -1,0 +1,125 @@
+"""Point 25 of the contract: a function of SQL, in DuckDB."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from batchproxy import BatchingMapProxy, BoundFunction
+from batchproxy.testing import AsyncCalls, Calls
+
+pytest.importorskip("pyarrow")
+duckdb = pytest.importorskip("duckdb")
+from batchproxy.integrations.duckdb import create_function  # noqa: E402 - it needs duckdb
+
+
+def bound(function: Any, *options: Any, **named: Any) -> BoundFunction[Any, Any]:
+    return BatchingMapProxy[Any, Any](*options, **named).bind(function)
+
+
+@pytest.fixture
+def connection() -> Iterator[Any]:
+    """With a table of four rows."""
+    with duckdb.connect() as connection:
+        connection.execute("create table visits as select unnest(['a', 'b', null, 'a']) as city")
+        yield connection
+
+
+def test_a_function(connection: Any) -> None:
+    """Each distinct value once, nulls stay, and so may results be null."""
+    calls = Calls(lambda key: None if key == "b" else key.upper())
+    create_function(connection, "place", bound(calls), "VARCHAR", "VARCHAR")
+    rows = connection.sql("select city, place(city) from visits").fetchall()
+    assert rows == [("a", "A"), ("b", None), (None, None), ("a", "A")]
+    assert calls.batches == [["a", "b"]]
+
+
+def test_asynchronous_functions(connection: Any) -> None:
+    """They run in the portal."""
+    create_function(connection, "place", bound(AsyncCalls(str.upper), 1, 4), "VARCHAR", "VARCHAR")
+    rows = connection.sql("select place(city) from visits").fetchall()
+    assert rows == [("A",), ("B",), (None,), ("A",)]
+
+
+def test_it_is_free_of_side_effects(connection: Any) -> None:
+    """What a query has twice is evaluated once, and a constant when the query is planned."""
+    calls = Calls(str.upper)
+    create_function(connection, "place", bound(calls), "VARCHAR", "VARCHAR")
+    connection.sql("explain select place('c')").fetchall()
+    assert calls.batches == [["c"]]
+    assert connection.sql("select distinct place('c') from visits").fetchall() == [("C",)]
+    assert calls.batches == [["c"]]
+
+
+def test_full_batches(connection: Any) -> None:
+    """DuckDB calls for 2,048 rows at most; they are full if it is a multiple of the batch size."""
+    calls = Calls(str)
+    create_function(connection, "place", bound(calls, 512), "BIGINT", "VARCHAR")
+    connection.execute("set threads = 1")
+    connection.sql("select max(place(range)) from range(4096)").fetchall()
+    assert [len(batch) for batch in calls.batches] == [512] * 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "back"),
+    [
+        ("INTEGER", 1, 1),
+        ("DATE", dt.date(2024, 7, 1), dt.date(2024, 7, 1)),
+        ("FLOAT[2]", [1.5, 2.5], (1.5, 2.5)),
+        ("DOUBLE[]", [1.5], [1.5]),
+        ("STRUCT(a INTEGER, b VARCHAR)", {"a": 1}, {"a": 1, "b": None}),
+        (duckdb.sqltype("VARCHAR"), "x", "x"),
+    ],
+    ids=str,
+)
+def test_types(connection: Any, kind: Any, result: Any, back: Any) -> None:
+    """Those of DuckDB, as text or as it has them."""
+    function = bound(lambda items: [result for _ in items])
+    create_function(connection, "place", function, "VARCHAR", kind)
+    assert connection.sql("select place(city) from visits limit 1").fetchall() == [(back,)]
+
+
+def test_a_struct_of_several_columns(connection: Any) -> None:
+    """A dict, which wants a `key=`."""
+    calls = Calls(lambda row: f"{row['a']}-{row['b']}")
+    function = bound(calls, key=lambda row: (row["a"], row["b"]))
+    create_function(connection, "place", function, "STRUCT(a VARCHAR, b INTEGER)", "VARCHAR")
+    rows = connection.sql("select place({'a': city, 'b': 1}) from visits").fetchall()
+    assert rows == [("a-1",), ("b-1",), ("None-1",), ("a-1",)]
+
+
+def failing(key: str) -> Any:
+    return LookupError("no b") if key == "b" else key.upper()
+
+
+def test_failures(connection: Any) -> None:
+    """The query fails as DuckDB does, and says why; so it does of a result of a wrong type."""
+    create_function(connection, "place", bound(Calls(failing)), "VARCHAR", "VARCHAR")
+    with pytest.raises(duckdb.InvalidInputException, match="LookupError: no b"):
+        connection.sql("select place(city) from visits").fetchall()
+    create_function(connection, "number", bound(Calls(str.upper)), "VARCHAR", "INTEGER")
+    with pytest.raises(
+        duckdb.InvalidInputException, match="the result of 'a' is 'A' of type 'str'"
+    ):
+        connection.sql("select number(city) from visits").fetchall()
+
+
+def test_failures_in_a_column(connection: Any) -> None:
+    """A struct of value and error."""
+    create_function(
+        connection, "place", bound(Calls(failing)), "VARCHAR", "VARCHAR", errors="column"
+    )
+    query = "select p.value, p.error from (select place(city) as p from visits)"
+    assert connection.sql(query).fetchall() == [
+        ("A", None),
+        (None, "LookupError: no b"),
+        (None, None),
+        ("A", None),
+    ]
+
+
+def test_a_type_that_is_none(connection: Any) -> None:
+    """It is DuckDB's error, at once."""
+    with pytest.raises(duckdb.Error):
+        create_function(connection, "place", bound(Calls(str)), "VARCHAR", "NO_SUCH_TYPE")
