@@ -57,7 +57,7 @@ def mapped(
         outcome = Outcome(None, row.problem)
         if row.problem is None:
             try:
-                outcome = Outcome(function(row.item))
+                outcome = Outcome(writer.rendered(function(row.item)))
             except LookupError as failure:
                 outcome = Outcome(None, str(failure))
         writer.write(row, outcome)

@@ -13,7 +13,6 @@ from command_tools import directory as directory
 from batchproxy import BatchingMapProxy, Progress
 from batchproxy.cli import _report
 from batchproxy.cli._report import Report
-from batchproxy.cli._rows import Row
 from batchproxy.cli._store import Place
 
 FUNCTIONS = """
@@ -54,8 +53,7 @@ A_CALL = dataclasses.replace(NOTHING, calls=1)
 
 def window(shown: Report, items: str, done: int, position: int = 100) -> None:
     """Rows with these items are under way, of which so many are done."""
-    rows = [Row(line, 2, item=item) for line, item in enumerate(items, 1)]
-    shown.begin_window(rows, position, rows)
+    shown.begin_window(len(items), 0, position, list(items))
     shown.progress(Progress(done, len(items), hits=0, shared=0, calls=1, failures=0))
 
 

@@ -15,7 +15,7 @@ from command_tools import directory as directory
 from command_tools import functions as functions
 from command_tools import windows_of as windows_of
 
-from batchproxy.cli import _delimited_writer, _passage, _text
+from batchproxy.cli import _passage, _text
 
 
 @pytest.fixture
@@ -77,18 +77,29 @@ def test_a_malformed_row_of_a_later_window(functions: Functions) -> None:
     assert functions.batches == [["a", "b", "c"], ["d"]]
 
 
+@pytest.mark.usefixtures("windows_of_four")
+def test_a_malformed_row_whose_item_is_known(functions: Functions) -> None:
+    """It is malformed all the same, and its neighbours are not."""
+    data = b"id,t\n" + b"1,a\n" * 8 + b"\xff,a\n2,a\n"
+    line = ("-", "--input-format", "csv", "--field", "t", "--on-error", "record")
+    done = upper(*line, data=data, status=3)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["result"] for row in rows] == [*["A"] * 8, "", "A"]
+    assert rows[8]["error"].startswith("<stdin>:10: no UTF-8: ")
+    assert functions.batches == [["a"]]
+
+
 def rows_of(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
-@pytest.mark.parametrize("lines", [1, 3, 200])
+@pytest.mark.parametrize("piece", [1, 30, 2**13])
 def test_csv_of_all_kinds(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch, windows_of: Any, lines: int
+    functions: Functions, monkeypatch: pytest.MonkeyPatch, windows_of: Any, piece: int
 ) -> None:
     """Whether lines are taken at once or one by one, rows are those that the parser sees."""
-    monkeypatch.setattr(_text, "_LINES", lines)
+    monkeypatch.setattr(_text, "_PIECE", piece)
     windows_of(5)
-    monkeypatch.setattr(_delimited_writer, "_MOST_FIELDS", 3)
     fields = ["a", "b", 'say "x"', "two\nlines", "c,d", "é", "", "long " * 20]
     for seed in range(30):
         chance = random.Random(seed)
@@ -114,12 +125,12 @@ def test_csv_of_all_kinds(
         assert len(Path("out.jsonl").read_bytes().splitlines()) == len(expected)
 
 
-@pytest.mark.parametrize("lines", [2, 200])
+@pytest.mark.parametrize("piece", [8, 2**13])
 def test_bytes_that_are_no_text(
-    functions: Functions, monkeypatch: pytest.MonkeyPatch, lines: int
+    functions: Functions, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     """Only their rows are malformed, and each is named by its line."""
-    monkeypatch.setattr(_text, "_LINES", lines)
+    monkeypatch.setattr(_text, "_PIECE", piece)
     data = b"id,t\n1,a\n2,\xff\n3,b\n4,c\n5\n6,d\n7,\xfe\n8,e\n"
     done = upper(
         "-", "--input-format", "csv", "--field", "t", "--on-error", "record", data=data, status=3

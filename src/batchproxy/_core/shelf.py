@@ -7,10 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from itertools import takewhile
-from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
-Pairs = list[tuple[Any, Any]]
+
+class Pairs(NamedTuple):
+    """What is given, side by side: whoever takes it zips it, and nobody keeps the tuples."""
+
+    items: list[Any]
+    results: list[Any]
+
 
 NOWHERE = -sys.maxsize
 """No place, nor does any number of keys beyond it have one."""
@@ -50,10 +55,10 @@ class Shelf:
         # Items as they are to be given, each with its key: in order all, else those that have an
         # answer. From `_start` on, before which there were `_gone` more.
         self._queue: list[Hashable] = []
-        self._items: list[Any] = [] if keyed or not ordered else self._queue  # mostly the same
+        self._items: list[Any] = [] if keyed else self._queue  # mostly the same
         self._start = self._gone = 0
         self._others: dict[Hashable, list[Any]] = {}  # further items of keys that have no answer
-        # Answers in order, by the place of the first one's item, counted from the beginning: a
+        # Answers of calls, by the place of the first one's item, counted from the beginning: a
         # quicker way than by key, as long as no key is there twice.
         self._blocks: dict[int, list[Any]] = {}
         self._called = 0  # where the next of these is likely to begin
@@ -65,12 +70,16 @@ class Shelf:
             return False
         wanted, count = self.wanted, len(self.wanted)
         with suppress(TypeError):  # one cannot be hashed, which is for others to say
-            wanted.update(keys)
-            if len(wanted) == count + len(keys):
-                self._queue += keys
-                return True
+            if self._ordered or wanted.isdisjoint(keys):
+                wanted.update(keys)
+                if len(wanted) == count + len(keys):
+                    self._queue += keys if self._ordered else ()
+                    return True
         self._mixed = True  # not to be tried again at once
-        self.wanted = set(self._queue[self._start :])
+        if self._ordered:
+            self.wanted = set(self._queue[self._start :])
+        elif len(wanted) > count:
+            wanted.difference_update(keys)
         return False
 
     def add(
@@ -79,14 +88,14 @@ class Shelf:
         """Add `items` with their keys; which of the `distinct` ones were not in here."""
         wanted = self.wanted
         self._mixed = len(distinct) < len(keys) or not wanted.isdisjoint(distinct)
+        if self._items is self._queue and (keys is not items or not self._ordered):
+            self._items = self._queue.copy()
         if self._mixed:
             self._spread()
             self._repeat(items, keys)
             distinct = [key for key in distinct if key not in wanted]
         wanted.update(distinct)
         if self._ordered:
-            if self._items is self._queue and keys is not items:
-                self._items = self._queue.copy()
             self._queue += keys
             if self._items is not self._queue:
                 self._items += items
@@ -114,17 +123,22 @@ class Shelf:
         if self._ordered and not self._repeats:
             at = max(self._called - self._gone, self._start)
             here = self._queue[at : at + len(keys)]
-            if len(here) == len(keys) and all(map(is_, here, keys)):
-                self._called = self._gone + at + len(keys)
-                return self._gone + at
+            with suppress(Exception):  # some cannot be compared
+                if here == keys:  # mostly the same objects, of which that is a quick look
+                    self._called = self._gone + at + len(keys)
+                    return self._gone + at
         return NOWHERE
 
     def answer(self, place: int, keys: list[Hashable], results: list[Any]) -> None:
         """Add the results of a call, which has `keys` at that place."""
-        if place < 0 or self._repeats:
+        if not self._ordered and not self._repeats:
+            place = self._line_up(keys)
+        if place >= 0 and not self._repeats:
+            self._blocks[place] = results
+        elif self._ordered:
             self.answers.update(zip(keys, results))
         else:
-            self._blocks[place] = results
+            self.sort(dict(zip(keys, results)))
 
     def _spread(self) -> None:
         for place, results in self._blocks.items():
@@ -135,13 +149,19 @@ class Shelf:
     def sort(self, news: Mapping[Hashable, Any]) -> None:
         """Where order does not matter: add `news`, whose items are given next."""
         self.answers.update(news)
-        keys, firsts = list(news), self.firsts
-        self._queue += keys
-        self._items += keys if firsts is None else [firsts[key] for key in keys]
+        self._line_up(list(news))
         for key in self._others.keys() & news.keys():
             others = self._others.pop(key)
             self._items += others
             self._queue += [key] * len(others)
+
+    def _line_up(self, keys: list[Hashable]) -> int:
+        """Where order does not matter: have the first items of `keys` given next, and where."""
+        place, firsts = self._gone + len(self._queue), self.firsts
+        self._queue += keys
+        if self._items is not self._queue:
+            self._items += keys if firsts is None else [firsts[key] for key in keys]
+        return place
 
     @property
     def ready(self) -> bool:
@@ -184,7 +204,7 @@ class Shelf:
         if only is not None:
             ready = list(takewhile(lambda key: only(answers[key]), ready))
         if not ready:
-            return [], []
+            return Pairs([], []), []
         if not self._repeats:
             return self._give(list(map(answers.pop, ready)), ready, start + len(ready))
         results = list(map(answers.__getitem__, ready))
@@ -206,7 +226,7 @@ class Shelf:
     def _give(
         self, results: list[Any], dropped: list[Hashable], stop: int
     ) -> tuple[Pairs, list[Hashable]]:
-        pairs = list(zip(self._items[self._start : stop], results))
+        pairs = Pairs(self._items[self._start : stop], results)
         self.wanted.difference_update(dropped)
         if self.firsts is not None:
             for key in dropped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
@@ -86,7 +87,7 @@ class Window(Plan):
     @property
     def part(self) -> int:
         """A part of it that is worth doing something for, and at most a thousand items."""
-        return max(1, min(self._most // 16, 1_000))
+        return max(1, min(self._most // 8, 1_000))
 
     @property
     def total(self) -> int:
@@ -210,10 +211,7 @@ class Window(Plan):
         place, flight.place = flight.place, 0
         super().take(flight, outcome)  # into a list that is empty
         results, self._computed, flight.place = self._computed, [], place
-        if self._ordered:
-            self._shelf.answer(place, flight.keys, results)
-        else:
-            self._learned.update(zip(flight.keys, results))
+        self._shelf.answer(place, flight.keys, results)
 
     def take_refused(self, flight: Flight, failure: Failure) -> None:
         """As there. Without `keep_failures` they have no result: what ends the stream comes."""
@@ -231,7 +229,7 @@ class Window(Plan):
 
     # ... and at the other.
 
-    def pairs(self, most: int) -> Pairs:
+    def pairs(self, most: int = sys.maxsize) -> Pairs:
         """The next items with their results, as far as they are there; they still count as read.
 
         After a failure that is all that was there before it; none if that is no `Exception`.

@@ -104,7 +104,7 @@ class Flow(Steps):
     async def more(self, most: int) -> Pairs:
         """The next pairs, `most` at most; none at the end, or after a failure."""
         window = self._window
-        while not (pairs := window.pairs(most)) and not (window.over or window.finished):
+        while not (pairs := window.pairs(most)).items and not (window.over or window.finished):
             self._hungry += 1
             self._changed()
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
@@ -11,6 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._core.progress import Reporting
+from .._core.shelf import Pairs
 from .._core.window import Window
 from .._engine.callers import InStream
 from .._engine.engine import Engine
@@ -56,7 +58,7 @@ class AsyncStream(Generic[S, T]):
         self._window: Window = window
         self._map_func = map_func
         self._reporting = reporting
-        self._buffer: list[tuple[S, T]] = []  # pairs that are taken next, the last first
+        self._buffer: Iterator[tuple[S, T]] = iter(())  # pairs that are taken next
         self._given = 0  # pairs that were put there, and still count as read
         self._uninterrupted = _MOST  # since the last checkpoint
         self._flow: Flow | None = None  # as long as the block has been entered and not left
@@ -102,7 +104,7 @@ class AsyncStream(Generic[S, T]):
         finally:
             if self._reporting is not None:
                 self._reporting.end()
-            self._buffer.clear()
+            self._buffer = iter(())
             self._window.forget()
             del self._group
         raised = self._error
@@ -121,13 +123,10 @@ class AsyncStream(Generic[S, T]):
 
     async def __anext__(self) -> tuple[S, T]:
         """The next item, and its result."""
-        try:
-            return self._buffer.pop()
-        except IndexError:
-            pass  # what is raised below is not to have this as its context
-        while not self._buffer:
+        while True:
+            for pair in self._buffer:
+                return pair  # all that is done for most of them
             await self._fill(self._window.part)
-        return self._buffer.pop()
 
     def chunks(self) -> AsyncIterator[list[tuple[S, T]]]:
         """The same in lists, as many as are there at a time: there is less to do for each.
@@ -138,15 +137,13 @@ class AsyncStream(Generic[S, T]):
         return _AsyncChunks(self)
 
     async def _chunk(self) -> list[tuple[S, T]]:
-        while not self._buffer:
+        while not (chunk := list(self._buffer)):
             await self._fill(sys.maxsize)
-        chunk = self._buffer[::-1]
-        self._buffer.clear()
         self._take_given()
         return chunk
 
     async def _fill(self, most: int) -> None:
-        """Wait for at least one pair, and put it into the buffer.
+        """Wait for at least one pair, and put it into the buffer, which is empty.
 
         Raises:
             StopAsyncIteration: there are no more.
@@ -154,19 +151,21 @@ class AsyncStream(Generic[S, T]):
         if self._flow is None:
             raise ClosedError(OUTSIDE.format(how="async with"))
         self._take_given()
+        empty = self._buffer
         if self._uninterrupted + most > _MOST or not self._window.ready:
             self._uninterrupted = 0
             await checkpoint()
-        if self._buffer or self._flow is None:  # another consumer was quicker
+        if self._buffer is not empty:  # another consumer was quicker
             return
-        pairs = [] if self._error is not None else await self._flow.more(most)
-        if not pairs:
+        pairs = Pairs([], []) if self._error is not None else await self._flow.more(most)
+        count = len(pairs.items)
+        if not count:
             self._end()
-        self._engine.count_given(self._window, len(pairs))
-        self._given += len(pairs)
-        self._uninterrupted += len(pairs)
-        pairs.reverse()
-        self._buffer[:0] = pairs  # before those that another consumer was given meanwhile
+        self._engine.count_given(self._window, count)
+        self._given += count
+        self._uninterrupted += count
+        # Behind those that another consumer was given meanwhile.
+        self._buffer = zip(*pairs) if self._buffer is empty else chain(self._buffer, zip(*pairs))
 
     def _take_given(self) -> None:
         if self._flow is not None and self._given:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from .._core.progress import Reporting
-from .._core.shelf import Pairs
 from .._core.window import Portion, Window
 from .._engine.engine import Engine
 from .._engine.feed import Feed
@@ -91,38 +89,42 @@ class Stream(Generic[S, T]):
         Returns:
             An iterator of lists of pairs, none of them empty, to be used inside of the block.
         """
-        while chunk := list(self._buffer) or self._more():
-            yield chunk
+        while True:
+            if chunk := list(self._buffer):
+                yield chunk
+            elif not self._more():
+                return
 
     def _check(self) -> None:
         if self._left or not self._entered:
             raise ClosedError(OUTSIDE.format(how="with"))
 
     def _parts(self) -> Iterator[Iterator[tuple[S, T]]]:
-        while pairs := self._more():
-            self._buffer = iter(pairs)
+        while self._more():
             yield self._buffer
 
-    def _more(self) -> Pairs:
-        """All that is there next; none at the end."""
+    def _more(self) -> bool:
+        """Put all that is there next into the buffer, which is empty; False at the end."""
         self._check()
         window = self._window
-        while not (pairs := window.pairs(sys.maxsize)) and not (window.over or window.finished):
+        while not (pairs := window.pairs()).items and not (window.over or window.finished):
             try:
                 portion = self._read()
                 if portion is None and not window.due and not window.awaited:
-                    if pairs := window.pairs(sys.maxsize):
+                    if (pairs := window.pairs()).items:
                         break
                     window.flushing = True  # nothing else can come
                 self._step(portion)
             except BaseException:
                 window.over = True
                 raise
-        if not pairs:
+        count = len(pairs.items)
+        if not count:
             self._engine.end(window, self._feed)
-        self._engine.count_given(window, len(pairs))
-        window.taken(len(pairs))  # the next are read when these have been taken
-        return pairs
+        self._engine.count_given(window, count)
+        window.taken(count)  # the next are read when these have been taken
+        self._buffer = zip(*pairs)
+        return count > 0
 
     def _read(self) -> Portion | None:
         """Fill the window; what there is to be looked up, if that has not been done here."""

@@ -61,14 +61,14 @@ def ending_of(path: str) -> tuple[str, str]:
     return name.suffix, ""
 
 
-def opened(path: str, name: str, file: BinaryIO) -> tuple[bytes, BinaryIO]:
+def opened(path: str, name: str, file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
     """How the text in `file` begins, and the whole of it, decompressed as `path` says.
 
     Raises:
         BadInput: it is something else than its name says. The stream raises it, too.
     """
     ending = ending_of(path)[1]
-    head, file = begun(file, name)
+    head, stream = begun(file, name)
     said = _COMPRESSIONS.get(ending)
     if said is not None and not head.startswith(said.begins):
         what = f"begins with {head[:8]!r}" if head else "is empty"
@@ -83,20 +83,20 @@ def opened(path: str, name: str, file: BinaryIO) -> tuple[bytes, BinaryIO]:
                 )
     match ending:
         case ".gz":
-            file = cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb"))
+            file = cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
         case ".bz2":
-            file = _decompressed(file, bz2.BZ2Decompressor)
+            file = _decompressed(stream, bz2.BZ2Decompressor)
         case ".xz":
-            file = _decompressed(file, lzma.LZMADecompressor)
+            file = _decompressed(stream, lzma.LZMADecompressor)
     if ending:
-        head, file = begun(file, name)
+        head, stream = begun(file, name)
     for kind in _OTHERS:
         if head.startswith(kind.begins):
             raise BadInput(f"{name} is {kind.what}, which is not text: {kind.remedy}")
-    return head, file
+    return head, stream
 
 
-def begun(file: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
+def begun(file: BinaryIO, name: str) -> tuple[bytes, io.BufferedReader]:
     """How `file` begins, and all of it; no seeking and no waiting for more, as pipes want it."""
     stream = _Stream(file, name)
     head = b""

@@ -18,7 +18,6 @@ from ._rows import (
 from ._text import Text, TextReader
 from ._words import short, short_list
 
-_END = re.compile(r"[\r\n]*\Z")
 _LARGEST_FIELD = 16 * 2**20
 """Characters. What an opening quote without a closing one costs at most."""
 
@@ -85,21 +84,23 @@ class DelimitedReader(TextReader):
             row.problem, self.text.problem = self.text.problem or doubt or None, None
             if row.problem is not None:
                 row.fields = None
+            row.raw, row.end = parted(row.raw)
             yield row
 
-    def _plain_rows(self, bodies: list[str], columns: list[str]) -> Iterator[Row]:
+    def _plain_rows(self, bodies: list[str], columns: list[str]) -> list[Row]:
         """Of lines without quotes, as most are."""
+        rows: list[Row] = []
         delimiter, place, count = self.dialect.delimiter, self._place, len(columns)
         with_fields, end = self.with_fields, self.text.end
         for number, body in enumerate(bodies, self.text.number + 1 - len(bodies)):
             fields = body.split(delimiter)
-            raw = body + end
             if len(fields) == count and body:
                 named = dict(zip(columns, fields)) if with_fields else None
-                yield Row(number, len(raw), raw, named, fields[place])
+                rows.append(Row(number, len(body), body, end, named, fields[place]))
             elif body:
                 doubt = f"{len(fields)} columns, expected {count}"
-                yield Row(number, len(raw), raw, None, None, doubt)
+                rows.append(Row(number, len(body), body, end, None, None, doubt))
+        return rows
 
     def _header(self) -> list[str]:
         try:
@@ -160,8 +161,14 @@ class DelimitedReader(TextReader):
         return record.count("\n", 0, opening)
 
 
+def parted(record: str) -> tuple[str, str]:
+    """A record without what ends its last line, and that."""
+    body = record.rstrip("\r\n")
+    return body, record[len(body) :]
+
+
 def _split(line: str, delimiter: str) -> list[str]:
-    body = line.rstrip("\r\n")
+    body, _ = parted(line)
     return body.split(delimiter) if body else []
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import chain
-from operator import itemgetter
-from types import NoneType
+from typing import Any
 
-from ._delimited import Dialect
+from ._delimited import Dialect, parted
 from ._rows import (
     BadResult,
     Names,
@@ -22,12 +21,6 @@ from ._rows import (
 )
 from ._text import TextOutput
 from ._words import short
-
-_END = re.compile(r"[\r\n]*\Z")
-_RESULT, _FAILURE = itemgetter(0), itemgetter(1)
-_TEXTS = frozenset({str, NoneType})
-_MOST_FIELDS = 100_000
-"""Fields that are kept as they are written, beside those of one window."""
 
 
 class DelimitedWriter(Writer):
@@ -52,7 +45,8 @@ class DelimitedWriter(Writer):
         # A quoted field, or a plain one, up to its delimiter.
         quotes = '"(?:[^"]|"")*+"|' if self._quoted_fields else ""
         self._field = re.compile(rf"({quotes}[^{rest}]*)(?:{rest}|\Z)", re.DOTALL)
-        self._fields: dict[str | None, str] = {}  # how results are written; most come again
+        # Whether a result that is no failure is just what stands behind a record as it was read.
+        self._behind = header is not None and not {names.into, names.error} & {*(columns or ())}
         self._begun = False
         self._waiting: list[dict[str, str]] = []
         """Values of rows that came before one that says which columns there are."""
@@ -61,32 +55,23 @@ class DelimitedWriter(Writer):
             added = {
                 name: name for name in (names.into, names.error) if name and name not in columns
             }
-            self._put(header, added)
+            self._put(*parted(header), added)
         elif columns is not None:
             self._begin()
 
-    def write_all(self, rows: list[Row]) -> bool:
-        into, error, columns = self._names.into, self._names.error, self._columns or []
-        if self._header is None or {into, error} & {*columns}:
+    def rendered(self, result: Any) -> str:
+        text = to_text(result)
+        if not self._behind:
+            return text
+        no_error = self._delimiter if self._names.error is not None else ""
+        return f"{self._delimiter}{self._quoted(text)}{no_error}"
+
+    def write_all(self, rows: list[Row], results: list[Any]) -> bool:
+        if not self._behind:
             return False
-        outcomes = [row.outcome for row in rows]
-        if {*map(_FAILURE, outcomes)} - {None}:
-            return False
-        results = [*map(_RESULT, outcomes)]
-        if not _TEXTS.issuperset(map(type, results)):
-            return False
-        known = self._fields
-        if len(known) > _MOST_FIELDS:
-            known.clear()
-        rest = self._delimiter if error is not None else ""
+        # In lists as wholes, which takes less time for each row.
+        lines = zip([row.raw for row in rows], results, [row.end for row in rows])
         try:
-            for result in {*results}.difference(known):
-                known[result] = f"{self._delimiter}{self._quoted(to_text(result))}{rest}"
-            # In lists as wholes, which takes less time for each row.
-            raws = [row.raw for row in rows]
-            bodies = [raw.rstrip("\r\n") for raw in raws]
-            ends = [raw[len(body) :] for raw, body in zip(raws, bodies)]
-            lines = zip(bodies, map(known.__getitem__, results), ends)
             self._out.write("".join(chain.from_iterable(lines)))
         except BadResult:
             return False  # one by one, to see which
@@ -114,12 +99,17 @@ class DelimitedWriter(Writer):
                 row.problem, row.fields = row.problem or str(error), None
 
     def write(self, row: Row, outcome: Outcome) -> None:
-        values = {self._names.into: to_text(outcome.result)}
+        if self._behind and outcome.error is None:
+            self._out.write(row.raw + outcome.result + row.end)
+            return
+        values = {self._names.into: outcome.result or ""}
         if self._names.error is not None:
             values[self._names.error] = self._error(outcome.error or "")
         if self._header is not None:
-            blank = self._delimiter * (len(self._columns or "-") - 1) + "\n"
-            self._put(row.raw if row.problem is None else blank, values)
+            body, end = self._delimiter * (len(self._columns or "-") - 1), "\n"
+            if row.problem is None:
+                body, end = row.raw, row.end
+            self._put(body, end, values)
             return
         texts = (row.fields or {}) | values
         if self._columns is None:
@@ -149,17 +139,15 @@ class DelimitedWriter(Writer):
         line = self._delimiter.join(map(self._quoted, texts))
         return (line or '""' * self._quoted_fields) + "\n"
 
-    def _put(self, raw: str, values: Mapping[str, str]) -> None:
-        end = _END.search(raw)
-        assert end is not None  # it matches nothing at all, too
-        body, columns = raw[: end.start()], self._columns or []
+    def _put(self, body: str, end: str, values: Mapping[str, str]) -> None:
+        columns = self._columns or []
         for name, text in values.items():
             if name in columns:
                 start, stop = self._span(body, columns.index(name))
                 body = body[:start] + self._quoted(text) + body[stop:]
             else:
                 body += self._delimiter + self._quoted(text)
-        self._out.write((body or '""' * self._quoted_fields) + end[0])
+        self._out.write((body or '""' * self._quoted_fields) + end)
 
     def _span(self, body: str, place: int) -> tuple[int, int]:
         """Where the field of that number is."""
@@ -179,7 +167,7 @@ class DelimitedWriter(Writer):
 
     def _quoted(self, text: str) -> str:
         if self._quoted_fields:
-            if any(mark in text for mark in (self._delimiter, '"', "\r", "\n")):
+            if '"' in text or self._delimiter in text or "\r" in text or "\n" in text:
                 return '"' + text.replace('"', '""') + '"'
         elif found := next((mark for mark in (self._delimiter, "\r", "\n") if mark in text), None):
             raise BadResult(

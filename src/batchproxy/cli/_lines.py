@@ -17,7 +17,7 @@ class LinesReader(TextReader):
         for line in self.text:
             row = Row(self.text.number, len(line))
             body = line.removesuffix("\n").rstrip("\r")  # CR CR LF is an end, too
-            row.raw = line[len(body) :]
+            row.end = line[len(body) :]
             row.problem, self.text.problem = self.text.problem, None
             if row.problem is None:
                 row.item = body
@@ -39,4 +39,4 @@ class LinesWriter(Writer):
             raise BadResult(
                 "the result has several lines, and is to be one; use --output-format jsonl"
             )
-        self._out.write(line + (row.raw if self._same else "\n"))
+        self._out.write(line + (row.end if self._same else "\n"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Hashable, Iterator
+from itertools import repeat
 from types import NoneType
 from typing import Any
 
@@ -28,19 +29,28 @@ _ROOM = 64 * 2**20
 _OVERHEAD = 300
 """Bytes for one of them, about."""
 
+_UNKNOWN = object()
 _BEGINNING = Progress(0, 0, 0, 0, 0, 0)
 
 
 class _Window:
     """Rows that are read, and written, together."""
 
-    __slots__ = ("left", "position", "rows", "wanted")
+    __slots__ = ("errors", "left", "missing", "position", "results", "rows", "wanted")
 
-    def __init__(self, rows: list[Row], wanted: list[Row], position: int) -> None:
+    def __init__(self, rows: list[Row], results: list[Any], position: int) -> None:
         self.rows = rows
-        self.wanted = wanted  # those whose items are in the stream
-        self.left = len(wanted)  # so many of these have no outcome yet
+        self.results = results  # one for each, as the writer takes it, as far as they are known
+        self.errors: dict[int, str | BadResult] = {}  # by the place of the row
+        self.missing = 0  # so many rows have no item
+        self.wanted: list[int] = []  # the places of those whose items are in the stream ...
+        self.left = 0  # ... of which so many have no outcome yet
         self.position = position  # where it ends in the input
+
+    @property
+    def items(self) -> list[Any]:
+        """Those in the stream."""
+        return [self.rows[place].item for place in self.wanted]
 
 
 class Passage:
@@ -67,7 +77,8 @@ class Passage:
         self._calls = calls
         self._report = report
         self._under_way: deque[_Window] = deque()
-        self._known: dict[str, Outcome] = {}  # of items that are text
+        self._nothing = writer.rendered(None)
+        self._known: dict[str | None, Any] = {}  # results, as it takes them, of items that are text
         self._room = _ROOM
         self._ended = False
         self._broken: Exception | None = None  # what ended the reading
@@ -112,62 +123,80 @@ class Passage:
         try:
             for rows in self._windows:
                 self._writer.prepare(rows)
-                window = _Window(rows, self._wanted(rows), self._source.position())
+                window = self._looked_up(rows)
                 self._under_way.append(window)
                 if len(self._under_way) == 1:
                     self._begin(window)
                 self._write_finished()
-                for row in window.wanted:
-                    yield row.item
+                yield from window.items
                 if len(self._under_way) >= _MOST_WINDOWS:
                     return  # a batch goes out that is not full
             self._ended = True
         except Exception as error:
             self._ended, self._broken = True, error
 
-    def _wanted(self, rows: list[Row]) -> list[Row]:
-        """Those of `rows` whose outcome is not known yet."""
-        texts = [row.item if type(row.item) is str else "" for row in rows]
-        known, wanted = map(self._known.get, texts), []
-        for row, outcome in zip(rows, known):
+    def _looked_up(self, rows: list[Row]) -> _Window:
+        """A window of `rows`, with the results that are known."""
+        # In lists as wholes, which takes less time for each row.
+        texts = [
+            row.item if row.problem is None and type(row.item) is str else None for row in rows
+        ]
+        results = [*map(self._known.get, texts, repeat(_UNKNOWN))]
+        window = _Window(rows, results, self._source.position())
+        for place in [place for place, result in enumerate(results) if result is _UNKNOWN]:
+            row = rows[place]
+            if row.mapped:
+                window.wanted.append(place)
+                continue
+            results[place] = self._nothing
+            window.missing += row.missing
             if row.problem is not None:
-                problem = f"{self._source.name}:{row.line}: {row.problem}"
+                window.errors[place] = problem = f"{self._source.name}:{row.line}: {row.problem}"
                 if self._stop:
                     raise Stopped(problem)
-                row.outcome = Outcome(None, problem)
-            elif outcome is not None and type(row.item) is str:
-                row.outcome = outcome
-            elif not row.missing:
-                wanted.append(row)
-        return wanted
+        window.left = len(window.wanted)
+        return window
 
     def _take(self, chunk: list[tuple[Any, Any]]) -> None:
         """Give these results, the next ones, to their rows."""
         for window in self._under_way:
             if window.left:
                 start = len(window.wanted) - window.left
-                for row, (item, result) in zip(window.wanted[start:], chunk):
-                    row.outcome = self._outcome(item, result)
+                for place, (item, result) in zip(window.wanted[start:], chunk):
+                    if isinstance(result, Exception):
+                        window.errors[place] = f"{error_text(_raised(result))}{_hint(result)}"
+                        continue
+                    try:
+                        window.results[place] = self._rendered(item, result)
+                    except BadResult as error:
+                        # Which is said when it is its turn; with its frames it would be a cycle.
+                        window.errors[place] = error.with_traceback(None)
                 taken = min(window.left, len(chunk))
                 window.left -= taken
                 chunk = chunk[taken:]
         self._write_finished()
 
-    def _outcome(self, item: Any, result: Any) -> Outcome:
-        if isinstance(result, Exception):
-            return Outcome(None, f"{error_text(_raised(result))}{_hint(result)}")
-        outcome = Outcome(result)
+    def _rendered(self, item: Any, result: Any) -> Any:
+        try:
+            written = self._results.written(result)
+        except Exception as error:
+            raise BadResult(
+                f"the result has no place in the output: {error_text(error)}"
+            ) from error
+        rendered = self._writer.rendered(written)
         if type(item) is str and type(result) in _SMALL and self._room > 0:
-            self._known[item] = outcome
-            self._room -= _OVERHEAD + len(item) + (len(result) if type(result) is str else 0)
-        return outcome
+            self._known[item] = rendered
+            size = len(item) + (len(result) if type(result) is str else 0)
+            self._room -= _OVERHEAD + size
+        return rendered
 
     def _write_finished(self) -> None:
         windows = self._under_way
         while windows and not windows[0].left:
-            rows = windows[0].rows
+            window = windows[0]
             with writing(self._options.output, Stopped):
-                failed = 0 if self._writer.write_all(rows) else self._write(rows)
+                at_once = not window.errors and self._writer.write_all(window.rows, window.results)
+                failed = 0 if at_once else self._write(window)
                 self._writer.flush()
             self._report.end_window(failed)
             self._before = self._now
@@ -176,7 +205,7 @@ class Passage:
                 self._begin(windows[0])
 
     def _begin(self, window: _Window) -> None:
-        self._report.begin_window(window.rows, window.position, window.wanted)
+        self._report.begin_window(len(window.rows), window.missing, window.position, window.items)
 
     def _progress(self, now: Progress) -> None:
         self._now, before = now, self._before
@@ -184,35 +213,28 @@ class Passage:
             dataclasses.replace(now, done=now.done - before.done, total=now.total - before.total)
         )
 
-    def _write(self, rows: list[Row]) -> int:
-        """Write `rows` one by one; how many of them failed."""
+    def _write(self, window: _Window) -> int:
+        """Write the rows of `window` one by one; how many of them failed."""
         failed = 0
-        for row in rows:
-            outcome = row.outcome
-            if outcome.error is None:
+        for place, (row, result) in enumerate(zip(window.rows, window.results)):
+            failure = window.errors.get(place)
+            if failure is None:
                 try:
-                    self._writer.write(row, Outcome(self._written(outcome.result)))
+                    self._writer.write(row, Outcome(result))
                     continue
                 except BadResult as error:
-                    if self._stop:
-                        raise Stopped(f"{self._source.name}:{row.line}: {error}") from error
-                    outcome = Outcome(None, str(error))
+                    failure = error
+            if self._stop and isinstance(failure, BadResult):
+                raise Stopped(f"{self._source.name}:{row.line}: {failure}") from failure
             failed += 1
             if self._options.on_error == "record":
-                self._writer.write(row, outcome)
+                self._writer.write(row, Outcome(None, str(failure)))
         return failed
-
-    def _written(self, result: Any) -> Any:
-        try:
-            return self._results.written(result)
-        except Exception as error:
-            raise BadResult(
-                f"the result has no place in the output: {error_text(error)}"
-            ) from error
 
     def _where(self, keys: list[Hashable]) -> str:
         """File and line of the first of `keys`, whose items failed together."""
-        for row in (row for window in self._under_way for row in window.wanted):
+        wanted = ((window, place) for window in self._under_way for place in window.wanted)
+        for row in (window.rows[place] for window, place in wanted):
             if keys and key_of(row.item) == keys[0]:
                 more = f" and {count(len(keys) - 1, 'more item')} of its call" * (len(keys) > 1)
                 return f"{self._source.name}:{row.line}{more}: "

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from .. import Progress, Statistics
 from ._distinct import Distinct, said
 from ._keys import key_of
-from ._rows import Row
 from ._store import Place
 from ._terminal import count, say
 
@@ -66,19 +65,19 @@ class Report(AbstractContextManager["Report"]):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batchproxy report", daemon=True)
 
-    def begin_window(self, rows: list[Row], position: int, new: list[Row]) -> None:
-        """These rows are being mapped, up to this position of the input.
+    def begin_window(self, rows: int, missing: int, position: int, items: list[Any]) -> None:
+        """So many rows are being mapped, up to this position of the input.
 
         Args:
             rows: All of them.
+            missing: Those without an item.
             position: As `Source.position` counts.
-            new: Those with items that may not have been among earlier ones.
+            items: Those that may not have been among earlier ones.
         """
         self._known = self.distinct.count
-        items = [row.item for row in new]
         self.distinct.add([item if type(item) is str else key_of(item) for item in items])
-        self.missing += sum([row.missing for row in rows])
-        self._rows, self._done = len(rows), 0.0
+        self.missing += missing
+        self._rows, self._done = rows, 0.0
         self._from, self._to = self._to, position
 
     def progress(self, now: Progress) -> None:

@@ -49,9 +49,6 @@ class Outcome(NamedTuple):
     error: str | None = None
 
 
-_NONE = Outcome(None)
-
-
 @dataclass(slots=True)
 class Row:
     """One row of the input."""
@@ -61,7 +58,9 @@ class Row:
     size: int
     """About how many bytes it has."""
     raw: Any = None
-    """As it was read, for output in the same format."""
+    """As it was read, for output in the same format ..."""
+    end: str = ""
+    """... and what ends it there, where that is not among it."""
     fields: dict[str, Any] | None = None
     """What it says, by name; None if it cannot be understood."""
     item: Any = None
@@ -70,8 +69,6 @@ class Row:
     """Why it has no item."""
     missing: bool = False
     """Whether its item is one that is not to be mapped."""
-    outcome: Outcome = _NONE
-    """What became of it, as soon as that is known."""
 
     @property
     def mapped(self) -> bool:
@@ -103,19 +100,28 @@ class Writer(ABC):
             BadInput: there is none for a whole column.
         """
 
+    def rendered(self, result: Any) -> Any:
+        """`result` as `write` takes it: what can be done once for all rows that have it.
+
+        Raises:
+            BadResult: the format has no place for it.
+        """
+        return result
+
     @abstractmethod
     def write(self, row: Row, outcome: Outcome) -> None:
-        """Write `row` with its result, or with null and its error.
+        """Write `row` with its result, as `rendered` gives it, or with null and its error.
 
         Raises:
             BadResult: the format has no place for the result. Nothing of the row was written.
         """
 
-    def write_all(self, rows: list[Row]) -> bool:
-        """Write `rows` with their outcomes, if that can be done at once; else nothing is written.
+    def write_all(self, rows: list[Row], results: list[Any]) -> bool:
+        """Write `rows` with their results, if that can be done at once; else nothing is written.
 
-        It can where all have a text, or nothing, as their result. Whether it was done.
+        Whether it was done.
         """
+
         return False
 
     def flush(self) -> None:  # noqa: B027 - most formats write row by row
@@ -133,7 +139,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def is_text(text: str) -> bool:
     """Whether UTF-8 can say it."""
-    return _SURROGATE.search(text) is None
+    return text.isascii() or _SURROGATE.search(text) is None
 
 
 def to_json(value: Any, *, ascii_only: bool = False) -> str:

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from io import BytesIO
 from typing import BinaryIO
 
 from click import UsageError
@@ -27,8 +27,8 @@ _NO_LINES = frozenset(
     for name in ("hz", "idna", "iso2022_kr", "punycode", "raw_unicode_escape", "unicode_escape")
 )
 """In these a line means nothing without those before, or is no text of a file."""
-_LINES = 200
-"""Of a file, that are decoded at once."""
+_PIECE = 2**13
+"""Bytes of a file, and what is left of their last line, that are decoded at once."""
 _CR_ALONE = re.compile(rb"\r(?=[^\r\n])")
 
 
@@ -154,21 +154,24 @@ class Text:
         """Read some lines, and decode them at once if that can be; whether there were any."""
         if self._error is not None:
             raise self._error
-        lines: list[bytes] = []
+        lines = b""
         try:
-            lines.extend(islice(self._file, _LINES))
+            lines = self._file.read1(_PIECE)
+            lines += self._file.readline()
         except Exception as error:
             self._error = error  # when what came before has been read
-        if not (self.encoding == "utf-8" and lines and lines[-1].endswith(b"\n")):
-            self._others.extend(lines)
+            lines = lines[: lines.rfind(b"\n") + 1]
+        if not (self.encoding == "utf-8" and lines.endswith(b"\n")):
+            self._others.extend(BytesIO(lines))
             return bool(lines) or self._error is not None
         try:
-            text = b"".join(lines).decode()
+            text = lines.decode()
         except UnicodeDecodeError:
-            self._others.extend(lines)  # one by one, to see which
+            self._others.extend(BytesIO(lines))  # one by one, to see which
             return True
-        self._end = "\r\n" if text.count("\r\n") == len(lines) else "\n"
-        self._is_plain = '"' not in text and text.count("\r") == self._end.count("\r") * len(lines)
+        count = text.count("\n")
+        self._end = "\r\n" if text.count("\r\n") == count else "\n"
+        self._is_plain = '"' not in text and text.count("\r") == self._end.count("\r") * count
         self._length = len(text)
         self._bodies, self._at = text.split(self._end)[:-1], 0
         return True

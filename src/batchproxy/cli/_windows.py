@@ -34,14 +34,13 @@ def windows(
     texts_are_items = not missing("")  # whatever they say
     rows = itertools.islice(reader, limit)
     while some := list(itertools.islice(rows, min(_SOME, size - len(window)))):
-        for row in some:
-            if not (texts_are_items and type(row.item) is str):
-                row.missing = row.problem is None and missing(row.item)
-        filled += sum([row.size for row in some])
-        if filled < _MOST_BYTES:
+        for row in [row for row in some if not (texts_are_items and type(row.item) is str)]:
+            row.missing = row.problem is None and missing(row.item)
+        size_of_some = sum([row.size for row in some])
+        if filled + size_of_some < _MOST_BYTES:
             window += some
+            filled += size_of_some
         else:  # which is looked at more closely
-            filled -= sum([row.size for row in some])
             for row in some:
                 window.append(row)
                 filled += row.size
