@@ -70,7 +70,7 @@ def bare(session: nox.Session) -> None:
     missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "pytest-trio", "uvloop", *servers)
     others = [need for need in extra if not need.startswith(missing)]
     session.install(".", lowest, *others)
-    for module in ("trio", "sniffio", "uvloop", "click", "numpy", "redis", "tqdm"):
+    for module in ("trio", "sniffio", "uvloop", "click", "numpy", "psycopg", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
     apart = tests_of("crashes", "foreign_files", "keys", "sqlite", "store_failures", "stores")
     session.run("pytest", *(f"--ignore={file}" for file in apart), *session.posargs)
@@ -173,7 +173,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def stores(session: nox.Session) -> None:
     """What stores cost, and processes that share one; `-- --write docs/speed` keeps the tables."""
-    session.install(".[redis]", *BENCH)
+    session.install(".[postgres,redis]", *BENCH)
     session.run("python", "benchmarks/stores.py", *session.posargs)
     session.run("python", "benchmarks/sharing.py", *session.posargs)
 

@@ -1,14 +1,17 @@
-"""A Redis server of one's own, where there is one."""
+"""Servers of one's own, where there are any."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 def has_redis() -> bool:
@@ -40,3 +43,21 @@ def redis_server() -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
+
+
+def has_postgres() -> bool:
+    return not _postgres().WHY_NOT
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """A server as it is installed, but that it never waits for the disk; gives its URL."""
+    with _postgres().PostgresServer() as server:
+        yield server.url
+
+
+def _postgres() -> Any:
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    import postgres_server
+
+    return postgres_server

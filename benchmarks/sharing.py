@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import stores
-from servers import has_redis, redis_server
+from servers import has_postgres, has_redis, postgres_server, redis_server
 from sharing_worker import BATCH, CALL, KEYS, LEASE
 
 WORKER = Path(__file__).with_name("sharing_worker.py")
 ROUNDS = 3
-PROCESSES = [1, 2, 4, 8]
+PROCESSES = [1, 2, 4, 8, 16]
 IDEAL = len(KEYS) / BATCH * CALL  # seconds, of one process
 
 
@@ -148,6 +148,9 @@ def on_each_store(work: Callable[[str, Path], Outcome]) -> Iterator[tuple[str, O
     if has_redis():
         with tempfile.TemporaryDirectory() as folder, redis_server() as url:
             yield "Redis", work(url, Path(folder, "calls"))
+    if has_postgres():
+        with tempfile.TemporaryDirectory() as folder, postgres_server() as url:
+            yield "PostgreSQL", work(url, Path(folder, "calls"))
 
 
 def splitting() -> Iterator[str]:
@@ -162,7 +165,8 @@ def splitting() -> Iterator[str]:
         "| computed twice | busy, each |"
     )
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
-    for (store, number), outcomes in sorted(found.items(), key=lambda item: item[0][0] != "SQLite"):
+    order = list(dict.fromkeys(store for store, _ in found))
+    for (store, number), outcomes in sorted(found.items(), key=lambda of: order.index(of[0][0])):
         walls = [it.wall for it in outcomes]
         wall = statistics.median(walls)
         alone = statistics.median(it.wall for it in found[store, 1])

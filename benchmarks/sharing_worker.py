@@ -13,7 +13,7 @@ import sys
 import time
 
 from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore
+from batchproxy.stores import open_store
 
 KEYS = list(range(20_000))
 BATCH = 100
@@ -23,7 +23,7 @@ LEASE = 1.0  # seconds
 
 def main() -> None:
     place, log = sys.argv[1:]
-    store = RedisStore if "://" in place else SQLiteStore
+    kind = type(open_store(place))
     noted = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def square_slowly(keys: list[int]) -> list[str]:
@@ -31,7 +31,7 @@ def main() -> None:
         time.sleep(CALL)
         return [str(key * key) for key in keys]
 
-    with Cache[str](store=store(place, lease=LEASE), namespace="squares") as cache:
+    with Cache[str](store=kind(place, lease=LEASE), namespace="squares") as cache:
         proxy = BatchingMapProxy[int, str](BATCH, cache=cache)
         BatchingMapProxy[int, int]().map(KEYS[:1], list)  # imports what an event loop needs
         print("ready", flush=True)

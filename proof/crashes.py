@@ -1,11 +1,12 @@
 """Points 16 and 17 of the contract: `kill -9` at random moments, and what is left behind.
 
 `python proof/crashes.py` kills real processes, starts them again, kills them, and at last lets them
-finish; 50 times in each of three modes:
+finish; 50 times in each of four modes:
 
 - ``command``: `batchproxy map` on a file with a store, run again after each kill;
 - ``sqlite``: four programs that map the same list on one SQLite file, of which all are killed, or
   one while the others go on;
+- ``postgres``: the same on a server, which goes on: a crash of it costs claims;
 - ``redis``: the same on a server that writes everything to the disk at once. The server is killed,
   too, ten times; programs that have a `StoreError` then are started again.
 
@@ -62,7 +63,7 @@ from typing import Any, NamedTuple
 from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy._backing.codecs import Codecs
 from batchproxy._backing.digests import digests
-from batchproxy.stores import RedisStore, SQLiteStore
+from batchproxy.stores import PostgresStore, RedisStore, open_store
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "tests"))  # for redis_server.py
@@ -71,7 +72,12 @@ NAMESPACE = "crashes"
 BATCH = 20
 LEASE = 2.0  # seconds, of the programs; the command has that of the library
 PER_STORE = 5  # kills, then the processes finish, and another store is begun
-STORES_AT_A_TIME = {"command": 4, "sqlite": 2, "redis": 2}  # the command waits for leases, mostly
+STORES_AT_A_TIME = {
+    "command": 4,
+    "sqlite": 2,
+    "postgres": 2,
+    "redis": 2,
+}  # the command waits for leases, mostly
 ROWS = 14_000  # of the file that the command maps: two windows
 KEYS = [f"item {number}" for number in range(15_000)]  # of the list that the programs map
 
@@ -109,7 +115,7 @@ def compute(items: list[str]) -> list[str]:
 def program(place: str) -> None:
     """Map the list on the store at `place`."""
     try:
-        store = (RedisStore if "://" in place else SQLiteStore)(place, lease=LEASE)
+        store = type(open_store(place))(place, lease=LEASE)
         with Cache[str](store=store, namespace=NAMESPACE) as cache:
             answer = BatchingMapProxy[str, str](BATCH, cache=cache).map(KEYS, compute)
             note("told")
@@ -503,6 +509,26 @@ class Programs(Subject):
         return read_file(Path(self.place), in_use=bool(self.running()))
 
 
+class PostgresPrograms(Programs):
+    """The same on a server."""
+
+    def __init__(self, folder: Path, rng: random.Random, kills: int) -> None:
+        super().__init__(folder, rng, kills)
+        from postgres_server import PostgresServer
+
+        self._server = PostgresServer()
+        self.place = self._server.url
+
+    def run(self) -> None:
+        with self._server:
+            super().run()
+
+    def values(self) -> dict[bytes, bytes]:
+        with PostgresStore(self.place) as store:
+            # In one step, unlike get_many.
+            return dict(store._pool.run(store._statement("SELECT key, value FROM {}.results")))
+
+
 class RedisPrograms(Programs):
     """The same on a server, which is killed once, too."""
 
@@ -562,7 +588,7 @@ def maker(mode: str, folder: Path, rng: random.Random) -> Callable[..., Subject]
     """What makes the subjects of a mode."""
     if mode == "command":
         return partial(Command, example=Command.example(folder, rng))
-    return {"sqlite": Programs, "redis": RedisPrograms}[mode]
+    return {"sqlite": Programs, "postgres": PostgresPrograms, "redis": RedisPrograms}[mode]
 
 
 def attempt(mode: str, times: int, seed: str) -> Tally:
@@ -598,6 +624,10 @@ def reason_to_skip(mode: str) -> str:
     """Why a mode cannot be tried here; empty if it can."""
     if mode == "redis" and shutil.which("redis-server") is None:
         return "there is no redis-server"
+    if mode == "postgres":
+        from postgres_server import WHY_NOT
+
+        return WHY_NOT
     return ""
 
 

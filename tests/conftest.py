@@ -20,8 +20,11 @@ from hypothesis import HealthCheck, settings
 
 # So that what they assert is asserted under -O, too.
 pytest.register_assert_rewrite(
-    "tools", "command_tools", "memory_store", "redis_server", "store_tools", "process_tools"
+    *("tools", "command_tools", "memory_store", "postgres_server", "redis_server"),
+    *("store_tools", "process_tools"),
 )
+from postgres_server import own_postgres as own_postgres  # noqa: E402 - after that
+from postgres_server import postgres_url as postgres_url  # noqa: E402 - after that
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from redis_server import server as server  # noqa: E402 - after that
 from store_tools import place as place  # noqa: E402 - after that

@@ -157,10 +157,10 @@ class Process:
 WORKER = """
 import json, sys, time
 from batchproxy import BatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore
+from batchproxy.stores import open_store
 
 url, namespace, lease, rows, batch, seconds = json.loads(sys.argv[1])
-kind = RedisStore if "://" in url else SQLiteStore
+kind = type(open_store(url))
 calls = []
 
 def compute(items):

@@ -9,7 +9,7 @@ import pytest
 from memory_store import MemoryStore, PlainStore
 
 from batchproxy import AsyncBatchingMapProxy, Cache
-from batchproxy.stores import Claimant, RedisStore, SQLiteStore, Store
+from batchproxy.stores import Claimant, PostgresStore, RedisStore, SQLiteStore, Store
 from batchproxy.testing import assert_idle, wait_released
 
 OTHER = Claimant("other", 1)
@@ -22,11 +22,12 @@ def store(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """Where real processes share their work: a store, and a namespace of its own."""
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else tmp_path / "db"
-    return str(url), str(tmp_path)
+    if request.param == "sqlite":
+        return str(tmp_path / "db"), str(tmp_path)
+    return request.getfixturevalue(f"{request.param}_url"), str(tmp_path)
 
 
 def cache_on(store: Store, **options: Any) -> Cache[Any]:
@@ -77,7 +78,7 @@ def nothing_left(store: PlainStore, *proxies: AsyncBatchingMapProxy[Any, Any]) -
         assert not {claim for claim in store.claims.values() if claim != OTHER}
 
 
-def every_method(store: SQLiteStore | RedisStore) -> list[Callable[[], object]]:
+def every_method(store: SQLiteStore | RedisStore | PostgresStore) -> list[Callable[[], object]]:
     """A call of each, of which none does harm to another."""
     key = bytes(20)
     return [

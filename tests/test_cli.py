@@ -292,7 +292,7 @@ FILES = {
         (f"functions:upper - --limit {2**63}", "--limit must be 9223372036854775807"),
         (f"functions:upper - --batch-size {2**63}", "--batch-size must be 92233720368"),
         ("functions:upper - --store s --namespace 'a\n' --dry-run", PRINTABLE),
-        ("functions:upper - --store '' --namespace n --dry-run", "redis://HOST/0, got ''"),
+        ("functions:upper - --store '' --namespace n --dry-run", "or postgresql://HOST/DB, got ''"),
         ("functions:upper a.csv --on-error record --into error", "and --into are both 'error'"),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import needs_postgres
 from redis_server import needs_redis
 
 CRASHES = Path(__file__).parent.parent / "proof" / "crashes.py"
@@ -31,7 +32,7 @@ def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for mode in ("command", "sqlite", "redis")
+        for mode in ("command", "sqlite", "postgres", "redis")
     }
     yield started
     for run in started.values():
@@ -39,7 +40,14 @@ def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
         run.communicate()
 
 
-@pytest.mark.parametrize("mode", ["command", "sqlite", pytest.param("redis", marks=needs_redis)])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *("command", "sqlite"),
+        pytest.param("postgres", marks=needs_postgres),
+        pytest.param("redis", marks=needs_redis),
+    ],
+)
 def test_kill_at_random_moments(runs: dict[str, subprocess.Popen[str]], mode: str) -> None:
     """Nothing acknowledged is lost, no batch is there in part, only open ones are done again."""
     if mode == "command":

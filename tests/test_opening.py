@@ -14,18 +14,29 @@ from memory_store import MemoryStore
 
 from batchproxy import AnswerTypeError, BatchingMapProxy, Cache, StoreError
 from batchproxy.codecs import PickleCodec, UnreadableValue, digests, loads
-from batchproxy.stores import Claimant, Claims, RedisStore, SharedStore, SQLiteStore, open_store
+from batchproxy.stores import (
+    Claimant,
+    Claims,
+    PostgresStore,
+    RedisStore,
+    SharedStore,
+    SQLiteStore,
+    open_store,
+)
 
 KEY, OTHER, THIRD = (bytes([number]) * 20 for number in range(3))
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def make_broken(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], SharedStore]:
     """Makes stores that cannot be opened."""
     if request.param == "sqlite":
         return lambda: SQLiteStore(tmp_path / "missing" / "results.db")
-    pytest.importorskip("redis")
-    return lambda: RedisStore(f"unix://{tmp_path}/nobody.sock")
+    if request.param == "redis":
+        pytest.importorskip("redis")
+        return lambda: RedisStore(f"unix://{tmp_path}/nobody.sock")
+    pytest.importorskip("psycopg")
+    return lambda: PostgresStore("host=/nobody")
 
 
 def test_nothing_is_opened_before_it_is_used(
@@ -34,7 +45,7 @@ def test_nothing_is_opened_before_it_is_used(
     """Every use tries it, and says what fails; to make and to close a store never fails."""
     with make_broken() as store:
         for _ in range(2):
-            with pytest.raises(StoreError, match=r"has no directory|nobody\.sock"):
+            with pytest.raises(StoreError, match=r"has no directory|nobody"):
                 store.get_many("n", [KEY])
     SQLiteStore(tmp_path / "results.db").close()
     assert list(tmp_path.iterdir()) == []
@@ -55,7 +66,7 @@ def test_the_policy_covers_what_cannot_be_opened(make_broken: Callable[[], Share
     with Cache[int](store=make_broken(), namespace="n", on_store_error="continue") as cache:
         assert BatchingMapProxy[int, int](cache=cache).map([1, 2], list) == [1, 2]
     cache = Cache[int](store=make_broken(), namespace="n")
-    with pytest.raises(StoreError, match=r"has no directory|nobody\.sock"):
+    with pytest.raises(StoreError, match=r"has no directory|nobody"):
         BatchingMapProxy[int, int](cache=cache).map([1, 2], list)
 
 
@@ -171,13 +182,24 @@ def test_servers(url: str) -> None:
         assert store.identity == RedisStore(url).identity
 
 
-SERVERS = "redis://, rediss://, unix://.*"
+@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/mine", "postgres://ada@/mine?host=/no"])
+def test_postgresql(url: str) -> None:
+    """The URLs of libpq are servers, too."""
+    pytest.importorskip("psycopg")
+    with open_store(url) as store:
+        assert isinstance(store, PostgresStore)
+        assert store.identity == PostgresStore(url).identity
+
+
+SERVERS = "redis://, rediss://, unix://, postgresql://, postgres://.*"
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://somebody:s3cret@db/x", f"{SERVERS}got one of postgresql:// "),
+        ("mysql://somebody:s3cret@db/x", f"{SERVERS}got one of mysql:// "),
+        ("PostgreSQL://:s3cret@host", f"{SERVERS}got one of PostgreSQL:// "),
+        ("postgres:s3cret@host", f"{SERVERS}got what is neither"),
         ("HTTP://:s3cret@host", f"{SERVERS}got one of HTTP:// "),
         ("REDIS://:s3cret@host", f"{SERVERS}got one of REDIS:// "),
         ("redis:/:s3cret@host", f"{SERVERS}got what is neither"),
@@ -194,11 +216,14 @@ def test_other_urls(url: str, said: str) -> None:
     assert not re.search("s3cret@|s3c/ret|somebody", str(caught.value))
 
 
-def test_without_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Files need nothing but Python; a server needs redis-py, and the error says so."""
+def test_without_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files need nothing but Python; a server needs its driver, and the error says which."""
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ImportError, match=r"needs redis-py: pip install 'batchproxy\[redis\]'"):
         open_store("redis://127.0.0.1:1/0")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"psycopg: pip install 'batchproxy\[postgres\]'"):
+        open_store("postgresql://127.0.0.1:1/mine")
     with Cache[str](store=open_store(tmp_path / "r.db"), namespace="n") as cache:
         assert BatchingMapProxy[int, str](cache=cache).map([1], lambda items: ["1"]) == ["1"]
 

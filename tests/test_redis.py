@@ -5,17 +5,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from process_tools import needs_fork, run_prepared
 from redis_server import RedisServer, free_ports, needs_redis
 from store_tools import every_method
-from tools import Thread
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy.stores import Claimant, Claims, RedisStore, Usage, _redis
@@ -59,34 +57,6 @@ def test_a_restarted_server(server: RedisServer) -> None:
         assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
         store.heartbeat("n", "p")
         assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
-
-
-def test_a_server_that_is_gone(server: RedisServer) -> None:
-    """Every method raises, soon; none of them afterwards, when the server is back."""
-    with RedisStore(server.url, timeout=30) as store:
-        store.claim_many("n", [A], P, 1)
-        server.kill()
-        calls = every_method(store)
-        for call in calls:
-            with pytest.raises(StoreError, match=r"RedisStore: .*ConnectionError") as caught:
-                call()
-            assert isinstance(caught.value.__cause__, redis.ConnectionError)
-        server.start()
-        for call in calls:
-            call()
-
-
-def test_a_server_that_does_not_answer(server: RedisServer) -> None:
-    """A call ends after the timeout; once the server answers again, so does the store."""
-    with RedisStore(server.url, timeout=0.3) as store:
-        store.claim_many("n", [A], P, 1)
-        with server.standing_still():
-            with pytest.raises(StoreError, match="TimeoutError"):
-                store.get_many("n", [A])
-            with pytest.raises(StoreError, match="TimeoutError"):
-                store.publish_many("n", {A: b"1"}, P, None)
-        assert store.publish_many("n", {A: b"1"}, P, None) in ({}, {A: b"1"})
-        assert store.get_many("n", [A]) == {A: b"1"}
 
 
 def test_a_server_that_wants_a_password(server: RedisServer) -> None:
@@ -167,17 +137,6 @@ def test_claims_do_not_stay_for_ever(store: RedisStore, client: Any, prefix: str
         assert day < client.pttl(name) <= 2 * day
 
 
-def test_a_server_that_stood_still(server: RedisServer) -> None:
-    """For longer than a lease, which nobody could renew: its owner can, whoever comes first."""
-    with RedisStore(server.url, lease=0.2) as store:
-        store.claim_many("n", [A], P, 1)
-        with server.standing_still():
-            time.sleep(0.5)
-        assert store.claim_many("n", [A, B], Q, 2) == Claims({}, [B], [A])
-        store.heartbeat("n", "p")
-        assert store.claim_many("n", [A], Q, 1) == Claims({}, [], [A])
-
-
 def test_claims_of_the_dead_are_cleared(store: RedisStore, client: Any, prefix: str) -> None:
     """When a lease has run out, the next to claim removes all claims of its process."""
     leases, claims = f"{prefix}:{{n}}:leases", f"{prefix}:{{n}}:claims"
@@ -242,14 +201,6 @@ def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 # usage() and scan()
 
 
-def test_usage(store: RedisStore) -> None:
-    """Values are counted and measured by namespace; claims and what has expired are not."""
-    store.set_many("a", {A: b"123", B: b""}, None)
-    store.set_many("é {b}", {A: b"12345"}, 3600)
-    store.claim_many("c", [A], P, 1)
-    assert store.usage() == {"a": Usage(2, 3), "é {b}": Usage(1, 5)}
-
-
 def test_what_others_have_put_there(store: RedisStore, client: Any, prefix: str) -> None:
     """Under names that look like ours, or of other types: it is left out, and harms nobody."""
     store.set_many("n", {A: b"1"}, None)
@@ -277,18 +228,6 @@ def test_a_value_larger_than_the_server_takes(server: RedisServer) -> None:
     assert store.max_value_size == 512 * 2**20
 
 
-def test_scan(store: RedisStore) -> None:
-    """All values of one namespace come once each, without those of others."""
-    values = {os.urandom(20): os.urandom(5) for _ in range(5000)}
-    store.set_many("a*", values, None)
-    store.set_many("ab", {A: b"1"}, None)
-    store.claim_many("a*", [B], P, 1)
-    found = list(store.scan("a*"))
-    assert len(found) == 5000
-    assert dict(found) == values
-    assert list(store.scan("nothing here")) == []
-
-
 def test_names_that_the_server_repeats(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """SCAN may give a name twice; it is counted once."""
     store.set_many("n", {A: b"1", B: b"23"}, None)
@@ -297,31 +236,6 @@ def test_names_that_the_server_repeats(store: RedisStore, monkeypatch: pytest.Mo
     monkeypatch.setattr(_redis, "_PAGE", 2)
     assert store.usage() == {"n": Usage(2, 3)}
     assert sorted(store.scan("n")) == [(A, b"1"), (B, b"23")]
-
-
-def test_prefixes_are_apart(redis_url: str, store: RedisStore, prefix: str) -> None:
-    """Stores of other prefixes share nothing, also when one begins with the other."""
-    with RedisStore(redis_url, prefix=prefix + ":x") as other:
-        store.set_many("n", {A: b"1"}, None)
-        assert other.get_many("n", [A]) == {}
-        assert other.usage() == {}
-        other.set_many("n", {A: b"22"}, None)
-        store.delete_many("n", None)
-        assert store.usage() == {}
-        assert other.usage() == {"n": Usage(1, 2)}
-
-
-def test_caches_that_are_gone(store: RedisStore) -> None:
-    """A store remembers nothing of them: there may be one for each request."""
-
-    def requests() -> int:
-        for number in range(3):
-            cache = Cache[int](store=store, namespace="n")
-            assert BatchingMapProxy[int, int](cache=cache).map([number], list) == [number]
-            cache.clear()
-        return sum(len(each) for each in vars(store).values() if isinstance(each, Sized))
-
-    assert requests() == requests()
 
 
 # What it is made from
@@ -516,64 +430,6 @@ def test_a_store_of_the_parent(
     assert disconnected == []
     store.close()
     assert len(disconnected) == 1
-
-
-@needs_fork
-def test_forked_children(redis_url: str, prefix: str) -> None:
-    """Children forked while threads read get answers of their own, and so do the threads."""
-    script = """
-from batchproxy.stores import Claimant, RedisStore
-
-store = RedisStore(sys.argv[1], prefix=sys.argv[2])
-keys = [bytes([number]) * 20 for number in range(100)]
-values = {key: key * 50 for key in keys}
-store.set_many("n", values, None)
-stop = threading.Event()
-
-def read():
-    while not stop.is_set():
-        assert store.get_many("n", keys) == values
-
-def child():
-    signal.alarm(20)
-    if number < 9:  # the last one uses nothing, and closes nothing that is the parent's
-        assert store.get_many("n", keys) == values
-        store.claim_many("c", keys, Claimant(f"child-{number}", 1), 1)
-        store.heartbeat("c", f"child-{number}")
-    if number % 2:
-        store.close()
-    else:
-        del globals()["store"]
-
-readers = [start(read) for _ in range(4)]
-for number in range(10):
-    forked(child, os._exit)
-stop.set()
-for reader in readers:
-    reader.join()
-assert store.get_many("n", keys) == values
-claims = store.claim_many("c", keys, Claimant("parent", 1), 100)
-assert len(claims.held) == 9, claims
-store.close()
-"""
-    assert run_prepared(script, redis_url, prefix) == ""
-
-
-def test_closing_under_way(redis_url: str, prefix: str) -> None:
-    """A store that is closed while threads use it ends their calls with an error, not for ever."""
-    store = RedisStore(redis_url, prefix=prefix)
-    started = threading.Barrier(5)
-
-    def use() -> None:
-        started.wait()
-        while True:
-            store.set_many("n", {A: bytes(1000)}, None)
-
-    threads = [Thread(use) for _ in range(4)]
-    started.wait()
-    store.close()
-    for thread in threads:
-        assert isinstance(thread.outcome(), Exception)
 
 
 # A cluster

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from batchproxy.stores import Claimant, Claims, MemoryStore, RedisStore, SQLiteStore, Store
+from batchproxy.stores import (
+    Claimant,
+    Claims,
+    MemoryStore,
+    PostgresStore,
+    RedisStore,
+    SQLiteStore,
+    Store,
+)
 from batchproxy.testing import SharedStoreContract, StoreContract
 
 
@@ -34,6 +42,17 @@ class TestRedisStore(SharedStoreContract):
 
     def make_store(self, lease: float = 60.0) -> RedisStore:
         return RedisStore(self.url, lease=lease)
+
+
+class TestPostgresStore(SharedStoreContract):
+    """`PostgresStore` passes."""
+
+    @pytest.fixture(autouse=True)
+    def _use_server(self, postgres_url: str) -> None:
+        self.url = postgres_url
+
+    def make_store(self, lease: float = 60.0) -> PostgresStore:
+        return PostgresStore(self.url, lease=lease)
 
 
 class TestStoreContract(StoreContract):
@@ -374,13 +393,18 @@ NO_SECONDS = [-1, math.inf, math.nan, 86_401]
         (SQLiteStore, "timeout", NO_SECONDS),
         (RedisStore, "lease", [0, *NO_SECONDS]),
         (RedisStore, "timeout", [0, *NO_SECONDS]),
+        (PostgresStore, "lease", [0, *NO_SECONDS]),
+        (PostgresStore, "timeout", [0, *NO_SECONDS]),
     ],
 )
 def test_wrong_seconds(kind: Any, name: str, numbers: list[float], tmp_path: Path) -> None:
     """They are refused, and nothing is opened; only a timeout of SQLite may be 0."""
     if kind is RedisStore:
         pytest.importorskip("redis")
-    place = {MemoryStore: None, SQLiteStore: tmp_path / "db", RedisStore: "redis://host"}[kind]
+    if kind is PostgresStore:
+        pytest.importorskip("psycopg")
+    places = {SQLiteStore: tmp_path / "db", RedisStore: "redis://host", PostgresStore: "host=there"}
+    place = places.get(kind)
     least = "more than 0 seconds" if 0 in numbers else "0 seconds or more"
     for number in numbers:
         with pytest.raises(ValueError, match=rf"{name} must be {least}, and a day \(86,4"):

@@ -25,7 +25,15 @@ from batchproxy import (
 from batchproxy.codecs import PickleCodec, digests
 from batchproxy.columns import map_column
 from batchproxy.integrations.polars import map_expr, map_series
-from batchproxy.stores import MemoryStore, RedisStore, SharedStore, SQLiteStore, Usage, open_store
+from batchproxy.stores import (
+    MemoryStore,
+    PostgresStore,
+    RedisStore,
+    SharedStore,
+    SQLiteStore,
+    Usage,
+    open_store,
+)
 
 
 class Functions(Protocol):
@@ -105,7 +113,7 @@ def stores(redis: RedisStore) -> None:
 
 
 def places(path: Path) -> None:
-    assert_type(open_store("results.db"), SQLiteStore | RedisStore)
+    assert_type(open_store("results.db"), SQLiteStore | RedisStore | PostgresStore)
     assert_type(open_store(path).usage(), dict[str, Usage])
     Cache[str](store=open_store("redis://localhost"), namespace="n")
 

@@ -24,7 +24,9 @@ _FILE = click.Path(allow_dash=True, readable=False)  # a shell completes it
 
 def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> Place | None:
     if value in ("", ":memory:"):
-        raise click.UsageError(f"--store must name a file, or redis://HOST/0, got {value!r}")
+        raise click.UsageError(
+            f"--store must name a file, or redis://HOST/0, or postgresql://HOST/DB, got {value!r}"
+        )
     return None if value is None else Place(value)
 
 
@@ -41,7 +43,9 @@ def _store_option(**more: Any) -> Callable[[Callable[..., None]], Callable[..., 
     )
 
 
-_store = _store_option(required=True, help="An SQLite file, or redis://HOST/0.")
+_store = _store_option(
+    required=True, help="An SQLite file, redis://HOST/0, or postgresql://HOST/DB."
+)
 _output = click.option(
     "-o",
     "--output",
@@ -152,7 +156,7 @@ def command() -> None:
     show_default=True,
     help="What runs an asynchronous function.",
 )
-@_store_option(help="Where results are kept: an SQLite file, redis://HOST/0.")
+@_store_option(help="Where results are kept: an SQLite file, redis://HOST/0, postgresql://HOST/DB.")
 @click.option(
     "--namespace",
     metavar="TEXT",

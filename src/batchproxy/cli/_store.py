@@ -12,16 +12,21 @@ from urllib.parse import unquote
 from click import ClickException, UsageError
 
 from .. import stores
-from ..stores import RedisStore, SQLiteStore
+from ..stores import PostgresStore, RedisStore, SQLiteStore
 from ._words import describe, escaped
 
-Opened: TypeAlias = SQLiteStore | RedisStore
+Opened: TypeAlias = SQLiteStore | RedisStore | PostgresStore
 
 # What is shown of a URL: the host, port and database, or the path of a socket. A password is not
 # always where it belongs, or escaped as it should be: what looks otherwise is not shown at all.
 _LOOKS = (
     re.compile(
         r"(rediss?://)([^?]*@)?((?:[\w.-]+|\[[\da-f:.]+\])(?::\d{1,5})?(?:/\d*)?)(\?[^@]*)?",
+        re.ASCII | re.I,
+    ),
+    re.compile(
+        r"(postgres(?:ql)?://)([^?]*@)?"
+        r"((?:[\w.-]+|\[[\da-f:.]+\])?(?::\d{1,5})?(?:/[\w-]*)?)(\?[^@]*)?",
         re.ASCII | re.I,
     ),
     re.compile(r"(unix://)([^?]*@)?(/[^?@#]*)(\?[^@]*)?"),

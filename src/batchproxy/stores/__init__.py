@@ -7,6 +7,7 @@ from .._store import Store as Store
 from .._store import Usage as Usage
 from ._memory import MemoryStore as MemoryStore
 from ._open import open_store as open_store
+from ._postgres import PostgresStore as PostgresStore
 from ._redis import RedisStore as RedisStore
 from ._sqlite import SQLiteStore as SQLiteStore
 
@@ -14,6 +15,7 @@ __all__ = [
     "Claimant",
     "Claims",
     "MemoryStore",
+    "PostgresStore",
     "RedisStore",
     "SQLiteStore",
     "SharedStore",

@@ -1,0 +1,482 @@
+"""`PostgresStore` where it is more than a store: what it makes on a server, and its connections."""
+
+import gc
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from postgres_server import PostgresServer, needs_postgres
+from tools import Thread
+
+from batchproxy import BatchingMapProxy, Cache, StoreError
+from batchproxy.stores import Claimant, Claims, PostgresStore, Usage, _postgres, _postgres_pool
+
+psycopg = pytest.importorskip("psycopg")
+
+P, Q = Claimant("p", 1), Claimant("q", 1)
+A, B, C, D = (bytes([number]) * 20 for number in range(4))
+
+
+@pytest.fixture
+def schema() -> str:
+    """Keeps tests that share a server apart."""
+    return f"test_{uuid4().hex}"
+
+
+@pytest.fixture
+def store(postgres_url: str, schema: str) -> Iterator[PostgresStore]:
+    with PostgresStore(postgres_url, schema=schema) as store:
+        yield store
+
+
+@pytest.fixture
+def client(postgres_url: str) -> Iterator[Any]:
+    with psycopg.connect(postgres_url, autocommit=True) as client:
+        yield client
+
+
+def sessions(client: Any, name: str) -> int:
+    """How many connections of that name the server has."""
+    found = client.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [name]
+    )
+    return int(found.fetchone()[0])
+
+
+@contextmanager
+def locked(url: str, schema: str) -> Iterator[None]:
+    """Nobody reads or writes a result meanwhile."""
+    with psycopg.connect(url) as client:
+        client.execute(f"LOCK TABLE {schema}.results")
+        yield
+
+
+# The server restarts
+
+
+def test_a_restarted_server(own_postgres: PostgresServer, schema: str) -> None:
+    """The same store goes on, with values, claims and leases as they were."""
+    with PostgresStore(own_postgres.url, schema=schema, lease=3600) as store:
+        store.set_many("n", {A: b"1"}, None)
+        store.claim_many("n", [B], P, 1)
+        own_postgres.restart()
+        assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
+        store.heartbeat("n", "p")
+        assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
+
+
+def test_a_server_that_crashed(own_postgres: PostgresServer, schema: str) -> None:
+    """What is durable is there, whole batches at a time; claims are gone, and can be made anew."""
+    with PostgresStore(own_postgres.url, schema=schema, lease=3600, durable=True) as store:
+        store.claim_many("n", [A, B], P, 2)
+        store.publish_many("n", {A: b"1"}, P, None)
+        own_postgres.kill()
+        own_postgres.start()
+        assert store.claim_many("n", [A, B], Q, 1) == Claims({A: b"1"}, [B], [])
+        assert store.publish_many("n", {B: b"2"}, P, None) == {}
+        assert store.publish_many("n", {B: b"3"}, Q, None) == {B: b"2"}
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_what_is_waited_for(postgres_url: str, schema: str, client: Any, durable: bool) -> None:
+    """Only a durable store waits for the disk, and its connections are as they were."""
+    asked: list[tuple[bytes, Any]] = []
+
+    def note(statement: bytes, parameters: Any) -> list[Any]:
+        asked.append((statement, parameters))
+        return []
+
+    with PostgresStore(postgres_url, schema=schema, durable=durable) as store:
+        store.set_many("n", {A: b"1"}, None)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(store._pool, "run", note)
+            store.publish_many("n", {B: b"1"}, P, None)
+        [(statement, parameters)] = asked
+        how = "SELECT current_setting('synchronous_commit')"
+        with client.transaction():
+            client.execute(statement, [*parameters[:2], [B], [b"1"], *parameters[4:]])
+            assert client.execute(how).fetchone() == ("on" if durable else "off",)
+        assert client.execute(how).fetchone() == ("on",)
+
+
+# The schema
+
+
+def test_several_make_it_at_once(postgres_url: str, schema: str) -> None:
+    """One is first; for the others it is there."""
+    stores = [PostgresStore(postgres_url, schema=schema) for _ in range(4)]
+    start = threading.Barrier(4)
+
+    def use(store: PostgresStore) -> None:
+        start.wait()
+        store.set_many("n", {A: b"1"}, None)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, stores))
+    for store in stores:
+        store.close()
+
+
+def test_a_schema_that_was_made_empty(postgres_url: str, schema: str, client: Any) -> None:
+    """It is used, so who may make none can be given one."""
+    client.execute(f"CREATE SCHEMA {schema}")
+    client.execute(f"CREATE ROLE {schema} LOGIN")
+    client.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {schema}")
+    url = postgres_url.replace("tests@", f"{schema}@")
+    with PostgresStore(url, schema=schema) as store:
+        store.set_many("n", {A: b"1"}, None)
+    store = PostgresStore(url, schema=f"{schema}x")
+    with pytest.raises(StoreError, match="InsufficientPrivilege"):
+        store.get_many("n", [A])
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["TABLE {}.namespaces (a int)", "FUNCTION {}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
+)
+def test_a_schema_of_others(store: PostgresStore, schema: str, client: Any, what: str) -> None:
+    """It is refused by name, and left as it is, however often it is tried."""
+    client.execute(f"CREATE SCHEMA {schema}")
+    client.execute("CREATE " + what.format(schema))
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=f"the schema '{schema}' has tables or functions of an"
+        ):
+            store.get_many("n", [A])
+    made = "SELECT count(*) FROM pg_class WHERE relnamespace = %s::regnamespace"
+    assert client.execute(made, [schema]).fetchone()[0] == ("TABLE" in what)
+
+
+def test_a_schema_of_another_version(
+    store: PostgresStore, postgres_url: str, schema: str, client: Any
+) -> None:
+    """It is refused, and both versions are named."""
+    store.set_many("n", {A: b"1"}, None)
+    client.execute(f"COMMENT ON TABLE {schema}.namespaces IS 'batchproxy store, layout 2'")
+    later = PostgresStore(postgres_url, schema=schema)
+    with pytest.raises(StoreError, match=r"another version .* is '2', this one knows 1"):
+        later.get_many("n", [A])
+
+
+def test_claims_and_leases_are_not_logged(store: PostgresStore, schema: str, client: Any) -> None:
+    """What lasts for a moment is not in the write-ahead log, and results are."""
+    store.set_many("n", {A: b"1"}, None)
+    kinds = client.execute(
+        "SELECT relname, relpersistence FROM pg_class "
+        "WHERE relnamespace = %s::regnamespace AND relkind = 'r'",
+        [schema],
+    ).fetchall()
+    assert dict(kinds) == {"namespaces": "p", "results": "p", "leases": "u", "claims": "u"}
+
+
+def test_nothing_stays(store: PostgresStore, schema: str, client: Any) -> None:
+    """Claims go with their release or result, leases of the dead and what has expired with time."""
+    store.lease = 0.02
+    store.claim_many("n", [A, B, C], P, 3)
+    store.publish_many("n", {A: b"1"}, P, 0.001)
+    store.release_many("n", [B], P)
+    time.sleep(0.03)
+    store.claim_many("n", [D], Q, 1)  # which doubts
+    time.sleep(0.03)
+    store.heartbeat("n", "q")
+    assert store.claim_many("n", [C], Q, 0) == Claims({}, [], [])
+    assert client.execute(f"SELECT key FROM {schema}.claims").fetchall() == [(D,)]
+    assert client.execute(f"SELECT process FROM {schema}.leases").fetchall() == [("q",)]
+    store.set_many("n", {D: b"1"}, None)
+    assert client.execute(f"SELECT key FROM {schema}.results").fetchall() == [(D,)]
+
+
+def test_plans_for_a_table_that_grows(store: PostgresStore, schema: str, client: Any) -> None:
+    """They were made when it was empty, and read no more than what is asked for."""
+    keys = [number.to_bytes(20, "big") for number in range(2_000)]
+    store.claim_many("n", keys[:1], P, 1)
+    for start in range(0, 2_000, 500):
+        store.set_many("n", dict.fromkeys(keys[start : start + 500], b"1"), None)
+    store.claim_many("n", [*keys[:10], A], Q, 1)
+    assert store.get_many("n", keys[500:510]) == dict.fromkeys(keys[500:510], b"1")
+    store.close()  # then what it did is counted
+    counted = (
+        "SELECT sum(idx_scan), sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = %s"
+    )
+    looked, read = 0, 0
+    while not looked:
+        looked, read = client.execute(counted, [schema]).fetchone()
+    assert read < 100
+
+
+def test_where_others_are_quicker(
+    store: PostgresStore, postgres_url: str, schema: str, client: Any
+) -> None:
+    """Who waits for the lock finds what they have, rather than what it saw before."""
+    keys = [A, B, C]
+    store.set_many("n", {D: b"1"}, None)
+    locked = (
+        f"SELECT pg_advisory_xact_lock('{schema}.claims'::regclass::oid::integer, uuid_hash(%s))"
+    )
+    with PostgresStore(postgres_url, schema=schema) as other:
+        with client.transaction():
+            client.execute(locked, [_postgres._space("n")])
+            thread = Thread(lambda: store.claim_many("n", keys, P, 3))
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not client.execute(waiting).fetchone()[0]:
+                time.sleep(0.001)
+            # Without the lock, which is what others cannot do: so they were before it.
+            client.execute(
+                f"INSERT INTO {schema}.claims VALUES (%s, %s, 'q', 1)", [A, _postgres._space("n")]
+            )
+            other.set_many("n", {B: b"2"}, None)
+        assert thread.outcome() == Claims({B: b"2"}, [C], [A])
+
+
+# Large batches
+
+
+def test_batches_in_several_steps(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches above the sizes of one step are cut; the result is the same."""
+    sizes = {"_PAGE": 3, "_ROWS": 3, "_STEP_KEYS": 3, "_STEP_BYTES": 10}
+    for limit, size in sizes.items():
+        monkeypatch.setattr(_postgres, limit, size)
+    keys = [bytes([number]) * 20 for number in range(10)]
+    assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
+    assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
+    store.release_many("n", keys, P)
+    values = {key: key[:1] * 4 for key in keys}
+    store.set_many("n", {key: values[key] for key in keys[::2]}, None)
+    earlier = store.publish_many("n", dict.fromkeys(keys, b"a value of more than 10"), P, None)
+    assert earlier == {key: values[key] for key in keys[::2]}
+    expected = {**dict.fromkeys(keys, b"a value of more than 10"), **earlier}
+    assert store.get_many("n", keys) == expected
+    assert list(store.scan("n")) == list(expected.items())
+    assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
+    store.discard_many("n", {**expected, keys[4]: b"another"})
+    assert store.usage() == {"n": Usage(1, len(expected[keys[4]]))}
+    store.set_many("n", values, None)
+    store.set_many("other", values, None)
+    store.delete_many("n", None)
+    assert store.usage() == {"other": Usage(10, 40)}
+
+
+def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step has as many values as are allowed, and bytes; but one value at least."""
+    monkeypatch.setattr(_postgres, "_STEP_KEYS", 3)
+    monkeypatch.setattr(_postgres, "_STEP_BYTES", 10)
+
+    def steps(*sizes: int) -> list[list[int]]:
+        values = {bytes([number]): bytes(size) for number, size in enumerate(sizes)}
+        return [list(map(len, data)) for _, data in _postgres._steps(values)]
+
+    assert steps() == []
+    assert steps(1, 1, 1, 1) == [[1, 1, 1], [1]]
+    assert steps(11, 5, 5, 1, 20) == [[11], [5, 5], [1], [20]]
+
+
+def test_old_namespaces_can_be_listed(store: PostgresStore) -> None:
+    """Those that no cache takes any more may be in a store."""
+    for name in ("a\nb", "a\0b", "\ud800", "x" * 100_000):
+        store.set_many(name, {A: b"1"}, None)
+        assert dict(store.scan(name)) == {A: b"1"}
+    assert len(store.usage()) == 4
+
+
+def test_writers_who_meet(store: PostgresStore) -> None:
+    """Threads that write, delete and claim the same keys, in any order, do not block each other."""
+    keys = [bytes([number]) * 20 for number in range(100)]
+    works: list[Any] = [
+        lambda: store.set_many("n", dict.fromkeys(keys, b"1"), 0.001),
+        lambda: store.set_many("n", dict.fromkeys(keys[::-1], b"1"), None),
+        lambda: store.publish_many("n", dict.fromkeys(keys[50:] + keys[:50], b"2"), P, None),
+        lambda: store.delete_many("n", keys[::-1]),
+        lambda: store.delete_many("n", None),
+        lambda: store.discard_many("n", dict.fromkeys(keys[::-1], b"1")),
+        lambda: store.claim_many("n", keys[::-1], Claimant("p", 2), 60),
+        lambda: store.release_many("n", keys[::-1], P),
+    ]
+
+    def run(work: Any) -> None:
+        for _ in range(20):
+            work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        list(pool.map(run, works))
+
+
+# Connections
+
+
+def test_few_connections(postgres_url: str, schema: str, client: Any) -> None:
+    """Who needs one waits for it; leases are renewed all the same; closing closes them all."""
+    url = f"{postgres_url}&application_name={schema}"
+    with PostgresStore(url, schema=schema) as store:
+        store.set_many("n", {A: b"1"}, None)
+        with locked(postgres_url, schema):
+            threads = [Thread(lambda: store.get_many("n", [A])) for _ in range(8)]
+            while sessions(client, schema) < 4:
+                time.sleep(0.001)
+            store.heartbeat("n", "p")
+            assert sessions(client, schema) == 5
+        for thread in threads:
+            assert thread.outcome() == {A: b"1"}
+        assert sessions(client, schema) == 5
+    while sessions(client, schema):  # the server notices in its own time
+        time.sleep(0.001)
+
+
+def test_closing_while_it_is_used(postgres_url: str, schema: str, client: Any) -> None:
+    """What is under way ends as usual, and then its connection is closed."""
+    store = PostgresStore(f"{postgres_url}&application_name={schema}", schema=schema)
+    store.set_many("n", {A: b"1"}, None)
+    with locked(postgres_url, schema):
+        thread = Thread(lambda: store.get_many("n", [A]))
+        while store._pool._idle:
+            time.sleep(0.001)
+        store.close()
+        assert sessions(client, schema) == 1
+    assert thread.outcome() == {A: b"1"}
+    while sessions(client, schema):
+        time.sleep(0.001)
+
+
+def test_no_connection_is_free(
+    postgres_url: str, schema: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has waited for one for as long as the timeout has an error, and later one."""
+    monkeypatch.setattr(_postgres_pool, "_MOST", 1)
+    with PostgresStore(postgres_url, schema=schema, timeout=60) as store:
+        store.set_many("n", {A: b"1"}, None)
+        with locked(postgres_url, schema):
+            thread = Thread(lambda: store.get_many("n", [A]))
+            while store._pool._idle:
+                time.sleep(0.001)
+            store._pool._timeout = 0.1
+            with pytest.raises(StoreError, match=r"no connection was free for 0\.1 s"):
+                store.get_many("n", [A])
+        assert thread.outcome() == store.get_many("n", [A]) == {A: b"1"}
+
+
+def test_a_store_that_is_forgotten(postgres_url: str, schema: str, client: Any) -> None:
+    """Its connections are closed, without a warning."""
+    store = PostgresStore(f"{postgres_url}&application_name={schema}", schema=schema)
+    store.set_many("n", {A: b"1"}, None)
+    assert sessions(client, schema) == 1
+    del store
+    gc.collect()
+    while sessions(client, schema):
+        time.sleep(0.001)
+
+
+def test_a_connection_that_was_ended(store: PostgresStore, client: Any, schema: str) -> None:
+    """By an administrator, say: another one takes its place. So it is if a statement fails."""
+    store.set_many("n", {A: b"1"}, None)
+    [(number,)] = store._pool.run(b"SELECT pg_backend_pid()")
+    client.execute("SELECT pg_terminate_backend(%s, 10000)", [number])
+    assert store.get_many("n", [A]) == {A: b"1"}
+    with pytest.raises(StoreError, match="QueryCanceled"):
+        store._pool.run(b"SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)")
+    assert store.get_many("n", [A]) == {A: b"1"}
+
+
+def test_an_interrupt(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out as it is, and the store can be used."""
+    store.set_many("n", {A: b"1"}, None)
+    with monkeypatch.context() as patched:
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(_postgres_pool, "_fetch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_many("n", [A])
+    assert store.get_many("n", [A]) == {A: b"1"}
+
+
+# What it is made from
+
+SECRET = "s%2Fe:c\u00a7ret"
+
+
+@needs_postgres
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ada:{}@example.org:7/mine", "example.org:7/mine"),
+        ("postgres://ada:{}@example.org/mine", "example.org:5432/mine"),
+        ("postgresql://example.org/mine?password={}&user=ada", "example.org:5432/mine"),
+        ("postgresql:///mine?host=/run&password={}", "/run:5432/mine"),
+        ("hostaddr=127.0.0.1 dbname=mine port=8 password='{}'", "127.0.0.1:8/mine"),
+        ("postgresql://a,b:7/mine?service=x&password={}", "a,b:,7/mine"),
+    ],
+)
+def test_passwords_are_shown_nowhere(url: str, shown: str) -> None:
+    """Neither in the repr of what uses the store, nor in what compares stores."""
+    text = url.format(quote(SECRET, safe=""))
+    store = PostgresStore(text)
+    assert repr(store) == f"<PostgresStore: {shown}, schema 'batchproxy'>"
+    cache = Cache[str](store=store, namespace="n")
+    for each in (store.identity, cache, BatchingMapProxy[int, str](cache=cache)):
+        assert SECRET not in repr(each)
+        assert quote(SECRET, safe="") not in repr(each)
+        assert "ada" not in repr(each)
+
+
+def test_the_rest_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every program that uses libpq."""
+    for name, value in {"PGHOST": "there", "PGPORT": "7", "PGDATABASE": "mine"}.items():
+        monkeypatch.setenv(name, value)
+    assert PostgresStore("postgresql://").identity == ("there:7/mine", "batchproxy")
+    monkeypatch.delenv("PGDATABASE")
+    assert PostgresStore("user=ada").identity == ("there:7/ada", "batchproxy")
+
+
+UNQUOTED = ["sec/ret", "1/secret", "%zzsecret"]
+WRONG_URLS = [
+    *("localhost:5432", "mysql://localhost", "postgresql://:secret@localhost:port/x"),
+    *("postgresql://:secret@[localhost", "postgresql://localhost?tiemout=5", "host=a secret"),
+    *(f"postgresql://:{password}@localhost" for password in UNQUOTED),
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
+def test_wrong_urls(url: str) -> None:
+    """They are refused with an example of a right one; a password is not repeated."""
+    with pytest.raises(ValueError, match="such as 'postgresql://user@localhost/data") as caught:
+        PostgresStore(url)
+    assert caught.value.__context__ is None
+    assert "sec" not in "".join(traceback.format_exception(caught.value)).replace("test_", "")
+
+
+def test_a_wrong_password(postgres_url: str) -> None:
+    """What the server says of it does not have it; nor what nobody answers."""
+    for place in (postgres_url, "postgresql://tests@127.0.0.1:1/x"):
+        url = place.replace("tests@", "nobody_known:sesame@")
+        with PostgresStore(url) as store, pytest.raises(StoreError) as caught:
+            store.get_many("n", [A])
+        assert "sesame" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_server_at_all() -> None:
+    """What is no text is refused."""
+    wrong: Any = 3
+    with pytest.raises(TypeError, match=r"such as 'postgresql://.*, got builtins\.int"):
+        PostgresStore(wrong)
+
+
+@pytest.mark.parametrize("schema", ["", "a b", "1a", 'a"', "é", "pg_mine", "x" * 64])
+def test_wrong_schemas(schema: str) -> None:
+    """What would be another name on the server is refused."""
+    with pytest.raises(ValueError, match="ASCII letters, digits and '_', 63 at most"):
+        PostgresStore("postgresql://localhost", schema=schema)
+
+
+def test_psycopg_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"pip install 'batchproxy\[postgres\]'"):
+        PostgresStore("postgresql://localhost")
