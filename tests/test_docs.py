@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import logging
 import re
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(logger := logging.getLogger("batchproxy"), "level", logger.level)
     if "import tiktoken" in page.read_text("utf-8"):
         encode_offline(monkeypatch)
     namespace: dict[str, Any] = {"__name__": "__page__"}
