@@ -180,9 +180,13 @@ def stores(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Ray, Spark, datasets and Daft, for real: minutes for each. Spark needs Java."""
+    """Dask, Ray, Spark, datasets and Daft, for real; `-- --write docs/engines` keeps the table.
+
+    Minutes for each. Spark needs Java. `-- dask ray` measures these only.
+    """
     session.install(".[spark,test]", *nox.project.dependency_groups(PROJECT, "engines"))
-    session.run("pytest", "-n0", "--engines", "tests/test_engines.py", *session.posargs)
+    session.run("pytest", "-n0", "--engines", "tests/test_engines.py")
+    session.run("python", "benchmarks/engines.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
