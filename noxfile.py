@@ -67,8 +67,8 @@ def bare(session: nox.Session) -> None:
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
     servers = ("hypercorn", "starlette", "uvicorn")
-    missing = ("anyio[trio]", "batchproxy[", "numpy", "pyarrow", "pytest-trio", "uvloop", *servers)
-    others = [need for need in extra if not need.startswith(missing)]
+    missing = ("anyio[trio]", "batchproxy[", "dask", "numpy", "pyarrow", "pytest-trio", "uvloop")
+    others = [need for need in extra if not need.startswith((*missing, *servers))]
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "psycopg", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
@@ -83,7 +83,7 @@ def free_threaded(session: nox.Session) -> None:
     if python is None:
         session.skip("there is no python3.13t, and FREE_THREADED_PYTHON is not set")
     extra = PROJECT["project"]["optional-dependencies"]
-    missing = ("batchproxy[", "uvloop")  # msgspec and uvloop have no wheels for it
+    missing = ("batchproxy[", "dask", "uvloop")  # msgspec and uvloop have no wheels for it
     needed = [need for need in extra["test"] if not need.startswith(missing)]
     environment = session.create_tmp()
     session.run(python, "-m", "venv", "--clear", environment, external=True)
@@ -176,6 +176,17 @@ def stores(session: nox.Session) -> None:
     session.install(".[postgres,redis]", *BENCH)
     session.run("python", "benchmarks/stores.py", *session.posargs)
     session.run("python", "benchmarks/sharing.py", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Dask, Ray, Spark, datasets and Daft, for real; `-- --write docs/engines` keeps the table.
+
+    Minutes for each. Spark needs Java. `-- dask ray` measures these only.
+    """
+    session.install(".[spark,test]", *nox.project.dependency_groups(PROJECT, "engines"))
+    session.run("pytest", "-n0", "--engines", "tests/test_engines.py")
+    session.run("python", "benchmarks/engines.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

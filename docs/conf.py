@@ -32,7 +32,8 @@ napoleon_numpy_docstring = False
 # The sections that a docstring of this project has beyond those that napoleon knows.
 napoleon_custom_sections = ["Checkpoints", "Cancellation", "Threads"]
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["duckdb", "pandas", "polars", "pyarrow"]  # not needed to document
+# Not needed to document.
+autodoc_mock_imports = ["duckdb", "pandas", "polars", "pyarrow", "pyspark"]
 autodoc_typehints = "signature"
 toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3

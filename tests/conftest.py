@@ -83,6 +83,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-loops", action="store_true", help="also on eager tasks and uvloop")
+    parser.addoption("--engines", action="store_true", help="also Ray, Spark, datasets and Daft")
 
 
 def _parameters(item: pytest.Item) -> set[str]:
@@ -92,7 +93,11 @@ def _parameters(item: pytest.Item) -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the other loops; skip what needs a library that is not there."""
+    """Leave out the other loops and the engines; skip what needs a library that is not there."""
+    if not config.getoption("--engines"):
+        engines = [item for item in items if item.get_closest_marker("engines")]
+        config.hook.pytest_deselected(items=engines)
+        items[:] = [item for item in items if item not in engines]
     if not config.getoption("--all-loops"):
         others = [item for item in items if _parameters(item) & {"eager", "uvloop"}]
         config.hook.pytest_deselected(items=others)

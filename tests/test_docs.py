@@ -58,7 +58,7 @@ def test_no_block_hides_from_the_search(page: Path) -> None:
 def needing(text: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.needs_trio] if re.search('"(trio|hypercorn)"', text) else []
     signs = {"hypercorn": '"hypercorn"', "starlette": '"web_load.py"', "uvicorn": '"uvicorn"'}
-    signs |= {"tqdm": "progress=True\\)", "pandas": '"tables.py"'}
+    signs |= {"tqdm": "progress=True\\)", "pandas": '"tables.py"', "dask": "^import dask"}
     optionals = "aiolimiter cloudpickle msgspec opentelemetry prometheus_client pyarrow stamina"
     for optional in (*optionals.split(), "tiktoken"):
         signs[optional] = rf"^(import|from) {optional}\b"
@@ -69,7 +69,12 @@ def needing(text: str) -> list[pytest.MarkDecorator]:
 
 
 def lacks_an_engine(block: str) -> bool:
-    """Whether it imports one that is not installed: the rest of its page does without."""
+    """Whether it imports one that is not installed: the rest of its page does without.
+
+    Or one that is for `test_engines`.
+    """
+    if re.search(r"^(import|from) (daft|datasets|pyspark|ray)\b", block, re.MULTILINE):
+        return True
     engines = ("numpy", "pandas", "polars", "duckdb")
     imported = [name for name in engines if re.search(rf"^import {name}\b", block, re.MULTILINE)]
     imported += re.findall(r"^from batchproxy\.integrations\.(\w+)", block, re.MULTILINE)
@@ -98,7 +103,7 @@ def test_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     A comment that begins a line is a line of output; where it ends in "...", the beginning of one.
     """
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])  # for examples
     monkeypatch.setattr(logger := logging.getLogger("batchproxy"), "level", logger.level)
     if "import tiktoken" in page.read_text("utf-8"):
         encode_offline(monkeypatch)

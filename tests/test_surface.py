@@ -23,10 +23,11 @@ SECTIONS = ["Args", "Returns", "Raises", "Checkpoints", "Cancellation", "Threads
 DOORS = [batchproxy, batchproxy.stores, batchproxy.codecs, batchproxy.testing]
 if importlib.util.find_spec("pyarrow"):
     DOORS.append(importlib.import_module("batchproxy.columns"))
+ENGINES = {"duckdb": "duckdb", "pandas": "pandas", "polars": "polars", "spark": "pyspark"}
 INTEGRATIONS = [
     importlib.import_module(f"batchproxy.integrations.{engine}")
-    for engine in ("pandas", "polars", "duckdb")
-    if importlib.util.find_spec(engine) and importlib.util.find_spec("pyarrow")
+    for engine, needed in ENGINES.items()
+    if importlib.util.find_spec(needed) and importlib.util.find_spec("pyarrow")
 ]
 PUBLIC = [getattr(door, name) for door in DOORS for name in door.__all__]
 OF_ENGINES = [getattr(module, name) for module in INTEGRATIONS for name in module.__all__]
@@ -152,13 +153,15 @@ def test_it_lives_on_public_names(folder: str) -> None:
         ("integrations.pandas", "pandas", "pandas"),
         ("integrations.polars", "polars", "polars"),
         ("integrations.duckdb", "duckdb", "duckdb"),
+        ("integrations.spark", "pyspark", "spark"),
     ],
 )
 def test_what_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, module: str, needed: str, extra: str
 ) -> None:
     """An import says what it needs, and how to get it."""
-    monkeypatch.setitem(sys.modules, needed, None)
+    for name in [needed, *(name for name in sys.modules if name.startswith(f"{needed}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"batchproxy.{module}", raising=False)
     said = rf"batchproxy\.{module} needs {needed}: pip install 'batchproxy\[{extra}\]'"
     with pytest.raises(ImportError, match=said):
