@@ -35,11 +35,14 @@ def tests(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """The tests on every event loop in Python's development mode, every warning an error.
 
-    But for those that take longest, of which other processes do most: of the breakages, of
-    processes that are killed, and of the docs.
+    But for those that take longest, of which other processes do most, and of what values and files
+    become, where nothing is under way.
     """
     session.install(".[test]")
-    apart = [f"--ignore={file}" for file in tests_of("mutator", "crashes", "docs")]
+    processes = tests_of("crashes", "docs", "mutator")
+    values = tests_of("cli_files", "cli_keys", "cli_stream", "columns", "keys", "same_values")
+    tables = tests_of("clusters", "duckdb", "pandas", "polars")
+    apart = [f"--ignore={file}" for file in [*processes, *values, *tables]]
     pytest = ["python", "-X", "dev", "-W", "error", "-m", "pytest", "--all-loops"]
     session.run(*pytest, *apart, *session.posargs)
 
@@ -62,7 +65,7 @@ def optimised(session: nox.Session) -> None:
 def bare(session: nox.Session) -> None:
     """The tests with the lowest anyio that is declared, without trio, uvloop and the extras.
 
-    But for those in which none of these has a part: of files, and of what kills a process.
+    But for those in which none of these has a part: of values, files, and other processes.
     """
     [lowest] = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     extra = PROJECT["project"]["optional-dependencies"]["test"]
@@ -72,7 +75,8 @@ def bare(session: nox.Session) -> None:
     session.install(".", lowest, *others)
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "psycopg", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
-    apart = tests_of("crashes", "foreign_files", "keys", "sqlite", "store_failures", "stores")
+    values = tests_of("foreign_files", "keys", "same_values", "sqlite", "store_failures", "stores")
+    apart = [*values, *tests_of("crashes", "docs", "mutator")]
     session.run("pytest", *(f"--ignore={file}" for file in apart), *session.posargs)
 
 
@@ -173,7 +177,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def stores(session: nox.Session) -> None:
     """What stores cost, and processes that share one; `-- --write docs/speed` keeps the tables."""
-    session.install(".[postgres,redis]", *BENCH)
+    session.install(".[postgres,redis]", "pytest", *BENCH)  # whose server tests have
     session.run("python", "benchmarks/stores.py", *session.posargs)
     session.run("python", "benchmarks/sharing.py", *session.posargs)
 
@@ -222,7 +226,7 @@ def mutants(session: nox.Session) -> None:
 def nightly(session: nox.Session) -> None:
     """What takes too long for every change.
 
-    The tests on every event loop with thousands of examples, and interrupts and a soak.
+    All tests on every event loop with thousands of examples, and interrupts and a soak.
     """
     session.install(".[test]")
     many = {"HYPOTHESIS_PROFILE": "nightly"}

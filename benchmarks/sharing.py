@@ -97,8 +97,9 @@ class Outcome(NamedTuple):
 
 
 def called(log: Path) -> list[list[int]]:
-    """The keys of each call that has begun."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    """The keys of each call that has begun; of the last line perhaps not all is there."""
+    text, _, _ = log.read_text().rpartition("\n") if log.exists() else ("", "", "")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def outcome(wall: float, answers: list[dict[str, float]], log: Path) -> Outcome:
