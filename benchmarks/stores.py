@@ -51,7 +51,7 @@ from keeping import (
     ours_async,
 )
 from measuring import HEADING, Row, collector_off, ratios_async, seconds
-from servers import has_redis, redis_server
+from servers import has_postgres, has_redis, redis_server
 from work import BACKENDS, BATCH, ITEMS, Backend
 
 from batchproxy import AsyncBatchingMapProxy, Cache
@@ -69,6 +69,8 @@ def environment() -> str:
         versions["redis"] = importlib.metadata.version("redis")
         said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True)
         versions["redis-server"] = re.findall(r"v=(\S+)", said.stdout)[0]
+    if has_postgres():
+        versions["psycopg"] = importlib.metadata.version("psycopg")
     below = "".join(f", {name} {version}" for name, version in versions.items())
     return f"{speed.environment().removesuffix('.')}{below}."
 
