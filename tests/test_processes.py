@@ -479,6 +479,32 @@ print(proxy.map([1, 2, 3], never))
 
 
 @needs_fork
+def test_a_fork_waits_for_the_first_event_loop() -> None:
+    """asyncio has a lock for that, which would stay locked in the child."""
+    script = """
+import asyncio
+beginning, forked, made = threading.Event(), threading.Event(), asyncio.new_event_loop
+def slowly():
+    beginning.set()
+    assert not forked.wait(0.2)
+    return made()
+asyncio.new_event_loop = slowly
+thread = start(BatchingMapProxy(1).map, [1], Calls())
+assert beginning.wait(10)
+child = os.fork()
+forked.set()
+asyncio.new_event_loop = made
+if child == 0:
+    os._exit(BatchingMapProxy(1).map([2], Calls()) != ["2"])
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+assert_idle()
+print("fine")
+"""
+    assert run_prepared(script) == "fine\n"
+
+
+@needs_fork
 @both
 @modes
 def test_fork_after_use(backend: str, max_concurrency: int | None) -> None:

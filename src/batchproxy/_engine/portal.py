@@ -46,15 +46,11 @@ def _wait_for(queue: SimpleQueue[T]) -> T:
 
 
 _DEATH = "the event loop behind the synchronous proxies has died; the next map() starts another"
-_CANCELLED = (
-    "map() was cancelled inside the event loop behind it: that has died, and the next map() starts "
-    "another; or what runs in it has cancelled its own task"
-)
+_CANCELLED = """map() was cancelled inside the event loop behind it: that has died, and the next \
+map() starts another; or what runs in it has cancelled its own task"""
 _NO_THREAD = "no thread could be started for the synchronous proxies; the next map() tries again"
-_EXIT = (
-    "the interpreter is shutting down: map() gives what is in memory, but computes nothing any "
-    "more, as threads may not start; call it before the end of the main thread"
-)
+_EXIT = """the interpreter is shutting down: map() gives what is in memory, but computes nothing \
+any more, as threads may not start; call it before the end of the main thread"""
 
 
 class Portal:
@@ -122,9 +118,12 @@ class Portal:
     def _run(self) -> None:
         try:
             # In this thread: an interrupt would leave half of it behind, for good. And what one
-            # thread is importing while another one forks stays locked in the child for ever.
+            # thread imports, or asyncio locks to make its first event loop, while another one
+            # forks, stays locked in the child for ever.
             with unforked():
                 import_module(f"anyio._backends._{self._backend}")
+                if self._backend == "asyncio":
+                    import_module("asyncio").new_event_loop().close()
             anyio.run(self._main, backend=self._backend)
         except BaseException as error:
             self._error = error
