@@ -214,12 +214,8 @@ def test_ctrl_c() -> None:
     """It ends the thread that it interrupts, and another one makes its call."""
     script = textwrap.dedent(
         """
-        import os, signal, sys, threading, time
-        from batchproxy import BatchingMapProxy
-        from batchproxy.testing import assert_idle, look
         batches, begun = [], threading.Event()
         async def fetch(keys):
-            import anyio
             batches.append(sorted(keys))
             if len(batches) == 1:
                 begun.set()
@@ -232,11 +228,10 @@ def test_ctrl_c() -> None:
             load = lambda number: results.append(users.load(number))
             threads = [threading.Thread(target=load, args=(number,)) for number in range(3)]
             for thread in threads: thread.start()
-            while look(users.proxy).loading < 4: time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGINT)
             for thread in threads: thread.join()
         helper = threading.Thread(target=others)
         helper.start()
+        interrupt_when(lambda: look(users.proxy).loading == 4)
         try:
             users.load(0)
         except KeyboardInterrupt:
@@ -246,7 +241,7 @@ def test_ctrl_c() -> None:
         assert_idle(users.proxy)
         """
     )
-    interrupted, rest = run(script).splitlines()
+    interrupted, rest = run(script, prelude=PRELUDE).splitlines()
     assert interrupted == "interrupted"
     # Who had waited for the call that was interrupted may look again when the others call.
     assert rest in ("[0, 1, 2] [[0], [0, 1, 2]]", "[0, 1, 2] [[0], [1, 2], [0]]")
@@ -265,10 +260,7 @@ def test_loads_of_a_call_that_was_left_behind() -> None:
                 results.append(users.load(7))
             return keys
         users = BatchingMapProxy(10, 1).bind(fetch)
-        def others():
-            begun.wait()
-            os.kill(os.getpid(), signal.SIGINT)
-        start(others)
+        interrupt_when(begun.is_set)
         try:
             users.load(0)
         except KeyboardInterrupt:

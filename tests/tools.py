@@ -8,6 +8,7 @@ import gc
 import math
 import random
 import selectors
+import signal
 import sys
 import threading
 import time
@@ -219,6 +220,36 @@ class Thread(threading.Thread):
         self.join(30)
         assert not self.is_alive(), "this thread hangs"
         return self._outcome
+
+
+@contextmanager
+def interrupted_when(condition: Callable[[], object]) -> Iterator[None]:
+    """What the main thread does inside is ended by one Ctrl-C, as soon as `condition` holds.
+
+    A signal that comes in the instant before a thread falls asleep does not wake it: it is sent
+    again until it has been handled, and raises once.
+    """
+    handled: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        handled.append(number)
+        if len(handled) == 1:
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        until(condition)
+        while not handled:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.01)
+
+    before = signal.signal(signal.SIGINT, handle)
+    thread = Thread(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        assert thread.outcome() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Clock:
