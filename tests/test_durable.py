@@ -1,5 +1,6 @@
 """Points 16 and 18 of the contract: results that outlive the process, and stores that fail."""
 
+import _thread
 import logging
 import threading
 from functools import partial
@@ -405,6 +406,21 @@ def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
     assert len(cache) == 0
     assert proxy.map([2], naive) == ["2"]
     assert {key for _, key in store.values} == set(names_in_store(2))
+
+
+def test_what_is_forgotten_where_no_thread_can_be_started(
+    store: PlainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of the interpreter: the calling thread does it."""
+    cache = Cache[str](store=store, namespace="n")
+    BatchingMapProxy[int, str](cache=cache).map([1], naive)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    cache.clear()
+    assert store.values == {}
 
 
 @pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio)])

@@ -192,7 +192,7 @@ class File:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make it ready for use, after a look whether it is ours."""
-        if sys.version_info >= (3, 12):  # pragma: no branch - what 3.11 cannot say
+        if sys.version_info >= (3, 12):
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("BEGIN")  # all that is looked at is of one moment
