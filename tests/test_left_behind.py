@@ -13,6 +13,7 @@ import pytest
 from tools import collect, each_way, interrupted_when, settle, step, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy.stores import MemoryStore
 from batchproxy.testing import AsyncCalls, assert_idle
 
 GENERATIONS = 400
@@ -210,3 +211,21 @@ async def test_a_task_left_behind_keeps_no_results_alive() -> None:
         gc.collect()
         assert gone() is None
         ended.set()
+
+
+def test_nothing_is_known_of_caches_that_are_gone() -> None:
+    """What a fork would have to go through is no more after many than after a few."""
+
+    def known() -> int:
+        collect()
+        return sum(isinstance(each, weakref.ref) for each in gc.get_objects())
+
+    def use() -> None:
+        with MemoryStore() as store, Cache[int](store=store, namespace="n") as cache:
+            BatchingMapProxy[int, int](cache=cache).bind(lambda keys: keys).load(1)
+
+    use()
+    before = known()
+    for _ in range(100):
+        use()
+    assert known() < before + 50
