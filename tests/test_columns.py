@@ -179,6 +179,7 @@ def test_a_dictionary_of_what_arrow_cannot_compare() -> None:
 
 VIENNA = ZoneInfo("Europe/Vienna")
 NOON = dt.datetime(2024, 7, 1, 12)
+NS = pa.timestamp("ns")
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,7 @@ NOON = dt.datetime(2024, 7, 1, 12)
         ),
         (pa.array([uuid.UUID(int=1).bytes], pa.uuid()), uuid.UUID(int=1)),
         (pa.RunEndEncodedArray.from_arrays([2], ["a"]), "a"),
+        (pa.RunEndEncodedArray.from_arrays([1, 3], pa.array([None, NOON], NS))[1:], NOON),
         (
             pa.UnionArray.from_dense(
                 pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array(["a"])]
@@ -230,6 +232,8 @@ def test_the_function_gets_values_as_python_has_them(column: Any, value: Any) ->
         pa.array([1], pa.timestamp("ns", "UTC")),
         pa.array([1], pa.duration("ns")),
         pa.array([1], pa.time64("ns")),
+        pa.array([[1001]], pa.list_(pa.time64("ns"))),
+        pa.array([{"a": 1}], pa.struct({"a": NS})),
         pa.array([10**7], pa.int32()).cast(pa.date32()),
         pa.array([0], pa.timestamp("us", tz="Mars/Base")),
     ],
@@ -243,12 +247,33 @@ def test_values_that_python_has_not(column: Any) -> None:
     assert calls.batches == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.struct({"a": pa.list_(pa.struct({"b": NS}))}), {"a": [{"b": NOON}, {"b": None}]}),
+        (pa.list_(pa.duration("ns")), [dt.timedelta(1), None]),
+        (pa.large_list(NS), [NOON]),
+        (pa.list_(NS, 2), [NOON, NOON]),
+        (pa.map_(pa.string(), NS), [("a", NOON)]),
+    ],
+    ids=str,
+)
+def test_what_is_in_structs_and_lists(kind: Any, value: Any) -> None:
+    """It is what Python has, too, and nothing of pandas."""
+    column = pa.array([value, None, value], kind)
+    assert list(map(repr, sent(column, key=repr))) == [repr(value)]
+    categories = pa.StructArray.from_arrays([pa.array([NOON], NS).dictionary_encode()], ["a"])
+    assert list(map(repr, sent(categories, key=repr))) == [repr({"a": NOON})]
+
+
 def test_structs_and_lists_as_keys() -> None:
     """Dicts and lists: `key=` makes keys of them, and an error says so."""
     structs = pa.array([{"id": 1, "x": 1}, None, {"id": 2, "x": 1}, {"id": 1, "x": 2}])
     lists = pa.array([[1, 2], None, [2], [1, 2]])
     assert sent(structs, key=lambda item: item["id"]) == [{"id": 1, "x": 1}, {"id": 2, "x": 1}]
     assert sent(lists, key=tuple) == [[1, 2], [2]]
+    views = pa.array([[NOON], None, [NOON]], pa.list_view(NS))
+    assert sent(views, key=tuple) == [[NOON]]
     out = map_column(bound(Calls(len), key=tuple), pa.chunked_array([lists, lists.slice(2)]))
     assert [chunk.to_pylist() for chunk in out.chunks] == [[2, None, 1, 2], [1, 2]]
     for column in (structs, lists):
@@ -348,6 +373,8 @@ STRUCT = pa.struct({"a": pa.int8(), "b": pa.list_(pa.struct({"c": pa.int8()}))})
     [
         (["a", None], pa.string()),
         (["a", None], pa.large_string()),
+        (["a", None], pa.string_view()),
+        (["a", None, "b"], pa.run_end_encoded(pa.int32(), pa.string())),
         (["a", "b", "a", None], pa.dictionary(pa.int32(), pa.string())),
         (["b", "a"], pa.dictionary(pa.uint8(), pa.large_string(), ordered=True)),
         ([1, 2.0, None], pa.int64()),
@@ -446,6 +473,9 @@ def test_a_result_that_does_not_fit(result: Any, kind: Any) -> None:
         (["a", 1], "the result of 1 is 1 of type 'int', which no column of string can have"),
         ([None, 1, "a"], "the result of 2 is 'a' of type 'str', which no column of int64 can have"),
         ([len], "of type 'builtin_function_or_method', which no column can have"),
+        ([dt.date(2024, 7, 1), NOON], "which no column of date32[day] can have: ValueError: it"),
+        ([NOON.replace(tzinfo=dt.UTC), NOON], "which no column of timestamp[us, tz=UTC] can have"),
+        ([dt.time(1, tzinfo=dt.UTC)], "which no column can have: ValueError: it would become"),
         ([1, 2**70], "the result of 1 is 1180591620717411303424 of type 'int', which no column"),
     ],
     ids=str,
@@ -456,6 +486,14 @@ def test_no_type_in_common(results: list[Any], named: str, errors: Any) -> None:
     with pytest.raises(AnswerTypeError) as caught:
         map_column(answering(*results), column_of(len(results)), errors=errors)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("errors", ["raise", "column"])
+def test_results_that_do_not_fit_together(errors: Any) -> None:
+    """More categories than the type has numbers for."""
+    function, kind = bound(Calls(str)), pa.dictionary(pa.int8(), pa.string())
+    with pytest.raises(AnswerTypeError, match=r"fit into dictionary<.*, but not all of them.*Say"):
+        map_column(function, column_of(300), kind, errors=errors)
 
 
 @pytest.mark.parametrize("errors", ["raise", "column"])

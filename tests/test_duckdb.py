@@ -119,7 +119,12 @@ def test_failures_in_a_column(connection: Any) -> None:
     ]
 
 
-def test_a_type_that_is_none(connection: Any) -> None:
-    """It is DuckDB's error, at once."""
+def test_what_cannot_be(connection: Any) -> None:
+    """It is an error at once, of a type that there is not DuckDB's."""
+    wrong: Any = str.upper
+    with pytest.raises(TypeError, match="takes a bound function"):
+        create_function(connection, "place", wrong, "VARCHAR", "VARCHAR")
+    with pytest.raises(ValueError, match="errors must be"):
+        create_function(connection, "p", bound(Calls(str)), "VARCHAR", "VARCHAR", errors=wrong)
     with pytest.raises(duckdb.Error):
         create_function(connection, "place", bound(Calls(str)), "VARCHAR", "NO_SUCH_TYPE")

@@ -86,11 +86,15 @@ def test_categoricals() -> None:
     series = pd.Series(["b", "a", None, "b"], dtype="category").cat.add_categories(["unused"])
     assert sent(series) == ["b", "a"]
     assert sent(pd.Series([1, "a", None], dtype="category")) == [1, "a"]
+    for categories in ([(1, 2)], pd.interval_range(0, 1), pd.PeriodIndex(["2024-07"], freq="M")):
+        [value] = sent(pd.Series([*categories, None, *categories], dtype="category"))
+        assert (value, type(value)) == (categories[0], type(categories[0]))
 
 
 def test_sparse_columns() -> None:
     """As any other."""
-    assert sent(strings(0, 1, 0, dtype="Sparse[int]")) == [0, 1]
+    got = sent(strings(0, 1, 0, dtype="Sparse[int]"))
+    assert (got, {*map(type, got)}) == ([0, 1], {int})
 
 
 def test_objects_stay_what_they_are() -> None:
@@ -168,6 +172,15 @@ def test_failures() -> None:
     assert frame.loc[6, "error"] == "LookupError: no b"
     with pytest.raises(AnswerTypeError, match="no column of int64 can have"):
         map_series(function, strings("a"), pa.int64())
+
+
+def test_integers_in_structs_and_lists() -> None:
+    """They stay what they are, also beside what is missing."""
+    structs = [{"a": 2**53 + 1}, {"a": None}]
+    out = map_series(bound(lambda keys: [structs[key] for key in keys]), pd.Series([0, 1]))
+    assert out.tolist() == structs
+    out = map_series(bound(lambda keys: [[2**53 + 1, None]]), pd.Series([0]))
+    assert out[0].tolist() == [2**53 + 1, None]
 
 
 def test_progress() -> None:

@@ -201,6 +201,15 @@ def test_interrupts_stay_what_they_are() -> None:
         run(FRAME, "in-memory", place=map_expr(bound(interrupt), pl.col("city"), pl.String))
 
 
+def test_who_is_asked() -> None:
+    """What cannot be is refused when the expression is made."""
+    wrong: Any = str.upper
+    with pytest.raises(TypeError, match="takes a bound function"):
+        map_expr(wrong, pl.col("city"), pl.String)
+    with pytest.raises(ValueError, match="errors must be"):
+        map_expr(bound(Calls(str)), pl.col("city"), pl.String, errors=wrong)
+
+
 def test_progress() -> None:
     """It is that of `map()`, for a Series."""
     told = []

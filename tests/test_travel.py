@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Hashable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import travelling
@@ -140,6 +140,25 @@ def test_what_was_closed_is_made_anew(path: str) -> None:
         assert anew is not other
 
 
+class Leaving(SQLiteStore):
+    """While it is being closed, somebody arrives."""
+
+    pickled: ClassVar[list[Any]] = []
+
+    def close(self) -> None:
+        self.pickled[:] = map(pickle.loads, self.pickled)
+        super().close()
+
+
+def test_what_is_being_closed_is_made_anew(path: str) -> None:
+    """So is its store, before that is closed."""
+    cache = Cache[str](store=Leaving(path), namespace="n")
+    Leaving.pickled.append(pickle.dumps(cache))
+    cache.close()
+    with Leaving.pickled.pop() as made:
+        assert BatchingMapProxy[int, str](cache=made).map([1], travelling.plain) == ["1"]
+
+
 def test_what_has_arrived_stays(path: str) -> None:
     """A cache is kept for what arrives later, a proxy as long as somebody has it."""
     proxy = BatchingMapProxy[int, str](7, cache=cache_at(path))
@@ -176,6 +195,9 @@ class Named(Codec):
 class Odd:
     """It cannot be compared."""
 
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
     def __eq__(self, other: object) -> bool:
         raise ValueError
 
@@ -189,6 +211,7 @@ class Odd:
         ({"max_size": 5, "ttl": 2.5}, [{"max_size": 5}, {"max_size": 5, "ttl": 3}]),
         ({"codec": PickleCodec()}, [{}, {"codec": Named("a")}]),
         ({"codec": Named("a")}, [{"codec": Named("b")}, {"codec": Named(Odd())}]),
+        ({"codec": Named(Odd(1))}, [{"codec": Named("a")}, {"codec": Named(Odd(2))}]),
     ],
 )
 def test_all_options_are_part_of_the_recipe(

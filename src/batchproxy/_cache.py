@@ -148,7 +148,7 @@ class Cache(Travels, Generic[T]):
 
     def _is_closed(self) -> bool:
         store = self._recipe[2]
-        return self._closed or (isinstance(store, Travels) and store._is_closed())
+        return self._closing or (isinstance(store, Travels) and store._is_closed())
 
     def _is_of(self, recipe: tuple[Any, ...]) -> bool:
         max_size, ttl, store, namespace, codec, on_store_error = self._recipe
@@ -312,7 +312,9 @@ class Cache(Travels, Generic[T]):
         `atexit` handler.
         """
         if self._backing is not None:
-            self._closed = True
+            self._closing = True
+            if isinstance(store := self._backing.store, Travels):
+                store._closing = True  # before what is waited for here: so nobody is given it
             self._backing.close()
 
     def __enter__(self) -> Self:

@@ -31,8 +31,8 @@ class Travels:
 
     _recipe: tuple[Any, ...]
     """Its parts are equal where they are the same."""
-    _closed = False
-    """Then it is not found any more, and a new one is made."""
+    _closing = False
+    """It was closed, or is about to be: it is not found any more, and a new one is made."""
     _stays: ClassVar[bool] = False
     """Whether one that a recipe has made is kept for what arrives later, until it is closed."""
 
@@ -48,7 +48,7 @@ class Travels:
         return self._recipe == recipe
 
     def _is_closed(self) -> bool:
-        return self._closed
+        return self._closing
 
     @classmethod
     def _make(cls, *recipe: Any) -> Self:

@@ -25,7 +25,8 @@ class Codec(ABC):
     """How the values of one `Cache` are written to its store, and read.
 
     A cache that was given a codec writes *every* value with it; it still reads values that were
-    written without one. To write one of your own, derive a class from this one.
+    written without one. To write one of your own, derive a class from this one. Where it travels
+    with its cache, what it is made of has to be what `pickle` can write: no lambda.
 
     Threads: the methods are called in worker threads, by several at once.
     """

@@ -79,6 +79,8 @@ def _encoded(column: Column) -> tuple[Any, Any]:
             parts.append(places.slice(start, len(dictionary)).take(chunk.indices))
             start += len(dictionary)
         return known, _joined(parts)
+    if pa.types.is_run_end_encoded(column.type):
+        return _encoded(pc.run_end_decode(column))
     try:
         encoded = pa.chunked_array(chunks, column.type).dictionary_encode().chunks
     except pa.ArrowNotImplementedError:  # structs, lists, and others that Arrow cannot compare
@@ -125,11 +127,30 @@ def _in_microseconds(kind: Any) -> Any:
 
     (Of nanoseconds Arrow would make a `pandas.Timestamp`, if pandas is installed, or cut them off.)
     """
-    if pa.types.is_timestamp(kind):
+    types = pa.types
+    if types.is_timestamp(kind):
         return pa.timestamp("us", kind.tz)
-    if pa.types.is_duration(kind):
+    if types.is_duration(kind):
         return pa.duration("us")
-    return pa.time64("us") if pa.types.is_time64(kind) else kind
+    if types.is_time64(kind):
+        return pa.time64("us")
+    if types.is_dictionary(kind):
+        return _in_microseconds(kind.value_type)
+    parts = [kind.field(place) for place in range(kind.num_fields)]
+    exact = [part.with_type(_in_microseconds(part.type)) for part in parts]
+    if exact == parts:
+        return kind
+    if types.is_struct(kind):
+        return pa.struct(exact)
+    if types.is_map(kind):
+        return pa.map_(*exact[0].type)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(exact[0], kind.list_size)
+    if types.is_large_list(kind):
+        return pa.large_list(exact[0])
+    if types.is_list(kind):
+        return pa.list_(exact[0])
+    return kind  # a union, or a view of lists: Arrow does not cast the one, and spoils the other
 
 
 def _is_null(value: Any) -> bool:

@@ -86,9 +86,19 @@ def map_column(
     make = column_with_errors if errors == "column" else column_of_results
     made = make(results, sent, type)
     if not isinstance(column, pa.ChunkedArray):
-        return made.take(places)
+        return _rows(made, places)
     parts, start = [], 0
     for chunk in column.chunks:
-        parts.append(made.take(places.slice(start, len(chunk))))
+        parts.append(_rows(made, places.slice(start, len(chunk))))
         start += len(chunk)
     return pa.chunked_array(parts, made.type)
+
+
+def _rows(made: Any, places: Any) -> Any:
+    """Those of `made` at these places."""
+    try:
+        return made.take(places)
+    except pa.ArrowNotImplementedError:  # Arrow takes no views of texts, nor runs
+        values = [*made.to_pylist(), None]
+        places = places.fill_null(len(made)).to_pylist()
+        return pa.array([values[place] for place in places], made.type)

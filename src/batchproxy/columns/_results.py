@@ -23,8 +23,14 @@ def column_of_results(results: list[Any], items: list[Any], kind: Any) -> Any:
     try:
         return _array(results, kind)
     except _ERRORS as error:
+        found = kind
         for item, result in zip(items, results):
-            kind = _fitting(item, result, kind)
+            found = _fitting(item, result, found)
+        if kind is not None:
+            raise AnswerTypeError(
+                f"the results fit into {kind}, but not all of them: {describe(error)}. Say another "
+                "type="
+            ) from error
         raise AnswerTypeError(
             f"the results are of no one type that Arrow has: {describe(error)}. Say type=, or let "
             "the function answer with values of one type"
@@ -75,7 +81,7 @@ def _array(results: list[Any], kind: Any) -> Any:
     if (kind is None or _is_numeric(kind)) and (vectors := _stacked(results)) is not None:
         return vectors if kind is None else vectors.cast(kind)  # which refuses 2.5 as 2
     column = pa.array(results, kind)
-    if kind is not None and _may_lose(kind):
+    if _may_lose(column.type):
         for result, back in zip(results, column.to_pylist()):
             if not _is_kept(result, back):
                 raise ValueError(f"it would become {short(back)}")

@@ -46,6 +46,8 @@ def create_function(
     Raises:
         duckdb.InvalidInputException: In a query: the function has raised, and this says what.
             DuckDB keeps no ``__cause__``.
+        TypeError: At once: `bound` is something else.
+        ValueError: At once: `errors` is neither.
 
     Cancellation: Ctrl-C while the function waits ends the query with that exception.
 
@@ -53,6 +55,7 @@ def create_function(
     """
     with connection.cursor() as cursor:
         [arrow] = cursor.sql(f"select null::{return_type}").to_arrow_table().schema.types
+    map_column(bound, [], arrow, errors=errors)  # so what it refuses is refused here, too
 
     def map_chunk(column: Any) -> Any:
         return map_column(bound, column, arrow, errors=errors)

@@ -29,7 +29,8 @@ _NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
-"""Integers with nulls: pandas would make floats of them, and of 2**53 + 1 another number."""
+"""Integers with nulls: pandas would make floats of them, and of 2**53 + 1 another number. (So it
+would in structs and lists, where they are objects.)"""
 
 
 def map_series(
@@ -84,17 +85,23 @@ def map_series(
 
 
 def _column(series: Any) -> Any:
+    if isinstance(series.dtype, pd.SparseDtype):
+        series = series.sparse.to_dense()
     if series.dtype != object:
         try:
             column = pa.array(series)
         except (pa.ArrowException, TypeError, ValueError):
             return series.tolist()
-        if not isinstance(column.type, pa.BaseExtensionType):
+        encoded = pa.types.is_dictionary(column.type)
+        kind = column.type.value_type if encoded else column.type
+        tuples = encoded and pa.types.is_nested(kind)  # of which Arrow makes lists
+        if not tuples and not isinstance(kind, pa.BaseExtensionType):
             return column
     return series.tolist()
 
 
 def _like(series: Any, made: Any) -> Any:
-    values = made.to_pandas(types_mapper=_NULLABLE.get if made.null_count else None)
+    mapper = _NULLABLE.get if made.null_count else None
+    values = made.to_pandas(types_mapper=mapper, integer_object_nulls=True)
     values.index, values.name = series.index, series.name
     return values

@@ -87,11 +87,14 @@ def map_expr(
     Raises:
         polars.exceptions.ComputeError: When the query runs; its ``__cause__`` is what `map_column`
             has raised.
+        TypeError: At once: `bound` is something else.
+        ValueError: At once: `errors` is neither.
 
     Cancellation: Ctrl-C ends the query as polars does.
 
     Threads: Where polars runs it.
     """
+    map_series(bound, pl.Series([]), return_dtype, errors=errors)  # it refuses what cannot be
 
     def map_batch(series: pl.Series) -> pl.Series:
         try:

@@ -135,7 +135,7 @@ class PostgresStore(Travels, SharedStore):
 
     def close(self) -> None:
         """As in `Store.close`; what other threads are doing ends as usual."""
-        self._closed = True
+        self._closing = True
         self._pool.close()
 
     def claim_many(

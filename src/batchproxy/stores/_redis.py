@@ -222,6 +222,7 @@ class RedisStore(Travels, SharedStore):
     """
 
     _stays = True
+    _closed = False
 
     max_value_size: int = 512 * 2**20
     """What a server takes, unless its ``proto-max-bulk-len`` is another one."""
@@ -294,7 +295,7 @@ class RedisStore(Travels, SharedStore):
         return self._place, self._prefix
 
     def close(self) -> None:
-        self._closed = True
+        self._closing = self._closed = True
         if self._own is not None:
             self._own.close()
 

@@ -254,7 +254,7 @@ class SQLiteStore(Travels, SharedStore):
 
     def close(self) -> None:
         """As in `Store.close`; what other threads are doing ends as usual."""
-        self._closed = True
+        self._closing = True
         self._pool.close()
 
     @classmethod
