@@ -5,16 +5,18 @@
     python proof/peers.py --write FOLDER    keep the table in FOLDER/peers.md
 
 A scenario is a function that says what must hold, and asserts it; each runs once per library, in
-a process of its own. "right" is a scenario that ends with nothing to object to, "wrong" one whose
-assertion fails or that raises, "hangs" one that has not ended after some seconds in which it had
-nothing to wait for, and a dash one for which the library has no means. Notes say why, and where the
-documentation of a library rules out what the scenario does. What is not installed is left out.
+a process of its own. "right" is a scenario that ends with nothing to object to, with what it took
+where that differs; "wrong" one whose assertion fails or that raises, "hangs" one that has not ended
+after some seconds in which it had nothing to wait for, and a dash one for which the library has no
+means. Notes say why, and where the documentation of a library rules out what the scenario does.
+What is not installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import importlib.metadata
 import inspect
 import os
@@ -26,11 +28,13 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import proof.peers_maps  # noqa: F401 - its scenarios
 from proof.peers_libraries import LIBRARIES
 from proof.peers_tools import SCENARIOS
 
-LIMIT = 6.0  # seconds until a scenario hangs; those that do not take two at most
+for room in ("maps", "loads", "refusals", "failures", "memory"):  # in the order of the table
+    importlib.import_module(f"proof.peers_{room}")
+
+LIMIT = 10.0  # seconds until a scenario hangs; those that do not take three at most
 
 NO_MEANS = "\N{EN DASH}"
 
@@ -42,17 +46,18 @@ def judge(name: str, title: str) -> None:
         print(verdict, flush=True)
         os._exit(0)  # whatever still hangs
 
+    importlib.import_module(LIBRARIES[title].module)  # which takes seconds on a busy machine
     clock = threading.Timer(LIMIT, say, ["hangs"])
     clock.daemon = True
     clock.start()
     try:
-        run = SCENARIOS[name][0](LIBRARIES[title])
-        if inspect.iscoroutine(run):
-            asyncio.run(run)
+        result = SCENARIOS[name][0](LIBRARIES[title])
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
     except BaseException:
         traceback.print_exc()
         say("wrong")
-    say("right")
+    say(f"right, {result}" if result else "right")
 
 
 def verdict(name: str, title: str, *, explain: bool) -> str:
@@ -91,12 +96,11 @@ def table(only: str = "") -> str:
         cells = []
         for title in titles:
             library = LIBRARIES[title]
-            reasons = [library.lacks[need] for need in needs if need in library.lacks]
-            cell = NO_MEANS if reasons else verdict(name, title, explain=bool(only))
-            if cell in ("wrong", "hangs") and name in library.remarks:
-                reasons = [library.remarks[name]]
-            for reason in reasons:
-                cell += f" [{notes.setdefault(reason, len(notes) + 1)}]"
+            lacks = next((library.lacks[need] for need in needs if need in library.lacks), None)
+            cell = NO_MEANS if lacks else verdict(name, title, explain=bool(only))
+            note = lacks or library.remarks.get(name)
+            if note:
+                cell += f" [{notes.setdefault(note, len(notes) + 1)}]"
             cells.append(cell)
             print(".", end="", file=sys.stderr, flush=True)
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from proof.peers_libraries import Library
+from proof.peers_library import Library
 from proof.peers_tools import QUIET, Calls, outcome, scenario, settle, start
 
 
