@@ -49,6 +49,8 @@ _GUARD = '"$@" & server=$!; read -r how; kill -"${how:-QUIT}" "$server"; wait "$
 class PostgresServer:
     """A server that can be killed and started again, and keeps its data."""
 
+    keeps = True
+
     def __init__(self) -> None:
         # Where its user may go, and short, for the path of a socket.
         self._directory = tempfile.mkdtemp(prefix="pg-")
@@ -109,9 +111,12 @@ class PostgresServer:
         if not self._guard.stdin.closed:  # type: ignore[union-attr] # it is a pipe
             self._guard.communicate(f"{how}\n".encode())
 
-    def restart(self) -> None:
+    def stop(self) -> None:
         """As an administrator does: connections are lost, and nothing else."""
         self.kill("INT")
+
+    def restart(self) -> None:
+        self.stop()
         self.start()
 
     @contextmanager

@@ -59,18 +59,7 @@ def locked(url: str, schema: str) -> Iterator[None]:
         yield
 
 
-# The server restarts
-
-
-def test_a_restarted_server(own_postgres: PostgresServer, schema: str) -> None:
-    """The same store goes on, with values, claims and leases as they were."""
-    with PostgresStore(own_postgres.url, schema=schema, lease=3600) as store:
-        store.set_many("n", {A: b"1"}, None)
-        store.claim_many("n", [B], P, 1)
-        own_postgres.restart()
-        assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
-        store.heartbeat("n", "p")
-        assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
+# The server crashes
 
 
 def test_a_server_that_crashed(own_postgres: PostgresServer, schema: str) -> None:
