@@ -143,6 +143,20 @@ class PostgresServer:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+def dumped(url: str, schema: str) -> list[str]:
+    """What is in a schema, as statements."""
+    said = subprocess.run(
+        [f"{_PROGRAMS}/pg_dump", "--inserts", "--no-owner", f"--schema={schema}", url],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    # Without what is for psql, and for the session.
+    around = ("--", "SET ", "SELECT pg_catalog.set_config", "\\")
+    return [
+        line for line in said.stdout.decode().splitlines() if line and not line.startswith(around)
+    ]
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a server that all tests share. Where there is none, the test is skipped."""

@@ -196,14 +196,15 @@ def test_a_schema_of_others(store: PostgresStore, schema: str, client: Any, what
     assert client.execute(made, [schema]).fetchone()[0] == ("TABLE" in what)
 
 
+@pytest.mark.parametrize("layout", ["0", "2"])
 def test_a_schema_of_another_version(
-    store: PostgresStore, postgres_url: str, schema: str, client: Any
+    store: PostgresStore, postgres_url: str, schema: str, client: Any, layout: str
 ) -> None:
     """It is refused, and both versions are named."""
     store.set_many("n", {A: b"1"}, None)
-    client.execute(f"COMMENT ON TABLE {schema}.namespaces IS 'batchproxy store, layout 2'")
+    client.execute(f"COMMENT ON TABLE {schema}.namespaces IS 'batchproxy store, layout {layout}'")
     later = PostgresStore(postgres_url, schema=schema)
-    with pytest.raises(StoreError, match=r"another version .* is '2', this one knows 1"):
+    with pytest.raises(StoreError, match=rf"another version .* is '{layout}', this one knows 1"):
         later.get_many("n", [A])
 
 

@@ -103,7 +103,7 @@ BEGIN
         PERFORM {schema}.doubt(_space, _process);
     END IF;
     -- First without the lock: who finds that others have all of it goes on, and holds up nobody.
-    RETURN QUERY {look};
+    RETURN QUERY{look};
     GET DIAGNOSTICS _seen = ROW_COUNT;
     IF _limit = 0 OR _seen >= cardinality(_keys) THEN
         RETURN;
@@ -129,7 +129,7 @@ BEGIN
         RETURNING c.key
     ) SELECT coalesce(array_agg(mine.key), '{{}}') INTO _mine FROM mine;
     IF cardinality(_mine) < _limit AND _seen + cardinality(_mine) < cardinality(_keys) THEN
-        RETURN QUERY {look};
+        RETURN QUERY{look};
     END IF;
     RETURN QUERY SELECT mine.key, NULL::bytea, false FROM unnest(_mine) AS mine (key);
 END $$;
