@@ -31,11 +31,11 @@ def _user() -> str:
     return next(name for name in ("postgres", "nobody", "") if name in known or not name)
 
 
-_PROGRAMS = _programs()
+PROGRAMS = _programs()
 WHY_NOT = ""
 if importlib.util.find_spec("psycopg") is None:
     WHY_NOT = "psycopg is not installed"
-elif not _PROGRAMS:
+elif not PROGRAMS:
     WHY_NOT = "PostgreSQL is not installed"
 elif os.geteuid() == 0 and not _user():
     WHY_NOT = "PostgreSQL does not run as root, and there is no other user"
@@ -62,7 +62,7 @@ class PostgresServer:
             self._as |= {"user": user, "extra_groups": []}
         subprocess.run(
             [
-                *(f"{_PROGRAMS}/initdb", "-D", self._data, "-U", "tests", "-A", "trust"),
+                *(f"{PROGRAMS}/initdb", "-D", self._data, "-U", "tests", "-A", "trust"),
                 *("--no-sync", "--no-locale", "--encoding=UTF8"),
             ],
             stdout=subprocess.DEVNULL,
@@ -86,7 +86,7 @@ class PostgresServer:
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with open(f"{self._directory}/log", "a") as log:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "sh", f"{_PROGRAMS}/postgres", "-D", self._data, *given],
+                ["sh", "-c", _GUARD, "sh", f"{PROGRAMS}/postgres", "-D", self._data, *given],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -146,7 +146,7 @@ class PostgresServer:
 def dumped(url: str, schema: str) -> list[str]:
     """What is in a schema, as statements."""
     said = subprocess.run(
-        [f"{_PROGRAMS}/pg_dump", "--inserts", "--no-owner", f"--schema={schema}", url],
+        [f"{PROGRAMS}/pg_dump", "--inserts", "--no-owner", f"--schema={schema}", url],
         stdout=subprocess.PIPE,
         check=True,
     )
