@@ -169,6 +169,17 @@ def test_a_schema_that_was_made_empty(postgres_url: str, schema: str, client: An
         store.get_many("n", [A])
 
 
+def test_a_schema_that_was_dropped(store: PostgresStore, schema: str, client: Any) -> None:
+    """By who wants to be rid of all that is in it, say: after an error it is made again."""
+    store.set_many("n", {A: b"1"}, None)
+    client.execute(f"DROP SCHEMA {schema} CASCADE")
+    with pytest.raises(StoreError, match="InvalidSchemaName"):
+        store.get_many("n", [A])
+    assert store.get_many("n", [A]) == {}
+    store.set_many("n", {A: b"2"}, None)
+    assert store.get_many("n", [A]) == {A: b"2"}
+
+
 def test_somebody_is_making_it(postgres_url: str, schema: str, client: Any) -> None:
     """And stands still: nobody waits for that for ever."""
     with PostgresStore(postgres_url, schema=schema, timeout=0.1) as store, client.transaction():

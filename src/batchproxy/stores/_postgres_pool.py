@@ -45,7 +45,7 @@ class Pool:
     Args:
         options: What psycopg is given to connect.
         timeout: Seconds to wait for a connection, and for a sign of an answer.
-        prepare: What is done with the first connection.
+        prepare: What is done with the first connection, and with the next after a failure.
         name: Who it is for, in messages.
     """
 
@@ -115,6 +115,7 @@ class Pool:
                 connection.close()
                 self._leave()
             if isinstance(error, Error | TimeoutError):
+                self._prepared = False  # perhaps that is gone, or the server is another one
                 raise StoreError(f"{self._name} failed: {describe(error)}") from error
             raise
         self._give_back(connection)
