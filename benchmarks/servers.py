@@ -49,6 +49,13 @@ def has_postgres() -> bool:
     return not _postgres().WHY_NOT
 
 
+def postgres_version() -> str:
+    said = subprocess.run(
+        [f"{_postgres().PROGRAMS}/postgres", "--version"], capture_output=True, text=True
+    )
+    return said.stdout.split()[2]
+
+
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """A server as it is installed, but that it never waits for the disk; gives its URL."""

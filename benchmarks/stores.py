@@ -6,24 +6,21 @@
 As in `speed.py` a row is the median of the ratios of several rounds. Each round has new files, or a
 server that was emptied. What is kept, and how, is in `keeping`. The second table says how late an
 event loop wakes a task while all this goes on. Peers that are not installed are left out, and so is
-Redis where there is no ``redis-server``.
+Redis where there is no ``redis-server``, and PostgreSQL where that is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import itertools
 import re
 import sqlite3
-import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import closing
-from functools import partial
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -31,31 +28,32 @@ import peers
 import speed
 from anyio.from_thread import start_blocking_portal
 from keeping import (
-    BARE_REDIS,
-    BARE_SQLITE,
     DISKCACHE,
     NAMESPACE,
     OPENAIVEC,
+    POSTGRES,
+    REDIS,
+    SQLITE,
+    Bare,
     Place,
     Run,
     Way,
-    bare_connection,
-    bare_insert,
-    bare_select,
     digests,
-    emptied_server,
+    emptied_postgres,
+    emptied_redis,
     fetch_value,
     fetch_value_async,
     new_file,
     ours,
     ours_async,
 )
+from late_loops import LATENESS, late_loop
 from measuring import HEADING, Row, collector_off, ratios_async, seconds
-from servers import has_postgres, has_redis, redis_server
-from work import BACKENDS, BATCH, ITEMS, Backend
+from servers import has_postgres, has_redis, postgres_server, postgres_version, redis_server
+from work import BACKENDS, ITEMS
 
 from batchproxy import AsyncBatchingMapProxy, Cache
-from batchproxy.stores import RedisStore, SQLiteStore, Store
+from batchproxy.stores import PostgresStore, RedisStore, SQLiteStore, Store
 
 TENS = [ITEMS[start : start + 10] for start in range(0, 2_000, 10)]
 
@@ -71,6 +69,7 @@ def environment() -> str:
         versions["redis-server"] = re.findall(r"v=(\S+)", said.stdout)[0]
     if has_postgres():
         versions["psycopg"] = importlib.metadata.version("psycopg")
+        versions["PostgreSQL"] = postgres_version()
     below = "".join(f", {name} {version}" for name, version in versions.items())
     return f"{speed.environment().removesuffix('.')}{below}."
 
@@ -111,19 +110,19 @@ def faces(store: Callable[[str], Store]) -> Iterator[tuple[str, Way]]:
             yield backend, ours_async(store, portal)
 
 
-def in_bulk() -> Iterator[Row]:
-    """100,000 values against the bare driver of each store."""
-    for name, way in faces(SQLiteStore):
-        writes, reads = first_and_second(way, BARE_SQLITE, new_file)
-        yield Row(f"{name}, SQLite: write 100,000 values", "bare sqlite3", 1.5, writes)
-        yield Row(f"{name}, SQLite: read 100,000 values", "bare sqlite3", 1.5, reads)
-    if not has_redis():
-        return
-    with redis_server() as url:
-        for name, way in faces(RedisStore):
-            writes, reads = first_and_second(way, BARE_REDIS, emptied_server(url))
-            yield Row(f"{name}, Redis: write 100,000 values", "bare MSET", None, writes)
-            yield Row(f"{name}, Redis: read 100,000 values", "bare MGET", None, reads)
+def in_bulk(
+    name: str,
+    store: Callable[[str], Store],
+    limit: Way,
+    place: Place,
+    limits: tuple[str, str],
+    at_most: float | None = None,
+) -> Iterator[Row]:
+    """100,000 values against the bare driver of a store."""
+    for face, way in faces(store):
+        writes, reads = first_and_second(way, limit, place)
+        yield Row(f"{face}, {name}: write 100,000 values", limits[0], at_most, writes)
+        yield Row(f"{face}, {name}: read 100,000 values", limits[1], at_most, reads)
 
 
 def against_peers() -> Iterator[Row]:
@@ -142,9 +141,20 @@ def against_peers() -> Iterator[Row]:
             yield Row(f"sync, SQLite: read {count:,} values", peer, None, reads)
 
 
-async def small(backend: Backend, folder: Path) -> list[Row]:
+def few_keys(
+    name: str, store: Callable[[str], Store], bare: Bare, ours: str, theirs: str
+) -> Iterator[Row]:
     """``map()`` of ten keys that memory does not have, against one bare trip to a thread."""
-    store = SQLiteStore(folder / "small.db")
+    for backend in BACKENDS:
+        with store(ours) as opened, closing(bare.connect(theirs)) as connection:
+            misses, hits = anyio.run(tens, opened, bare, connection, backend=backend)
+        what = f"{backend}, {name}: map() of 10 keys that are"
+        yield Row(f"{what} in the store alone", "one SELECT in a worker thread", None, hits)
+        yield Row(f"{what} nowhere", "one INSERT in a worker thread", None, misses)
+
+
+async def tens(store: Store, bare: Bare, connection: Any) -> tuple[list[float], list[float]]:
+    """The ratios when they are nowhere, and then when they are in the store."""
 
     async def map_tens(fetch: Callable[[list[str]], Awaitable[list[bytes]]]) -> None:
         cache = Cache[bytes](store=store, namespace=NAMESPACE)
@@ -155,107 +165,40 @@ async def small(backend: Backend, folder: Path) -> list[Row]:
     async def unexpected(items: list[str]) -> list[bytes]:
         raise AssertionError(f"{items} should have been there")
 
-    with store, closing(bare_connection(str(folder / "bare.db"))) as connection:
+    def forget() -> None:
+        store.delete_many(NAMESPACE, None)
+        connection.execute("DELETE FROM kept")
 
-        def forget() -> None:
-            store.delete_many(NAMESPACE, None)
-            connection.execute("DELETE FROM kept")
+    async def insert_tens() -> None:
+        for ten in TENS:
+            values = await fetch_value_async(ten)
+            await anyio.to_thread.run_sync(bare.insert, connection, digests(ten), values)
 
-        async def insert_tens() -> None:
-            for ten in TENS:
-                values = await fetch_value_async(ten)
-                await anyio.to_thread.run_sync(bare_insert, connection, digests(ten), values)
+    async def select_tens() -> None:
+        for ten in TENS:
+            await anyio.to_thread.run_sync(bare.select, connection, digests(ten))
 
-        async def select_tens() -> None:
-            for ten in TENS:
-                await anyio.to_thread.run_sync(bare_select, connection, digests(ten))
-
-        misses = await ratios_async(lambda: map_tens(fetch_value_async), insert_tens, before=forget)
-        hits = await ratios_async(lambda: map_tens(unexpected), select_tens)
-    return [
-        Row(
-            f"{backend}, SQLite: map() of 10 keys that are in the store alone",
-            "one SELECT in a worker thread",
-            None,
-            hits,
-        ),
-        Row(
-            f"{backend}, SQLite: map() of 10 keys that are nowhere",
-            "one INSERT in a worker thread",
-            None,
-            misses,
-        ),
-    ]
+    misses = await ratios_async(lambda: map_tens(fetch_value_async), insert_tens, before=forget)
+    return misses, await ratios_async(lambda: map_tens(unexpected), select_tens)
 
 
 def rows() -> Iterator[Row]:
-    yield from in_bulk()
-    yield from against_peers()
-    for backend in BACKENDS:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from anyio.run(small, backend, Path(folder), backend=backend)
-
-
-async def lateness(work: Callable[[], Awaitable[object]]) -> list[float]:
-    """How many ms late a task that sleeps 1 ms at a time is woken while `work` is done."""
-    late: list[float] = []
-
-    async def sleep_on() -> None:
-        while True:
-            start = time.perf_counter()
-            await anyio.sleep(0.001)
-            late.append((time.perf_counter() - start) * 1000 - 1)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(sleep_on)
-        await work()
-        group.cancel_scope.cancel()
-    return late
-
-
-async def late_loop(backend: Backend) -> Iterator[str]:
-    """Lines of the table `LATENESS`."""
-
-    async def map_all(cache: Cache[bytes]) -> None:
-        proxy = AsyncBatchingMapProxy[str, bytes](BATCH, cache=cache)
-        await proxy.map(ITEMS, fetch_value_async)
-
-    async def in_memory() -> None:
-        """For about as long as with a store."""
-        for _ in range(10):
-            await map_all(Cache())
-
-    async def stored(path: Path) -> None:
-        with SQLiteStore(path) as store:
-            await map_all(Cache(store=store, namespace=NAMESPACE))
-
-    rounds: dict[str, list[list[float]]] = {}
-    with collector_off():
-        for _ in range(5):
-            with tempfile.TemporaryDirectory() as folder:
-                work: dict[str, Callable[[], Awaitable[object]]] = {
-                    "nothing is done": partial(anyio.sleep, 1),
-                    "100,000 are mapped without a store": in_memory,
-                    "100,000 are written to SQLite": partial(stored, Path(folder, "late.db")),
-                    "100,000 are read from SQLite": partial(stored, Path(folder, "late.db")),
-                }
-                for what, do in work.items():
-                    rounds.setdefault(what, []).append(await lateness(do))
-    return (_late_line(f"{backend}: while {what}", late) for what, late in rounds.items())
-
-
-LATENESS = """\
-| how late a task is woken, in ms | median | p99 | range of p99 | latest |
-|---------------------------------|-------:|----:|-------------:|-------:|"""
-
-
-def _late_line(what: str, rounds: list[list[float]]) -> str:
-    together = list(itertools.chain.from_iterable(rounds))
-    p99s = [statistics.quantiles(late, n=100, method="inclusive")[-1] for late in rounds]
-    return (
-        f"| {what} | {statistics.median(together):.2f} | {statistics.median(p99s):.1f} "
-        f"| {min(p99s):.1f} to {max(p99s):.1f} | {max(together):.1f} |"
-    )
+    with ExitStack() as stack:
+        bare = ("bare sqlite3", "bare sqlite3")
+        yield from in_bulk("SQLite", SQLiteStore, SQLITE.way(), new_file, bare, 1.5)
+        if has_redis():
+            place = emptied_redis(stack.enter_context(redis_server()))
+            yield from in_bulk("Redis", RedisStore, REDIS, place, ("bare MSET", "bare MGET"))
+        if has_postgres():
+            url = stack.enter_context(postgres_server())
+            place, bare = emptied_postgres(url), ("bare INSERT", "bare SELECT")
+            yield from in_bulk("PostgreSQL", PostgresStore, POSTGRES.way(), place, bare)
+        yield from against_peers()
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        files = f"{folder}/ours.db", f"{folder}/theirs.db"
+        yield from few_keys("SQLite", SQLiteStore, SQLITE, *files)
+        if has_postgres():
+            yield from few_keys("PostgreSQL", PostgresStore, POSTGRES, url, url)
 
 
 def tables() -> Iterator[str]:

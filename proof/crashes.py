@@ -6,9 +6,9 @@ finish; 50 times in each of four modes:
 - ``command``: `batchproxy map` on a file with a store, run again after each kill;
 - ``sqlite``: four programs that map the same list on one SQLite file, of which all are killed, or
   one while the others go on;
-- ``postgres``: the same on a server, which goes on: a crash of it costs claims;
-- ``redis``: the same on a server that writes everything to the disk at once. The server is killed,
-  too, ten times; programs that have a `StoreError` then are started again.
+- ``postgres``: the same on a server, which is shut down, too, ten times (a crash of it would cost
+  claims); programs that have a `StoreError` then are started again;
+- ``redis``: the same on a server that writes everything to the disk at once, and is killed.
 
 Each process has a log of its own, in which the function notes each batch that it begins and each
 that it ends. A batch is **open** from its beginning until its process is *told* of it, and may be
@@ -509,19 +509,40 @@ class Programs(Subject):
         return read_file(Path(self.place), in_use=bool(self.running()))
 
 
-class PostgresPrograms(Programs):
-    """The same on a server."""
+class ServerPrograms(Programs):
+    """The same on a server, which is stopped once, too."""
 
-    def __init__(self, folder: Path, rng: random.Random, kills: int) -> None:
+    statuses = (None, 0, -signal.SIGKILL, STORE_FAILED)
+
+    def __init__(self, folder: Path, rng: random.Random, kills: int, server: Any) -> None:
         super().__init__(folder, rng, kills)
-        from postgres_server import PostgresServer
-
-        self._server = PostgresServer()
-        self.place = self._server.url
+        self._server = server
+        self.place = server.url
+        self._server_stops = rng.randrange(kills)  # before the kill of that number
 
     def run(self) -> None:
         with self._server:
             super().run()
+
+    def strike(self) -> None:
+        if self.tally.kills < self._server_stops or self.tally.servers:
+            super().strike()
+            return
+        self.tally.servers = 1
+        self._server.stop()
+        if self.rng.random() < 0.5:
+            super().strike()
+        time.sleep(self.rng.uniform(0, 0.3))  # some need the server now, others later
+        self._server.start()
+
+
+class PostgresPrograms(ServerPrograms):
+    """On a PostgreSQL, which is shut down: a crash would cost claims."""
+
+    def __init__(self, folder: Path, rng: random.Random, kills: int) -> None:
+        from postgres_server import PostgresServer
+
+        super().__init__(folder, rng, kills, PostgresServer())
 
     def values(self) -> dict[bytes, bytes]:
         with PostgresStore(self.place) as store:
@@ -529,33 +550,14 @@ class PostgresPrograms(Programs):
             return dict(store._pool.run(store._statement("SELECT key, value FROM {}.results")))
 
 
-class RedisPrograms(Programs):
-    """The same on a server, which is killed once, too."""
-
-    statuses = (None, 0, -signal.SIGKILL, STORE_FAILED)
+class RedisPrograms(ServerPrograms):
+    """On a Redis, which is killed."""
 
     def __init__(self, folder: Path, rng: random.Random, kills: int) -> None:
-        super().__init__(folder, rng, kills)
         from redis_server import RedisServer  # and pytest, which no process needs that is killed
 
-        self._server = RedisServer(folder, "--appendonly", "yes", "--appendfsync", "always")
-        self.place = self._server.url
-        self._server_dies = rng.randrange(kills)  # before the kill of that number
-
-    def run(self) -> None:
-        with self._server:
-            super().run()
-
-    def strike(self) -> None:
-        if self.tally.kills < self._server_dies or self.tally.servers:
-            super().strike()
-            return
-        self.tally.servers = 1
-        self._server.kill()
-        if self.rng.random() < 0.5:
-            super().strike()
-        time.sleep(self.rng.uniform(0, 0.3))  # some need the server now, others later
-        self._server.start()
+        always = ("--appendonly", "yes", "--appendfsync", "always")
+        super().__init__(folder, rng, kills, RedisServer(folder, *always))
 
     def values(self) -> dict[bytes, bytes]:
         with RedisStore(self.place) as store:

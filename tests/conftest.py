@@ -25,8 +25,10 @@ pytest.register_assert_rewrite(
 )
 from postgres_server import own_postgres as own_postgres  # noqa: E402 - after that
 from postgres_server import postgres_url as postgres_url  # noqa: E402 - after that
+from redis_server import forgetful as forgetful  # noqa: E402 - after that
 from redis_server import redis_url as redis_url  # noqa: E402 - after that
 from redis_server import server as server  # noqa: E402 - after that
+from store_tools import own as own  # noqa: E402 - after that
 from store_tools import place as place  # noqa: E402 - after that
 from store_tools import store as store  # noqa: E402 - after that
 from tools import BACKENDS, backend_options  # noqa: E402 - after that

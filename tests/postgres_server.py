@@ -31,11 +31,11 @@ def _user() -> str:
     return next(name for name in ("postgres", "nobody", "") if name in known or not name)
 
 
-_PROGRAMS = _programs()
+PROGRAMS = _programs()
 WHY_NOT = ""
 if importlib.util.find_spec("psycopg") is None:
     WHY_NOT = "psycopg is not installed"
-elif not _PROGRAMS:
+elif not PROGRAMS:
     WHY_NOT = "PostgreSQL is not installed"
 elif os.geteuid() == 0 and not _user():
     WHY_NOT = "PostgreSQL does not run as root, and there is no other user"
@@ -49,6 +49,8 @@ _GUARD = '"$@" & server=$!; read -r how; kill -"${how:-QUIT}" "$server"; wait "$
 class PostgresServer:
     """A server that can be killed and started again, and keeps its data."""
 
+    keeps = True
+
     def __init__(self) -> None:
         # Where its user may go, and short, for the path of a socket.
         self._directory = tempfile.mkdtemp(prefix="pg-")
@@ -60,7 +62,7 @@ class PostgresServer:
             self._as |= {"user": user, "extra_groups": []}
         subprocess.run(
             [
-                *(f"{_PROGRAMS}/initdb", "-D", self._data, "-U", "tests", "-A", "trust"),
+                *(f"{PROGRAMS}/initdb", "-D", self._data, "-U", "tests", "-A", "trust"),
                 *("--no-sync", "--no-locale", "--encoding=UTF8"),
             ],
             stdout=subprocess.DEVNULL,
@@ -84,7 +86,7 @@ class PostgresServer:
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with open(f"{self._directory}/log", "a") as log:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "sh", f"{_PROGRAMS}/postgres", "-D", self._data, *given],
+                ["sh", "-c", _GUARD, "sh", f"{PROGRAMS}/postgres", "-D", self._data, *given],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -109,9 +111,12 @@ class PostgresServer:
         if not self._guard.stdin.closed:  # type: ignore[union-attr] # it is a pipe
             self._guard.communicate(f"{how}\n".encode())
 
-    def restart(self) -> None:
+    def stop(self) -> None:
         """As an administrator does: connections are lost, and nothing else."""
         self.kill("INT")
+
+    def restart(self) -> None:
+        self.stop()
         self.start()
 
     @contextmanager
@@ -136,6 +141,20 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def dumped(url: str, schema: str) -> list[str]:
+    """What is in a schema, as statements."""
+    said = subprocess.run(
+        [f"{PROGRAMS}/pg_dump", "--inserts", "--no-owner", f"--schema={schema}", url],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    # Without what is for psql, and for the session.
+    around = ("--", "SET ", "SELECT pg_catalog.set_config", "\\")
+    return [
+        line for line in said.stdout.decode().splitlines() if line and not line.startswith(around)
+    ]
 
 
 @pytest.fixture(scope="session")

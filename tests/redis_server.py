@@ -34,6 +34,7 @@ class RedisServer:
 
     def __init__(self, directory: Path, *options: str, port: int = 0) -> None:
         path = directory / "redis.sock"
+        self.keeps = "--appendonly" in options
         self.url = f"unix://{path}"
         self._options = [
             *("--unixsocket", str(path), "--bind", "127.0.0.1", "--port", str(port)),
@@ -65,6 +66,13 @@ class RedisServer:
     def kill(self) -> None:
         """Kill it (SIGKILL), and wait until it is gone."""
         self._guard.communicate(b"\n")
+
+    stop = kill
+
+    def restart(self) -> None:
+        """Connections are lost, and what it does not keep."""
+        self.stop()
+        self.start()
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -99,6 +107,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of one's own, which keeps its data when it is killed."""
     with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that keeps nothing."""
+    with RedisServer(tmp_path) as server:
         yield server
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import anyio.to_thread
 import pytest
 from memory_store import MemoryStore, PlainStore
+from postgres_server import needs_postgres
+from redis_server import needs_redis
 
 from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.stores import Claimant, PostgresStore, RedisStore, SQLiteStore, Store
@@ -28,6 +30,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     if request.param == "sqlite":
         return str(tmp_path / "db"), str(tmp_path)
     return request.getfixturevalue(f"{request.param}_url"), str(tmp_path)
+
+
+# Servers of one's own, with `url`, `start()`, `stop()`, `kill()`, `restart()`, `standing_still()`.
+SERVERS = [
+    pytest.param("server", marks=needs_redis, id="redis"),
+    pytest.param("own_postgres", marks=needs_postgres, id="postgres"),
+]
+FORGETFUL = pytest.param("forgetful", marks=needs_redis, id="forgetful redis")
+
+
+@pytest.fixture(params=SERVERS)
+def own(request: pytest.FixtureRequest) -> Any:
+    """A server that tests may kill; it keeps its data."""
+    return request.param and request.getfixturevalue(request.param)
 
 
 def cache_on(store: Store, **options: Any) -> Cache[Any]:

@@ -91,7 +91,6 @@ LONGER = {
     "_faces.async_proxy": "most of it says what users may rely on",
     "_faces.proxy": "most of it says what users may rely on",
     "_backing.codecs": "half of it says what users may rely on",
-    "stores._postgres": "half of it says what users may rely on, and what a step asks",
     "stores._redis": "a script on the server beside each step of the protocol",
     "stores._sqlite": "the steps of the protocol share their statements",
     "stores._sqlite_file": "all that may be wrong with a file, each with its remedy",

@@ -18,16 +18,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from postgres_server import PostgresServer, dumped, needs_postgres
 from redis_server import RedisServer, needs_redis
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
-from batchproxy.stores import Claimant, RedisStore, SharedStore, SQLiteStore
+from batchproxy.stores import Claimant, PostgresStore, RedisStore, SharedStore, SQLiteStore
 from batchproxy.testing import names_in_store
 
 DATA = Path(__file__).parent / "data"
-SQLITE, REDIS = "sqlite-1.db.gz", "redis-1.json"
-PREFIX = "layout-1"  # of what is on a server
+SQLITE, REDIS, POSTGRES = "sqlite-1.db.gz", "redis-1.json", "postgres-1.sql"
+PREFIX, SCHEMA = "layout-1", "layout_1"  # of what is on a server
 
 # What is in the stores of layout 1.
 PLAIN = "plain/1 {é}"
@@ -88,7 +89,7 @@ def load(client: Any, stored: dict[str, Any]) -> None:
             client.hset(name, mapping=plain)
 
 
-def dumped(client: Any) -> dict[str, Any]:
+def found_on(client: Any) -> dict[str, Any]:
     """The other way. Nothing is said of when what is there ends, or who has not been doubted."""
     found: dict[str, Any] = {}
     for name in sorted(client.scan_iter(f"{PREFIX}:*")):
@@ -105,13 +106,31 @@ def dumped(client: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(params=[SQLITE, pytest.param(REDIS, marks=needs_redis)])
+@pytest.fixture
+def client(postgres_url: str) -> Iterator[Any]:
+    """Of a PostgreSQL, whose schema is removed at last."""
+    with import_module("psycopg").connect(postgres_url, autocommit=True) as client:
+        yield client
+        client.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+
+
+@pytest.fixture(
+    params=[
+        SQLITE,
+        pytest.param(REDIS, marks=needs_redis),
+        pytest.param(POSTGRES, marks=needs_postgres),
+    ]
+)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SharedStore]:
     """A store that another version has filled."""
     stored = (DATA / request.param).read_bytes()
     if request.param == SQLITE:
         (tmp_path / "results.db").write_bytes(gzip.decompress(stored))
         with SQLiteStore(tmp_path / "results.db") as store:
+            yield store
+    elif request.param == POSTGRES:
+        request.getfixturevalue("client").execute(stored)
+        with PostgresStore(request.getfixturevalue("postgres_url"), schema=SCHEMA) as store:
             yield store
     else:
         url = request.getfixturevalue("server").url
@@ -169,8 +188,25 @@ def test_the_layout_of_a_server_is_the_last_of_these(server: RedisServer) -> Non
     with RedisStore(server.url, prefix=PREFIX) as store:
         fill(store)
     with import_module("redis").Redis.from_url(server.url) as client:
-        new = dumped(client)
+        new = found_on(client)
     assert new == json.loads((DATA / REDIS).read_text("utf-8"))
+
+
+@needs_postgres
+def test_the_layout_of_a_schema_is_the_last_of_these(postgres_url: str, client: Any) -> None:
+    """What is written today has the same tables, functions and rows."""
+    for name in OF_CODECS.keys() - {"pickle"}:
+        pytest.importorskip(name)
+    with PostgresStore(postgres_url, schema=SCHEMA) as store:
+        fill(store)
+    new = dumped(postgres_url, SCHEMA)
+    client.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+    client.execute((DATA / POSTGRES).read_bytes())
+    old, new = (
+        [line for line in lines if f"INTO {SCHEMA}.leases" not in line]
+        for lines in (dumped(postgres_url, SCHEMA), new)
+    )
+    assert new == old
 
 
 def lines_of(path: Path) -> list[str]:
@@ -194,8 +230,14 @@ def write() -> None:
             with RedisStore(server.url, prefix=PREFIX) as store:
                 fill(store)
             with import_module("redis").Redis.from_url(server.url) as client:
-                stored = dumped(client)
+                stored = found_on(client)
     (DATA / REDIS).write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+    with PostgresServer() as server:
+        with PostgresStore(server.url, schema=SCHEMA) as store:
+            fill(store)
+        with import_module("psycopg").connect(server.url) as client:
+            client.execute(f"UPDATE {SCHEMA}.leases SET ends = 'epoch', doubted = true")
+        (DATA / POSTGRES).write_text("\n".join(dumped(server.url, SCHEMA)) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -59,18 +59,7 @@ def locked(url: str, schema: str) -> Iterator[None]:
         yield
 
 
-# The server restarts
-
-
-def test_a_restarted_server(own_postgres: PostgresServer, schema: str) -> None:
-    """The same store goes on, with values, claims and leases as they were."""
-    with PostgresStore(own_postgres.url, schema=schema, lease=3600) as store:
-        store.set_many("n", {A: b"1"}, None)
-        store.claim_many("n", [B], P, 1)
-        own_postgres.restart()
-        assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
-        store.heartbeat("n", "p")
-        assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
+# The server crashes
 
 
 def test_a_server_that_crashed(own_postgres: PostgresServer, schema: str) -> None:
@@ -90,7 +79,7 @@ def test_what_is_waited_for(postgres_url: str, schema: str, client: Any, durable
     """Only a durable store waits for the disk, and its connections are as they were."""
     asked: list[tuple[bytes, Any]] = []
 
-    def note(statement: bytes, parameters: Any) -> list[Any]:
+    def note(statement: bytes, parameters: Any, slack: float) -> list[Any]:
         asked.append((statement, parameters))
         return []
 
@@ -105,6 +94,48 @@ def test_what_is_waited_for(postgres_url: str, schema: str, client: Any, durable
             client.execute(statement, [*parameters[:2], [B], [b"1"], *parameters[4:]])
             assert client.execute(how).fetchone() == ("on" if durable else "off",)
         assert client.execute(how).fetchone() == ("on",)
+
+
+# Servers that are set up in another way
+
+
+def test_a_database_without_an_encoding(postgres_url: str, schema: str, client: Any) -> None:
+    """Where clients are not told which one to use, it is found again all the same."""
+    client.execute(f"CREATE DATABASE {schema} ENCODING 'SQL_ASCII' TEMPLATE template0")
+    for number in range(2):
+        with PostgresStore(postgres_url.replace("/postgres?", f"/{schema}?")) as store:
+            store.set_many("é", {bytes([number]) * 20: b"1"}, None)
+            assert store.usage() == {"é": Usage(number + 1, number + 1)}
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_another_isolation(postgres_url: str, schema: str, level: str) -> None:
+    """Who waited would not see what for: it is refused, with what to do, before it is used."""
+    options = quote(f"-cdefault_transaction_isolation={level}".replace(" ", "\\ "))
+    said = f"'read committed', here it is '{level}'; ask for"
+    store = PostgresStore(f"{postgres_url}&options={options}", schema=schema)
+    with store, pytest.raises(StoreError, match=said):
+        store.get_many("n", [A])
+
+
+def test_an_old_server(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused by its version, rather than with what it does not know."""
+    monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", 120_022)
+    with pytest.raises(StoreError, match="needs PostgreSQL 13 or newer, this is "):
+        store.get_many("n", [A])
+
+
+def test_a_server_that_may_only_be_read(postgres_url: str, schema: str) -> None:
+    """As a standby: what is there is found, and why nothing can be written is said."""
+    with PostgresStore(postgres_url, schema=schema) as store:
+        store.set_many("n", {A: b"1"}, None)
+    url = f"{postgres_url}&options=-cdefault_transaction_read_only%3Don"
+    with PostgresStore(url, schema=schema) as store:
+        with pytest.raises(StoreError, match="read-only"):
+            store.set_many("n", {B: b"1"}, None)
+        with pytest.raises(StoreError, match="read-only"):
+            store.claim_many("n", [B], P, 1)
+        assert store.get_many("n", [A, B]) == dict(store.scan("n")) == {A: b"1"}
 
 
 # The schema
@@ -138,6 +169,27 @@ def test_a_schema_that_was_made_empty(postgres_url: str, schema: str, client: An
         store.get_many("n", [A])
 
 
+def test_a_schema_that_was_dropped(store: PostgresStore, schema: str, client: Any) -> None:
+    """By who wants to be rid of all that is in it, say: after an error it is made again."""
+    store.set_many("n", {A: b"1"}, None)
+    client.execute(f"DROP SCHEMA {schema} CASCADE")
+    with pytest.raises(StoreError, match="InvalidSchemaName"):
+        store.get_many("n", [A])
+    assert store.get_many("n", [A]) == {}
+    store.set_many("n", {A: b"2"}, None)
+    assert store.get_many("n", [A]) == {A: b"2"}
+
+
+def test_somebody_is_making_it(postgres_url: str, schema: str, client: Any) -> None:
+    """And stands still: nobody waits for that for ever."""
+    with PostgresStore(postgres_url, schema=schema, timeout=0.1) as store, client.transaction():
+        client.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"batchproxy store, layout {schema}"]
+        )
+        with pytest.raises(StoreError, match=r"has not answered for 0\.1 s"):
+            store.get_many("n", [A])
+
+
 @pytest.mark.parametrize(
     "what",
     ["TABLE {}.namespaces (a int)", "FUNCTION {}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"],
@@ -155,14 +207,15 @@ def test_a_schema_of_others(store: PostgresStore, schema: str, client: Any, what
     assert client.execute(made, [schema]).fetchone()[0] == ("TABLE" in what)
 
 
+@pytest.mark.parametrize("layout", ["0", "2"])
 def test_a_schema_of_another_version(
-    store: PostgresStore, postgres_url: str, schema: str, client: Any
+    store: PostgresStore, postgres_url: str, schema: str, client: Any, layout: str
 ) -> None:
     """It is refused, and both versions are named."""
     store.set_many("n", {A: b"1"}, None)
-    client.execute(f"COMMENT ON TABLE {schema}.namespaces IS 'batchproxy store, layout 2'")
+    client.execute(f"COMMENT ON TABLE {schema}.namespaces IS 'batchproxy store, layout {layout}'")
     later = PostgresStore(postgres_url, schema=schema)
-    with pytest.raises(StoreError, match=r"another version .* is '2', this one knows 1"):
+    with pytest.raises(StoreError, match=rf"another version .* is '{layout}', this one knows 1"):
         later.get_many("n", [A])
 
 
@@ -236,6 +289,22 @@ def test_where_others_are_quicker(
         assert thread.outcome() == Claims({B: b"2"}, [C], [A])
 
 
+def test_who_doubts_and_who_is_doubted(store: PostgresStore, schema: str, client: Any) -> None:
+    """They claim at the same time, one after the other, and none waits for both."""
+    store.lease = 0.001
+    store.claim_many("n", [A], P, 1)
+    time.sleep(0.002)
+    claim = f"SELECT _key, _held FROM {schema}.claim(%b, %b, %b, 'q', 1, '9 s', %s)"
+    space = _postgres._space("n")
+    with client.transaction():
+        client.execute(claim, [space, [B], [B], 0])  # which doubts
+        thread = Thread(lambda: store.claim_many("n", [C], P, 1))
+        while not client.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            time.sleep(0.001)
+        assert client.execute(claim, [space, [B], [B], 1]).fetchall() == [(B, False)]
+    assert thread.outcome() == Claims({}, [C], [])
+
+
 # Large batches
 
 
@@ -306,6 +375,35 @@ def test_writers_who_meet(store: PostgresStore) -> None:
 
     with ThreadPoolExecutor(len(works)) as pool:
         list(pool.map(run, works))
+
+
+def test_what_may_take_longer(
+    postgres_url: str, schema: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes through all that is there, and what writes much. Nothing else is left to go on."""
+    monkeypatch.setattr(_postgres_pool, "_MOST", 9)
+    monkeypatch.setattr(_postgres, "_PACE", 1)
+    url = f"{postgres_url}&application_name={schema}"
+    with PostgresStore(url, schema=schema, timeout=0.1) as store:
+        store.set_many("n", {A: b"1"}, None)
+        works: list[Callable[[], object]] = [
+            store.usage,
+            lambda: list(store.scan("n")),
+            lambda: store.delete_many("n", None),
+            lambda: store.set_many("m", {B: bytes(60)}, None),
+        ]
+        with locked(postgres_url, schema):
+            threads = [Thread(work) for work in works]
+            while sessions(client, schema) < len(works):
+                time.sleep(0.001)
+            for _ in range(2):
+                with pytest.raises(StoreError, match=r"has not answered for 0\.1 s"):
+                    store.get_many("n", [A])
+            while sessions(client, schema) > len(works):
+                time.sleep(0.001)
+        for thread in threads:
+            thread.outcome()
+        assert store.usage() == {"m": Usage(1, 60)}
 
 
 # Connections

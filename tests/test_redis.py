@@ -47,18 +47,6 @@ def client(redis_url: str) -> Iterator[Any]:
 # The server fails
 
 
-def test_a_restarted_server(server: RedisServer) -> None:
-    """The same store goes on, with values, claims and leases as they were, and its scripts."""
-    with RedisStore(server.url, lease=3600) as store:
-        store.set_many("n", {A: b"1"}, None)
-        store.claim_many("n", [B], P, 1)
-        server.kill()
-        server.start()
-        assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
-        store.heartbeat("n", "p")
-        assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
-
-
 def test_a_server_that_wants_a_password(server: RedisServer) -> None:
     """A store cannot be used with a wrong password, nor is that repeated."""
     with redis.Redis.from_url(server.url) as client:

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
-from postgres_server import needs_postgres
 from process_tools import needs_fork, run_prepared
-from redis_server import needs_redis
-from store_tools import every_method
+from store_tools import SERVERS, every_method
 from tools import Thread
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
@@ -34,15 +32,10 @@ class Kind(NamedTuple):
     own: str  # and that of one that can be killed
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("redis", marks=needs_redis),
-        pytest.param("postgres", marks=needs_postgres),
-    ]
-)
+@pytest.fixture(params=SERVERS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     name = f"test_{uuid4().hex}"
-    if request.param == "redis":
+    if request.param == "server":
         return Kind(RedisStore, "prefix", name, "redis_url", "server")
     return Kind(PostgresStore, "schema", name, "postgres_url", "own_postgres")
 
@@ -94,6 +87,17 @@ def test_a_server_that_is_gone(own: Any, make_own: Callable[..., Store]) -> None
     own.start()
     for call in calls:
         call()
+
+
+def test_a_restarted_server(own: Any, make_own: Callable[..., Store]) -> None:
+    """The same store goes on, with values, claims and leases as they were."""
+    store = make_own(lease=3600)
+    store.set_many("n", {A: b"1"}, None)
+    store.claim_many("n", [B], P, 1)
+    own.restart()
+    assert store.claim_many("n", [A, B, C], Q, 1) == Claims({A: b"1"}, [C], [B])
+    store.heartbeat("n", "p")
+    assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
 
 
 def test_a_server_that_does_not_answer(own: Any, make_own: Callable[..., Store]) -> None:

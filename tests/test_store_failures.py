@@ -1,7 +1,7 @@
 """Points 16 to 18 of the contract on real stores that fail: what the user of a proxy sees.
 
 Disks that are full, files that are deleted or damaged, clocks that are set, servers that are gone.
-What the stores themselves do then is in `test_sqlite.py` and `test_redis.py`.
+What the stores themselves do then is in `test_sqlite.py` and `test_servers.py`.
 """
 
 import contextlib
@@ -15,15 +15,16 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
 from process_tools import Worker, needs_posix, run
-from redis_server import RedisServer, needs_redis
+from store_tools import FORGETFUL, SERVERS
 from test_sqlite import run_mounted as run_mounted  # a fixture
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
-from batchproxy.stores import RedisStore, SQLiteStore
+from batchproxy.stores import open_store
 
 
 class Mapper:
@@ -80,11 +81,12 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_cache() -> Iterator[Callable[..., Cache[str]]]:
     """Makes caches, each as another process would have it; all are closed at the end."""
+    namespace = uuid4().hex
     with ExitStack() as stack:
 
         def make(place: Path | str, **options: Any) -> Cache[str]:
-            store = SQLiteStore(place) if isinstance(place, Path) else RedisStore(place)
-            return stack.enter_context(Cache(store=store, namespace="n", **options))
+            cache = Cache[str](store=open_store(place), namespace=namespace, **options)
+            return stack.enter_context(cache)
 
         yield make
 
@@ -337,74 +339,64 @@ def test_the_clock_is_set_back_while_processes_share(place: tuple[str, str]) -> 
 # The server fails
 
 
-@needs_redis
 @hows
 @policies
-@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "forgotten"])
+@pytest.mark.parametrize("own", [*SERVERS, FORGETFUL], indirect=True)
 def test_a_server_that_is_restarted_under_way(
-    tmp_path: Path, how: str, policy: str, keeps: bool, open_cache: Open
+    own: Any, how: str, policy: str, open_cache: Open
 ) -> None:
     """Nobody notices: if it has kept its data all is there, and if not what was computed since."""
-    options = ("--appendonly", "yes", "--appendfsync", "always") if keeps else ()
-    with RedisServer(tmp_path, *options) as server:
-        mapper = Mapper(how, cache := open_cache(server.url, on_store_error=policy))
-
-        def restart() -> None:
-            server.kill()
-            server.start()
-
-        mapper.during[3] = restart
-        assert mapper.map(range(50)) == naive(range(50))
-        assert mapper.map(range(50)) == naive(range(50))
-        assert mapper.computed() == list(range(50))
-        again = Mapper(how, open_cache(server.url))
-        assert again.map(range(50)) == naive(range(50))
-        assert again.computed() == ([] if keeps else list(range(20)))
-        cache.close()
+    mapper = Mapper(how, cache := open_cache(own.url, on_store_error=policy))
+    mapper.during[3] = own.restart
+    assert mapper.map(range(50)) == naive(range(50))
+    assert mapper.map(range(50)) == naive(range(50))
+    assert mapper.computed() == list(range(50))
+    again = Mapper(how, open_cache(own.url))
+    assert again.map(range(50)) == naive(range(50))
+    assert again.computed() == ([] if own.keeps else list(range(20)))
+    cache.close()
 
 
-@needs_redis
 @hows
 def test_a_server_that_is_gone_under_way(
-    server: RedisServer, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
+    own: Any, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was computed is kept, and written when the server is there again."""
-    mapper = Mapper(how, open_cache(server.url))
-    mapper.during[3] = server.kill
+    mapper = Mapper(how, open_cache(own.url))
+    mapper.during[3] = own.stop
     for last in (50, 30, 40):
-        with pytest.raises(StoreError, match="Connection") as raised:
+        with pytest.raises(StoreError, match=r"(?i)connection") as raised:
             mapper.map(range(last))
         assert raised.value.__cause__ is not None
         assert mapper.computed() == list(range(30))
         assert mapper.map(range(20)) == naive(range(20))
-    server.start()
+    own.start()
     assert mapper.map(range(40)) == naive(range(40))
     assert mapper.computed() == list(range(40))
-    again = Mapper(how, open_cache(server.url))
+    again = Mapper(how, open_cache(own.url))
     assert again.map(range(40)) == naive(range(40))
     assert again.batches == []
 
 
 @hows
 @pytest.mark.parametrize(
-    "kind", [pytest.param("file", marks=needs_posix), pytest.param("server", marks=needs_redis)]
+    "own", [pytest.param(None, marks=needs_posix, id="file"), SERVERS[0]], indirect=True
 )
 def test_going_on_without_a_store(
-    request: pytest.FixtureRequest, path: Path, kind: str, how: str, open_cache: Open, caplog: Any
+    own: Any, path: Path, how: str, open_cache: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All answers are right, computed once; it is said once. Later a server is used again."""
-    server = request.getfixturevalue("server") if kind == "server" else None
-    mapper = Mapper(how, open_cache(server.url if server else path, on_store_error="continue"))
-    mapper.during[2] = server.kill if server else path.unlink
+    mapper = Mapper(how, open_cache(own.url if own else path, on_store_error="continue"))
+    mapper.during[2] = own.stop if own else path.unlink
     for _ in range(2):
         assert mapper.map(range(50)) == naive(range(50))
     assert mapper.computed() == list(range(50))
     assert caplog.text.count("goes on without its store") == 1
-    assert ("Connection" if server else "deleted or replaced") in caplog.text
-    if server is None:
+    assert ("Connection" if own else "deleted or replaced") in caplog.text
+    if own is None:
         return
-    server.start()
-    again = Mapper(how, open_cache(server.url))
+    own.start()
+    again = Mapper(how, open_cache(own.url))
     first = 100
     while again.batches or first == 100:  # at first it is left alone for a while
         again.batches.clear()

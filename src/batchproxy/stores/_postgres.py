@@ -12,13 +12,15 @@ from uuid import UUID
 from .._messages import short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
-from ._postgres_layout import make
+from ._postgres_make import make
 from ._postgres_pool import Many, Pool
+from ._postgres_url import options_of, place_of
 
 _PAGE = 10_000  # keys in a statement, where nothing is promised of all of them together
 _ROWS = 1_000  # values that `scan` has in memory
 _STEP_KEYS = 100_000  # values that are written in one step
 _STEP_BYTES = 2**28  # and their bytes; an array takes 2**30, and the server has some copies
+_PACE = 2**23  # bytes that a server writes in a second, at least; it compresses them
 
 _FOREVER = 10**11  # seconds; timestamps go on for longer
 _LEAST = 2  # seconds to connect; libpq knows no less
@@ -55,7 +57,8 @@ class PostgresStore(Travels, SharedStore):
         lease: Seconds for which a process is believed to be alive after it was last heard of; a day
             at most.
         timeout: Seconds to wait for a connection, at least 2 for a new one, and for the server to
-            begin or to go on with an answer; a day at most.
+            begin or to go on with an answer; a day at most. What it is given to write, 8 MiB
+            may take a second more; `scan`, `usage` and removing a namespace any time.
 
     Raises:
         ImportError: psycopg is not installed.
@@ -94,18 +97,21 @@ class PostgresStore(Travels, SharedStore):
             )
         check_seconds("lease", lease)
         check_seconds("timeout", timeout)
-        options = _options(server)
+        options = options_of(server)
         self.lease = lease
         self._durable = durable
         self._schema = schema
-        self._place = _place(options)
+        self._place = place_of(options)
         self._recipe = (server, schema, durable, lease, timeout)
         connecting = {
             "connect_timeout": max(_LEAST, math.ceil(timeout)),
             "fallback_application_name": "batchproxy",
         }
         self._pool = Pool(
-            connecting | options, timeout, lambda connection: make(connection, schema), repr(self)
+            connecting | options | {"client_encoding": "utf8"},
+            timeout,
+            lambda connection: make(connection, schema),
+            repr(self),
         )
         enlist(self)
 
@@ -126,7 +132,10 @@ class PostgresStore(Travels, SharedStore):
             self._run("SELECT {}.delete(%b, %b, NULL)", _space(namespace), page)
         last: bytes | None = b""
         while keys is None and last is not None:
-            [(last,)] = self._run("SELECT {}.clear(%b, %b, %s)", _space(namespace), last, _PAGE)
+            # In a large schema it has a long way from one key of the namespace to the next.
+            [(last,)] = self._run(
+                "SELECT {}.clear(%b, %b, %s)", _space(namespace), last, _PAGE, slack=math.inf
+            )
 
     @property
     def identity(self) -> Hashable:
@@ -188,7 +197,7 @@ class PostgresStore(Travels, SharedStore):
                 "FROM {0}.results JOIN {0}.namespaces USING (namespace) "
                 "WHERE expires IS NULL OR expires > clock_timestamp() GROUP BY name"
             ),
-            patient=True,
+            slack=math.inf,
         )
         return {_decoded(name): Usage(count, int(size)) for name, count, size in rows}
 
@@ -203,7 +212,7 @@ class PostgresStore(Travels, SharedStore):
         """
         last = b""
         while rows := self._run(
-            "SELECT * FROM {}.scan(%b, %b, %s)", _space(namespace), last, _ROWS
+            "SELECT * FROM {}.scan(%b, %b, %s)", _space(namespace), last, _ROWS, slack=math.inf
         ):
             yield from rows
             last = rows[-1][0]
@@ -223,8 +232,8 @@ class PostgresStore(Travels, SharedStore):
     def _statement(self, statement: str) -> bytes:
         return statement.format(f'"{self._schema}"').encode()
 
-    def _run(self, statement: str, *parameters: object) -> list[Any]:
-        return self._pool.run(self._statement(statement), parameters)
+    def _run(self, statement: str, *parameters: object, slack: float = 0.0) -> list[Any]:
+        return self._pool.run(self._statement(statement), parameters, slack=slack)
 
     def _write(
         self,
@@ -241,6 +250,7 @@ class PostgresStore(Travels, SharedStore):
                 "SELECT * FROM {}.write(%b, %b, %b, %b, %s, %s, %s, %s)",
                 *(_space(namespace), _encoded(namespace), keys, data),
                 *(seconds, self._durable, process, call),
+                slack=sum(map(len, data)) / _PACE,
             )
             there.update(rows)
         return there
@@ -280,42 +290,3 @@ def _decoded(name: bytes) -> str:
 def _space(namespace: str) -> UUID:
     """What a namespace is called on the server."""
     return UUID(bytes=hashlib.blake2b(_encoded(namespace), digest_size=16).digest())
-
-
-def _options(server: str) -> dict[str, Any]:
-    """What libpq makes of it."""
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise ImportError(
-            "PostgresStore needs psycopg: pip install 'batchproxy[postgres]'"
-        ) from error
-    try:
-        options = dict(conninfo_to_dict(server))
-        ports = str(options.get("port", "")).split(",")
-        if all(re.fullmatch("[0-9]*", port, re.ASCII) for port in ports) and not any(
-            "@" in str(options.get(name, "")) for name in ("host", "hostaddr", "dbname")
-        ):
-            return options
-    except (ProgrammingError, UnicodeError):
-        pass
-    # Without what libpq says, which may have a part of the password, nor an exception that has it.
-    raise ValueError(
-        "PostgresStore takes a URL such as 'postgresql://user@localhost/database', with options of "
-        "libpq; its host, port or an option is none, or / ? # or @ are not percent-encoded in it"
-    )
-
-
-def _place(options: dict[str, Any]) -> str:
-    """Which server and database, and nothing else that is known of them."""
-    from psycopg.pq import Conninfo
-
-    known = {
-        option.keyword.decode(): option.val.decode()
-        for option in Conninfo.get_defaults()
-        if option.val is not None
-    }
-    known |= options
-    where = known.get("host") or known.get("hostaddr") or known.get("service") or "localhost"
-    return f"{where}:{known.get('port')}/{known.get('dbname') or known.get('user')}"

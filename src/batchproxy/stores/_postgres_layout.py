@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
-from .._errors import StoreError
-from .._messages import short
-
-if TYPE_CHECKING:
-    import psycopg
-
-_VERSION = 1
-_MARK = "batchproxy store, layout "
+VERSION = 1
+MARK = "batchproxy store, layout "
 
 # A namespace is named by a digest of its name, which the client makes: so no step has to look it
 # up. The keys come first in the indexes: nothing then tempts the planner to read all that a
@@ -26,7 +18,8 @@ _MARK = "batchproxy store, layout "
 #
 # Nothing waits for ever: rows are locked in the order of their keys, which those who write send in
 # that order; what is not needed at once is skipped where it is locked; and a step never waits for
-# values while it has claims. Each step is a transaction of its own, so no lock waits for a client.
+# values while it has claims, nor for the lock of those who claim while it has leases. Each step is
+# a transaction of its own, so no lock waits for a client.
 _LAYOUT = """
 CREATE TABLE {schema}.namespaces (namespace uuid PRIMARY KEY, name bytea NOT NULL);
 COMMENT ON TABLE {schema}.namespaces IS '{mark}';
@@ -66,6 +59,7 @@ CREATE FUNCTION {schema}.doubt(_space uuid, _process text) RETURNS void {plpgsql
 DECLARE
     _dead text[];
 BEGIN
+    {lock};
     WITH late AS MATERIALIZED (
         SELECT process FROM {schema}.leases WHERE {late} AND doubted FOR UPDATE SKIP LOCKED
     ), ended AS (
@@ -109,12 +103,12 @@ BEGIN
         PERFORM {schema}.doubt(_space, _process);
     END IF;
     -- First without the lock: who finds that others have all of it goes on, and holds up nobody.
-    RETURN QUERY {look};
+    RETURN QUERY{look};
     GET DIAGNOSTICS _seen = ROW_COUNT;
     IF _limit = 0 OR _seen >= cardinality(_keys) THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock('{schema}.claims'::regclass::oid::integer, uuid_hash(_space));
+    {lock};
     PERFORM {schema}.renew(_space, _process, _half);
     -- Values and claims of one moment: where a value has taken the place of a claim, both changed
     -- together. Nobody else has claimed anything since that moment.
@@ -135,7 +129,7 @@ BEGIN
         RETURNING c.key
     ) SELECT coalesce(array_agg(mine.key), '{{}}') INTO _mine FROM mine;
     IF cardinality(_mine) < _limit AND _seen + cardinality(_mine) < cardinality(_keys) THEN
-        RETURN QUERY {look};
+        RETURN QUERY{look};
     END IF;
     RETURN QUERY SELECT mine.key, NULL::bytea, false FROM unnest(_mine) AS mine (key);
 END $$;
@@ -235,60 +229,25 @@ _LOOK = """
 
 _LATE = "namespace = _space AND ends <= clock_timestamp() AND process <> _process"
 
+_LOCK = (
+    "PERFORM pg_advisory_xact_lock('{schema}.claims'::regclass::oid::integer, uuid_hash(_space))"
+)
+
 _PLPGSQL = (
     "LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off "
     "SET enable_bitmapscan = off SET jit = off"
 )
 
-_FOUND = """
-SELECT
-    (SELECT obj_description(oid, 'pg_class') FROM pg_class
-        WHERE relnamespace = n.oid AND relname = 'namespaces'),
-    EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid)
-        OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid)
-FROM pg_namespace AS n WHERE nspname = %s
-"""
 
-
-def make(connection: psycopg.Connection[Any], schema: str) -> None:
-    """Make what is in `schema`, if it is not there; raise if something else is."""
-    if _find(connection, schema) != "ours":
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [_MARK + schema])
-            found = _find(connection, schema)
-            if found == "missing":  # only then: who may make tables in one need not make schemas
-                connection.execute(f'CREATE SCHEMA "{schema}"'.encode())
-            if found != "ours":
-                connection.execute(_statements(schema))
-
-
-def _find(connection: psycopg.Connection[Any], schema: str) -> Literal["missing", "empty", "ours"]:
-    row = connection.execute(_FOUND, [schema]).fetchone()
-    if row is None:
-        return "missing"
-    mark, filled = row
-    if mark == f"{_MARK}{_VERSION}":
-        return "ours"
-    if mark is not None and mark.startswith(_MARK):
-        raise StoreError(
-            f"the schema {schema!r} was made by another version of batchproxy (its layout is "
-            f"{short(mark.removeprefix(_MARK))}, this one knows {_VERSION}); name another schema"
-        )
-    if filled:
-        raise StoreError(
-            f"the schema {schema!r} has tables or functions of another program; name another one, "
-            "it was left as it is"
-        )
-    return "empty"
-
-
-def _statements(schema: str) -> bytes:
+def statements(schema: str) -> bytes:
+    """What makes all of it in an empty schema."""
     quoted = f'"{schema}"'
     return _LAYOUT.format(
         schema=quoted,
-        mark=f"{_MARK}{_VERSION}",
+        mark=f"{MARK}{VERSION}",
         live=_LIVE,
         look=_LOOK.format(schema=quoted, live=_LIVE),
         late=_LATE,
+        lock=_LOCK.format(schema=quoted),
         plpgsql=_PLPGSQL,
     ).encode()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +27,9 @@ _MOST = 4
 _BRIEFLY = 0.05
 """Seconds to wait for a connection before another one is made, which takes about as long."""
 
+_CANCEL = 1.0
+"""Seconds to tell the server that nobody waits any more."""
+
 R = TypeVar("R")
 
 
@@ -40,7 +45,7 @@ class Pool:
     Args:
         options: What psycopg is given to connect.
         timeout: Seconds to wait for a connection, and for a sign of an answer.
-        prepare: What is done with the first connection.
+        prepare: What is done with the first connection, and with the next after a failure.
         name: Who it is for, in messages.
     """
 
@@ -78,7 +83,7 @@ class Pool:
         parameters: Sequence[object] = (),
         *,
         urgent: bool = False,
-        patient: bool = False,
+        slack: float = 0.0,
     ) -> list[Any]:
         """The rows that a statement answers. It is a transaction of its own.
 
@@ -89,12 +94,12 @@ class Pool:
             statement: What to run.
             parameters: For its placeholders.
             urgent: Whether it may have a connection more than others.
-            patient: Whether the answer may take any time.
+            slack: Seconds that the answer may take longer than others.
         """
         from psycopg import Error, OperationalError
 
         self.check()
-        patience = None if patient else self._timeout
+        patience = self._timeout + slack
         connection = None
         try:
             connection = self._take(urgent)
@@ -110,6 +115,7 @@ class Pool:
                 connection.close()
                 self._leave()
             if isinstance(error, Error | TimeoutError):
+                self._prepared = False  # perhaps that is gone, or the server is another one
                 raise StoreError(f"{self._name} failed: {describe(error)}") from error
             raise
         self._give_back(connection)
@@ -151,13 +157,14 @@ class Pool:
             **self._options, autocommit=True, prepare_threshold=None
         )
         if not self._prepared:
+            connection.patience = self._timeout
             try:
                 self._prepare(connection)
             except BaseException:
                 connection.close()
                 raise
             self._prepared = True
-        return connection
+        return connection  # type: ignore[no-any-return] # it is one
 
     def _give_back(self, connection: Connection[Any]) -> None:
         with self._changed:
@@ -173,17 +180,31 @@ class Pool:
 
 
 def _fetch(
-    connection: Any, statement: bytes, parameters: Sequence[object], patience: float | None
+    connection: Any, statement: bytes, parameters: Sequence[object], patience: float
 ) -> list[Any]:
     connection.patience = patience
     with connection.cursor(binary=True) as cursor:
-        cursor.execute(statement, parameters)
+        try:
+            cursor.execute(statement, parameters)
+        except TimeoutError:
+            _cancel(connection, min(patience, _CANCEL))
+            raise
         rows: list[Any] = cursor.fetchall()
         return rows
 
 
+def _cancel(connection: Connection[Any], timeout: float) -> None:
+    """Otherwise a server goes on with what nobody waits for, in more processes with every try."""
+    from psycopg import Error, capabilities
+
+    # Where libpq is older it might wait for ever for that.
+    if capabilities.has_cancel_safe():  # pragma: no branch - as it is where this is tested
+        with suppress(Error):  # a server that stands still does not hear it either
+            connection.cancel_safe(timeout=timeout)
+
+
 @cache
-def _patient_connection() -> type[Connection[Any]]:
+def _patient_connection() -> Any:
     """The class of connections that wait for `patience`, which psycopg does for any time.
 
     They take a `Many` as an array of `bytea`.
@@ -203,12 +224,10 @@ def _patient_connection() -> type[Connection[Any]]:
             return head + b"".join(chain.from_iterable(zip(sizes, obj)))
 
     class PatientConnection(Connection[Any]):
-        patience: float | None = None
+        patience = math.inf
 
         def wait(self, gen: Generator[Any, Any, R], *args: Any, **options: Any) -> R:
-            if self.patience is not None:
-                gen = _patiently(gen, self.patience)
-            return super().wait(gen, *args, **options)
+            return super().wait(_patiently(gen, self.patience), *args, **options)
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
