@@ -190,6 +190,16 @@ def engines(session: nox.Session) -> None:
     session.run("python", "benchmarks/engines.py", *session.posargs)
 
 
+@nox.session(name="real-job")
+def real_job(session: nox.Session) -> None:
+    """A whole job against a provider of embeddings on loopback, beside other ways; 20 minutes.
+
+    `-- --write docs/speed` keeps the tables; `-- --texts 400 --seeds 1` is a quick look.
+    """
+    session.install(".", *nox.project.dependency_groups(PROJECT, "real-job"))
+    session.run("python", "benchmarks/real_job.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS)
 def crashes(session: nox.Session) -> None:
     """Kill processes at random moments, and look what is left."""

@@ -99,7 +99,7 @@ async def test_a_refused_key() -> None:
 
 @pytest.mark.parametrize("store", [None, MemoryStore])
 async def test_an_outage(store: Any) -> None:
-    """After three refusals of single keys the rest fails untried, with the last cause."""
+    """After three refusals of single keys, and of the last, the rest fails untried."""
     cause, calls = ConnectionError("no service"), AsyncCalls(gated=True)
 
     async def function(batch: list[int]) -> list[str]:
@@ -111,7 +111,7 @@ async def test_an_outage(store: Any) -> None:
         results = await each(proxy.bind(function).load, range(9), calls)
         assert results == dict.fromkeys(range(9), cause)
         if store is None:
-            assert [len(batch) for batch in calls.batches] == [1, 8, 4, 2, 1, 1, 2, 1]
+            assert [len(batch) for batch in calls.batches] == [1, 8, 4, 2, 1, 1, 2, 1, 1]
         wait_released()
         assert_idle(proxy)
 

@@ -79,6 +79,10 @@ class Service:
 BOOM = ValueError("boom")
 
 
+def assert_refused(out: list[Any]) -> None:
+    assert all(isinstance(each, Bad) for each in out)
+
+
 def refusal(cause: Exception) -> SplitBatch:
     """What is raised of an item that is refused for this."""
     error = SplitBatch()
@@ -543,15 +547,18 @@ async def test_a_half_may_ask_for_what_the_other_gave() -> None:
 
 @pytest.mark.parametrize("size", [3, 4, 1000])
 async def test_an_outage_is_not_bisected(size: int) -> None:
-    """After three items that were refused alone the rest fails untried. The next map() tries it."""
+    """After three items that were refused alone, and the last one, the rest fails untried.
+
+    The next map() tries it.
+    """
     proxy = AsyncBatchingMapProxy[int, str](size, 1)
     service = Service(range(2000))
     out: list[Any] = await proxy.map(range(size), service, return_exceptions=True)
     alone = [batch[0] for batch in service.batches if len(batch) == 1]
-    assert len(alone) == 3
-    assert len(service.batches) <= 25
-    assert [error.args[0] for error in out] == [0, 1, 2, *[2] * (size - 3)]
-    assert all(error is out[2] for error in out[3:])
+    assert alone == [0, 1, 2, size - 1][:size]
+    assert len(service.batches) <= 26
+    assert [error.args[0] for error in out] == [0, 1, 2, *[size - 1] * (size - 3)]
+    assert all(error is out[-1] for error in out[3:])
     now = proxy.statistics()
     assert (now.calls, now.failed, now.cached) == (len(service.batches), len(service.batches), 0)
     assert_idle(proxy)
@@ -566,7 +573,45 @@ async def test_who_waits_for_what_is_not_tried_fails_with_it() -> None:
         await callers.begin("own", lambda: proxy.map(range(8), calls, return_exceptions=True))
         await callers.begin("waits", proxy.map, [7], never)
         calls.open()
-    assert callers.results["waits"] is callers.results["own"][7] is callers.results["own"][2]
+    assert callers.results["waits"] is callers.results["own"][7] is callers.results["own"][5]
+
+
+@pytest.mark.parametrize("bad", [3, 4, 5, 6, 7])
+async def test_what_was_refused_before_hides_nothing_behind_it(bad: int) -> None:
+    """All that a list has of it comes first in a batch, and the last item is no part of it."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    service = Service(range(bad))
+    assert_refused(await proxy.map(range(bad), service, return_exceptions=True))
+    service.batches.clear()
+    out = await proxy.map(range(12), service, return_exceptions=True)
+    assert_refused(out[:bad])
+    assert out[bad:] == naive(range(bad, 12))
+    alone = [batch[0] for batch in service.batches if len(batch) == 1]
+    assert alone[:3] == [0, 1, 2]
+    assert max(map(service.batches.count, service.batches)) == 1
+    assert proxy.statistics().computed == 12 - bad
+    assert_idle(proxy)
+
+
+async def test_the_last_item_has_its_own_place() -> None:
+    """Also in a later batch, and with what is refused behind it; the order of calls is another."""
+    proxy = AsyncBatchingMapProxy[int, str](8, 1)
+    service = Service({8, 9, 10, 11, 13})
+    out: list[Any] = await proxy.map(range(18), service, return_exceptions=True)
+    assert [str(each) for each in out] == naive(range(18))
+    assert service.batches[1:10] == [
+        [*range(8, 16)],
+        [8, 9, 10, 11],
+        [8, 9],
+        [8],
+        [9],
+        [10, 11],
+        [10],
+        [15],
+        [11],
+    ]
+    assert service.batches[10:] == [[12, 13, 14], [12], [13, 14], [13], [14], [16, 17]]
+    assert_idle(proxy)
 
 
 async def test_once_anything_has_succeeded_all_is_tried() -> None:
@@ -593,7 +638,7 @@ async def test_an_answer_of_failures_alone_is_no_success() -> None:
 
     out = await proxy.map(range(8), out_of_order, return_exceptions=True)
     assert log[:6] == [[*range(8)], [*range(4)], [0, 1], [2, 3], [2], [3]]
-    assert log[6:] == [[4, 5, 6, 7], [4, 5], [4], [5]]
+    assert log[6:] == [[4, 5, 6, 7], [4, 5], [4], [5], [7]]
     assert [type(out[key]) for key in (0, 1, 3)] == [ValueError] * 3
     assert [type(out[key]) for key in (2, 4, 5, 6, 7)] == [SplitBatch] * 5
     assert_idle(proxy)

@@ -208,10 +208,14 @@ class Flights:
         flight.rest = [*flight.keys, *flight.rest]  # first: `release` is to find them
         flight.keys = []
 
-    def proceed(self, flight: Flight, count: int) -> None:
+    def last_first(self, flight: Flight) -> None:
+        """Let the last key that waits in `flight` be the next."""
+        flight.rest = [*flight.rest[-1:], *flight.rest[:-1]]
+
+    def proceed(self, flight: Flight, place: int, count: int) -> None:
         """Let `flight` go on with the next `count` of the keys that wait in it."""
         flight.outcome = None
-        flight.place += len(flight.keys)
+        flight.place = place
         flight.keys = [*flight.rest[:count]]
         flight.rest = flight.rest[count:]
 

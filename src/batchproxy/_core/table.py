@@ -120,10 +120,20 @@ class Table:
             counters.settle(flight, refused)
             self._flights.refuse(flight)
 
-    def proceed(self, flight: Flight, count: int, counters: Counters[Flight] | None) -> None:
-        """Begin a call of the next `count` keys that wait in `flight`; without counters, none."""
+    def last_first(self, flight: Flight) -> None:
+        """Let the last key that waits in `flight` be the next."""
         with self._lock:
-            self._flights.proceed(flight, count)
+            self._flights.last_first(flight)
+
+    def proceed(
+        self, flight: Flight, place: int, count: int, counters: Counters[Flight] | None
+    ) -> None:
+        """Begin a call of the next `count` keys that wait in `flight`; without counters, none.
+
+        Their results go to `place` in the plan.
+        """
+        with self._lock:
+            self._flights.proceed(flight, place, count)
             flight.counters = counters
             if counters is not None:
                 counters.running.add(flight)

@@ -19,7 +19,11 @@ from .caller import Caller
 from .calls import call
 
 OUTAGE = 3
-"""So many items refused alone, with nothing answered, and the rest of a batch is not tried."""
+"""So many items refused alone, and the last one too, with nothing answered: the rest is not tried.
+
+What was refused before and never kept comes first in the next ``map()``, all of it together. So the
+first items say little of those behind them, and the last one is asked.
+"""
 
 
 class _Halves:
@@ -55,8 +59,8 @@ class Split:
         self._claims = claims
         self._size = size
         self._flight = flight
-        # How many keys the next calls have, and which halves they are: the next one comes last.
-        self._ahead: list[tuple[int, _Halves]] = []
+        # Of the next calls the place, how many keys, and which halves: the next one comes last.
+        self._ahead: list[tuple[int, int, _Halves]] = []
         self._refused: list[Failure] = []  # those of single items, to be raised or noted
         self._alone = 0  # how many items were refused alone
         self._answered = False  # whether anything of the batch was
@@ -85,8 +89,8 @@ class Split:
                     plan.take_awaited()
                 if plan.over:
                     break
-                count, halves = self._ahead.pop()
-                self._claims.table.proceed(flight, count, counters)
+                place, count, halves = self._ahead.pop()
+                self._claims.table.proceed(flight, place, count, counters)
                 plan.calls += 1
                 outcome = await call(self._caller, plan, flight)
             self._fail()
@@ -95,19 +99,29 @@ class Split:
 
     async def _refuse(self, refused: Refused) -> None:
         flight, table = self._flight, self._claims.table
-        count = len(flight.keys)
+        count, place = len(flight.keys), flight.place
         if count > 1:
-            halves = _Halves(count - count // 2)
-            self._ahead += [(halves.larger, halves), (count // 2, halves)]
+            half, halves = count // 2, _Halves(count - count // 2)
+            self._ahead += [(place + half, halves.larger, halves), (place, half, halves)]
             table.refuse(flight, refused)
             return
         failure = refused.of_one()
         self._refused.append(failure)
         self._alone += 1
         await self._settle_refused(failure)
-        if flight.rest and self._alone == OUTAGE and not self._answered:
-            table.proceed(flight, len(flight.rest), None)
+        if flight.rest and self._alone >= OUTAGE and not self._answered:
+            if self._alone == OUTAGE:
+                self._last_first()
+                return
+            table.proceed(flight, self._ahead[-1][0], len(flight.rest), None)
             await self._settle_refused(failure)
+
+    def _last_first(self) -> None:
+        """Have the last item called for next, alone."""
+        place, count, halves = self._ahead[0]
+        self._ahead[:1] = [(place, count - 1, halves)] if count > 1 else []
+        self._ahead.append((place + count - 1, 1, _Halves(0)))
+        self._claims.table.last_first(self._flight)
 
     async def _settle(self, outcome: Outcome) -> Outcome:
         settling = self._claims.settle(self._flight, outcome)
