@@ -24,6 +24,12 @@ def tests_of(*names: str) -> list[str]:
     return [str(next(Path("tests").rglob(f"test_{name}.py"))) for name in names]
 
 
+PROCESSES = tests_of(
+    *("crashes", "docs", "mutator", "processes", "sharing", "servers", "forks", "interrupts"),
+    *("cli", "cli_streams", "cli_output", "cli_functions", "cli_progress"),
+)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests, against the built wheel."""
@@ -35,14 +41,13 @@ def tests(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """The tests on every event loop in Python's development mode, every warning an error.
 
-    But for those that take longest, of which other processes do most, and of what values and files
-    become, where nothing is under way.
+    But for those that run in processes of their own, which are not in that mode, and of what values
+    and files become, where nothing is under way.
     """
     session.install(".[test]")
-    processes = tests_of("crashes", "docs", "mutator")
     values = tests_of("cli_files", "cli_keys", "cli_stream", "columns", "keys", "same_values")
     tables = tests_of("clusters", "duckdb", "pandas", "polars")
-    apart = [f"--ignore={file}" for file in [*processes, *values, *tables]]
+    apart = [f"--ignore={file}" for file in [*PROCESSES, *values, *tables]]
     pytest = ["python", "-X", "dev", "-W", "error", "-m", "pytest", "--all-loops"]
     session.run(*pytest, *apart, *session.posargs)
 
@@ -76,8 +81,8 @@ def bare(session: nox.Session) -> None:
     for module in ("trio", "sniffio", "uvloop", "click", "numpy", "psycopg", "redis", "tqdm"):
         session.run("python", "-c", f"import {module}", success_codes=[1], silent=True)
     values = tests_of("foreign_files", "keys", "same_values", "sqlite", "store_failures", "stores")
-    apart = [*values, *tests_of("crashes", "docs", "mutator")]
-    session.run("pytest", *(f"--ignore={file}" for file in apart), *session.posargs)
+    apart = [f"--ignore={file}" for file in [*PROCESSES, *values]]
+    session.run("pytest", *apart, *session.posargs)
 
 
 @nox.session(python=False, name="free-threaded")

@@ -211,7 +211,7 @@ class Odd:
         ({"max_size": 5, "ttl": 2.5}, [{"max_size": 5}, {"max_size": 5, "ttl": 3}]),
         ({"codec": PickleCodec()}, [{}, {"codec": Named("a")}]),
         ({"codec": Named("a")}, [{"codec": Named("b")}, {"codec": Named(Odd())}]),
-        ({"codec": Named(Odd(1))}, [{"codec": Named("a")}, {"codec": Named(Odd(2))}]),
+        ({"codec": Named(Odd(1))}, [{"codec": Named(Odd(2))}, {"codec": Named(lambda: 1)}]),
     ],
 )
 def test_all_options_are_part_of_the_recipe(
