@@ -315,16 +315,6 @@ def test_a_mapping_of_the_user_is_used_as_it_is(make: Callable[[], Any]) -> None
     assert len(mapping) == 0
 
 
-@pytest.mark.parametrize("make", [Cache, dict])
-def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
-    """They share results; and so do two with one mapping."""
-    shared, calls = make(), Calls()
-    assert BatchingMapProxy[int, str](cache=shared).map([1, 2], naive) == ["1", "2"]
-    two = BatchingMapProxy[int, str](2, cache=shared)
-    assert two.map([2, 3, 1], calls) == ["2", "3", "1"]
-    assert calls.batches == [[3]]
-
-
 @pytest.mark.parametrize(
     ("make", "batches"),
     [
@@ -335,9 +325,12 @@ def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
     ],
 )
 async def test_only_a_cache_shares_work_under_way(make: Any, batches: list[list[int]]) -> None:
-    """Two proxies with one Cache make one call; with one bare mapping each makes its own."""
+    """Two proxies with one Cache make one call; with one bare mapping each makes its own.
+
+    Results of before they share with either.
+    """
     cache = make()
-    one, two = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+    one, two, three = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(3))
     calls = AsyncCalls(gated=True)
     async with together(one, two) as callers:
         await callers.begin("one", one.map, [1, 2], calls)
@@ -345,7 +338,7 @@ async def test_only_a_cache_shares_work_under_way(make: Any, batches: list[list[
         assert len(calls.batches) == (1 if isinstance(cache, Cache) else 2)
         calls.open()
     assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
-    assert await two.map([1], calls) == ["1"]  # with room for nothing it is computed again
+    assert await three.map([1], calls) == ["1"]  # with room for nothing it is computed again
     assert calls.batches == batches
     await two.clear()  # for everybody
     assert len(cache) == 0

@@ -18,12 +18,12 @@ from command_tools import windows_of as windows_of
 from batchproxy.cli import _passage, _text
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def windows_of_four(windows_of: Any) -> None:
+    """Unless a test says otherwise."""
     windows_of(4)
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_batches_are_full_across_windows(functions: Functions) -> None:
     """What does not fill a batch waits for the rows of the next window."""
     data = "".join(f"{item}\n" for item in "abcdefghijk").encode()
@@ -31,7 +31,6 @@ def test_batches_are_full_across_windows(functions: Functions) -> None:
     assert [len(batch) for batch in functions.batches] == [3, 3, 3, 2]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_rows_without_an_item_fill_no_window(functions: Functions) -> None:
     """They are written in their place, beside rows of other windows that wait."""
     items = ["a", *[None] * 9, "b", None, "c", "d", None]
@@ -42,7 +41,6 @@ def test_rows_without_an_item_fill_no_window(functions: Functions) -> None:
     assert functions.batches == [["a", "b"], ["c", "d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_few_windows_are_in_memory(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a row waits for its batch, and so many windows wait behind it, the batch goes out."""
     monkeypatch.setattr(_passage, "_MOST_WINDOWS", 3)
@@ -54,7 +52,6 @@ def test_few_windows_are_in_memory(functions: Functions, monkeypatch: pytest.Mon
     assert [row["result"] for row in rows] == [line.upper() for line in lines]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_what_is_known_is_not_asked_for_again(
     functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +65,6 @@ def test_what_is_known_is_not_asked_for_again(
     assert functions.batches == [["a", "b", "c", "d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_a_malformed_row_of_a_later_window(functions: Functions) -> None:
     """Rows of windows before are mapped, nothing of its own is sent."""
     data = b"".join(b'{"t": "%c"}\n' % letter for letter in b"abcdef") + b"[\n" + b'{"t": "z"}\n'
@@ -77,7 +73,6 @@ def test_a_malformed_row_of_a_later_window(functions: Functions) -> None:
     assert functions.batches == [["a", "b", "c"], ["d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_a_malformed_row_whose_item_is_known(functions: Functions) -> None:
     """It is malformed all the same, and its neighbours are not."""
     data = b"id,t\n" + b"1,a\n" * 8 + b"\xff,a\n2,a\n"
