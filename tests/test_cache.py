@@ -10,7 +10,7 @@ from typing import Any
 
 import cachetools
 import pytest
-from tools import Clock, naive, never, settle, together
+from tools import Clock, freed_at_once, naive, never, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, Calls
@@ -500,26 +500,18 @@ async def test_clear_between_the_batches_of_a_map() -> None:
 
 def test_what_a_mapping_raises_is_not_kept_alive() -> None:
     """It is freed with the end of the `map()` that met it, without the collector."""
-    raised: list[weakref.ref[Exception]] = []
+    with freed_at_once() as raised:
 
-    class Error(Exception):
-        pass
+        class Error(Exception):
+            pass
 
-    class Broken(Failing):
-        def _do(self, what: str) -> None:
-            error = Error(what)
-            raised.append(weakref.ref(error))
-            try:
-                raise error
-            finally:
-                del error
+        class Broken(Failing):
+            def _do(self, what: str) -> None:
+                error = Error(what)
+                raised.append(weakref.ref(error))
+                try:
+                    raise error
+                finally:
+                    del error
 
-    proxy = BatchingMapProxy[int, str](cache=Broken())
-    gc.collect()
-    gc.disable()
-    try:
-        assert proxy.map([1], naive) == ["1"]
-        assert raised
-        assert [each for each in raised if each() is not None] == []
-    finally:
-        gc.enable()
+        assert BatchingMapProxy[int, str](cache=Broken()).map([1], naive) == ["1"]

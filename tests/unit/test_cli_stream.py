@@ -1,7 +1,6 @@
 """The command reads and writes through a stream: in windows, of which few are in memory."""
 
 import csv
-import gzip
 import io
 import json
 import random
@@ -133,14 +132,6 @@ def test_bytes_that_are_no_text(
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["result"] for row in rows] == ["A", "", "B", "C", "", "D", "", "E"]
     assert [row["error"].split(":")[1] for row in rows if row["error"]] == ["3", "6", "8"]
-
-
-def test_a_file_that_ends_too_early(functions: Functions) -> None:
-    """What came before is read, and then it is said what is wrong."""
-    text = "".join(f"{number},{'x' * 50}{number}\n" for number in range(2000))
-    whole = gzip.compress(f"id,t\n{text}".encode(), compresslevel=0)
-    name = written("in.csv.gz", whole[: len(whole) // 2])
-    assert "in.csv.gz" in said(name, "--field", "t", "-o", "out.csv")
 
 
 def test_results_that_need_quotes_or_have_no_place(functions: Functions) -> None:
