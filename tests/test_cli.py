@@ -226,14 +226,6 @@ def test_a_malformed_row(functions: Functions) -> None:
     assert functions.batches == []
 
 
-def test_results_without_a_place(functions: Functions) -> None:
-    """They end the run with file and line, or count as failed rows."""
-    functions.answers = {"x": "x\n"}
-    failed = mapped("upper", "-", data=b"x\n", status=1)
-    assert failed.startswith("batchproxy: <stdin>:1: the result has several lines")
-    assert mapped("upper", "-", "--on-error", "skip", data=b"x\n", status=3) == ""
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
 def test_an_output_that_cannot_be_written(functions: Functions) -> None:
     """A full disk ends the run; results are in the store."""
