@@ -191,6 +191,7 @@ NOTED._note = 1
 MODELS: list[tuple[Any, Any]] = [
     (changing(float, abs), -0.0),
     (changing(list[float], lambda value: [abs(part) for part in value]), [1.0, -0.0]),
+    (changing(list[int], lambda value: value[:1]), [1, 2]),
     (changing(Decimal, lambda value: value.normalize()), Decimal("1.00")),
     (changing(dict[str, int], lambda value: dict(sorted(value.items()))), {"b": 1, "a": 2}),
     (changing(set[int], lambda value: value - {2}), {1, 2}),
