@@ -66,6 +66,9 @@ def interrupted(function, *args):
 def never(items):
     raise AssertionError(f"called with {items}")
 
+async def answer(items):
+    return [str(item) for item in items]
+
 class Calls:
     # Records its batches; the batch that begins with `hangs` waits until it is opened.
     def __init__(self, *hangs):

@@ -10,7 +10,7 @@ from typing import Any
 
 import cachetools
 import pytest
-from tools import Clock, naive, never, settle, together
+from tools import Clock, freed_at_once, naive, never, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, Calls
@@ -315,16 +315,6 @@ def test_a_mapping_of_the_user_is_used_as_it_is(make: Callable[[], Any]) -> None
     assert len(mapping) == 0
 
 
-@pytest.mark.parametrize("make", [Cache, dict])
-def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
-    """They share results; and so do two with one mapping."""
-    shared, calls = make(), Calls()
-    assert BatchingMapProxy[int, str](cache=shared).map([1, 2], naive) == ["1", "2"]
-    two = BatchingMapProxy[int, str](2, cache=shared)
-    assert two.map([2, 3, 1], calls) == ["2", "3", "1"]
-    assert calls.batches == [[3]]
-
-
 @pytest.mark.parametrize(
     ("make", "batches"),
     [
@@ -335,9 +325,12 @@ def test_two_proxies_with_one_cache(make: Callable[[], Any]) -> None:
     ],
 )
 async def test_only_a_cache_shares_work_under_way(make: Any, batches: list[list[int]]) -> None:
-    """Two proxies with one Cache make one call; with one bare mapping each makes its own."""
+    """Two proxies with one Cache make one call; with one bare mapping each makes its own.
+
+    Results of before they share with either.
+    """
     cache = make()
-    one, two = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(2))
+    one, two, three = (AsyncBatchingMapProxy[int, str](cache=cache) for _ in range(3))
     calls = AsyncCalls(gated=True)
     async with together(one, two) as callers:
         await callers.begin("one", one.map, [1, 2], calls)
@@ -345,7 +338,7 @@ async def test_only_a_cache_shares_work_under_way(make: Any, batches: list[list[
         assert len(calls.batches) == (1 if isinstance(cache, Cache) else 2)
         calls.open()
     assert callers.results == {"one": ["1", "2"], "two": ["2", "1"]}
-    assert await two.map([1], calls) == ["1"]  # with room for nothing it is computed again
+    assert await three.map([1], calls) == ["1"]  # with room for nothing it is computed again
     assert calls.batches == batches
     await two.clear()  # for everybody
     assert len(cache) == 0
@@ -507,26 +500,18 @@ async def test_clear_between_the_batches_of_a_map() -> None:
 
 def test_what_a_mapping_raises_is_not_kept_alive() -> None:
     """It is freed with the end of the `map()` that met it, without the collector."""
-    raised: list[weakref.ref[Exception]] = []
+    with freed_at_once() as raised:
 
-    class Error(Exception):
-        pass
+        class Error(Exception):
+            pass
 
-    class Broken(Failing):
-        def _do(self, what: str) -> None:
-            error = Error(what)
-            raised.append(weakref.ref(error))
-            try:
-                raise error
-            finally:
-                del error
+        class Broken(Failing):
+            def _do(self, what: str) -> None:
+                error = Error(what)
+                raised.append(weakref.ref(error))
+                try:
+                    raise error
+                finally:
+                    del error
 
-    proxy = BatchingMapProxy[int, str](cache=Broken())
-    gc.collect()
-    gc.disable()
-    try:
-        assert proxy.map([1], naive) == ["1"]
-        assert raised
-        assert [each for each in raised if each() is not None] == []
-    finally:
-        gc.enable()
+        assert BatchingMapProxy[int, str](cache=Broken()).map([1], naive) == ["1"]

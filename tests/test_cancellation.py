@@ -104,26 +104,13 @@ async def test_everybody_cancelled() -> None:
     assert_idle(proxy)
 
 
-async def test_cancelled_as_its_slot_arrives() -> None:
-    """Who is cancelled about when it is given a slot hands it on to the next in the queue."""
-    for ticks in range(8):
-        proxy = AsyncBatchingMapProxy[int, str](None, 1)
-        calls = AsyncCalls(gated=True)
-        async with together(proxy) as callers:
-            for number in range(3):
-                await callers.begin(number, proxy.map, [number], calls)
-            calls.open()
-            await settle(ticks)
-            callers.scopes[1].cancel()
-        assert callers.results[0] == ["0"]
-        assert callers.results[1] in (["1"], "cancelled")
-        assert callers.results[2] == ["2"]
-
-
 @pytest.mark.parametrize("name", ["owner", "waiter", "queued", "overlapping"])
 @each_size
 async def test_cancelled_at_any_moment(name: str, batch_size: int | None) -> None:
-    """Whenever one of several callers is cancelled, the others get their answers."""
+    """Whenever one of several callers is cancelled, the others get their answers.
+
+    Who is cancelled about when it is given the slot hands it on to the next in the queue.
+    """
     for ticks in range(25):
         proxy = AsyncBatchingMapProxy[int, str](batch_size, 1)
         calls = AsyncCalls()

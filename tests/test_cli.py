@@ -226,14 +226,6 @@ def test_a_malformed_row(functions: Functions) -> None:
     assert functions.batches == []
 
 
-def test_results_without_a_place(functions: Functions) -> None:
-    """They end the run with file and line, or count as failed rows."""
-    functions.answers = {"x": "x\n"}
-    failed = mapped("upper", "-", data=b"x\n", status=1)
-    assert failed.startswith("batchproxy: <stdin>:1: the result has several lines")
-    assert mapped("upper", "-", "--on-error", "skip", data=b"x\n", status=3) == ""
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
 def test_an_output_that_cannot_be_written(functions: Functions) -> None:
     """A full disk ends the run; results are in the store."""
@@ -674,25 +666,3 @@ def test_killed(processes: None) -> None:
     assert len(list(Path().glob(".batchproxy-*.part"))) == 1
     with SQLiteStore("results.db") as store:
         assert store.usage()["n"].values == 1
-
-
-@posix
-def test_memory_is_bounded(processes: None) -> None:
-    """A file five times as long needs no more memory, but for what counts the distinct rows."""
-    script = """
-import resource
-from batchproxy.cli import main
-try:
-    main()
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    line = "map functions_here:same in.txt -o out.txt -q --batch-size 1000"
-    used = []
-    for count in (20_000, 100_000):
-        with open("in.txt", "w") as file:
-            file.writelines(f"{number:0300}\n" for number in range(count))
-        done = python("-c", script, *line.split())
-        assert (done.returncode, done.stderr) == (0, "")
-        used.append(int(done.stdout) // (2**20 if sys.platform == "darwin" else 2**10))
-    assert used[1] - used[0] < 40, used  # MiB; as objects, the 80,000 more rows have twice that

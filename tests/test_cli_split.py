@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("click", reason="the command needs the extra cli")
 
-from command_tools import STORE, batchproxy, call
+from command_tools import STORE, call
 
 FUNCTIONS = '''
 from batchproxy import SplitBatch
@@ -85,23 +85,6 @@ def test_record_names_each_refused_row(folder: Path, function: str) -> None:
     call("map", *arguments, "--on-error", "skip", "-o", "out.jsonl", status=3)
     assert calls_of_functions() == [["bad 1", "bad 2"], ["bad 1"], ["bad 2"]]
     assert len(rows_of("out.jsonl")) == 6
-
-
-def test_in_a_process_of_its_own(folder: Path) -> None:
-    """`batchproxy.SplitBatch` in a file is all that it needs."""
-    Path("words.txt").write_text("\n".join(WORDS))
-    ended = batchproxy(
-        *("map", "refusing.py:refusing", "words.txt", "--output-format", "csv"),
-        *("--on-error", "record", "-o", "out.csv"),
-    )
-    assert ended.returncode == 3, ended.stderr
-    assert Path("out.csv").read_text().splitlines() == [
-        "item,result,error",
-        *(
-            f"{word},,ValueError: policy: {word}" if "bad" in word else f"{word},{word.upper()},"
-            for word in WORDS
-        ),
-    ]
 
 
 @pytest.mark.parametrize(

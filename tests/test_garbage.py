@@ -45,67 +45,49 @@ async def answer(items: list[Any]) -> list[str]:
     return naive(items)
 
 
-def cold(max_concurrency: int = 8) -> AsyncBatchingMapProxy[Any, str]:
-    return AsyncBatchingMapProxy(None, max_concurrency, cache=Cache(max_size=0))
+Attempt = Callable[[], object]
 
 
-def sync_cold(max_concurrency: int | None = None) -> BatchingMapProxy[Any, str]:
-    return BatchingMapProxy(1, max_concurrency, cache=Cache(max_size=0))
+def keeping_nothing(face: Any, *sizes: int | None) -> Any:
+    return face(*sizes, cache=Cache(max_size=0))
+
+
+cold = partial(keeping_nothing, AsyncBatchingMapProxy, None)
+sync_cold = partial(keeping_nothing, BatchingMapProxy, 1)
 
 
 # --- What a map() is made of ---
 
 
-def hits() -> Callable[[], Awaitable[object]]:
-    proxy = AsyncBatchingMapProxy[int, str]()
-    return lambda: proxy.map(KEYS, answer)
+def mapping(proxy: Any, function: Any) -> Attempt:
+    return lambda: proxy.map(KEYS, function)
 
 
-def a_call(batch_size: int | None = None) -> Callable[[], Awaitable[object]]:
-    proxy = AsyncBatchingMapProxy[int, str](batch_size, 2, cache=Cache(max_size=0))
-    return lambda: proxy.map(KEYS, answer)
+def nesting(proxy: Any, function: Any) -> Attempt:
+    def outer(items: list[Any]) -> Any:
+        return proxy.map([f"part of {item}" for item in items], function)
+
+    return mapping(proxy, outer)
 
 
-def waiting_for_a_call() -> Callable[[], Awaitable[object]]:
-    proxy = cold()
-
+def at_once(proxy: Any, more: list[Any], shared: int) -> Attempt:
     async def both() -> None:
-        shared = proxy.statistics().shared
+        before = proxy.statistics().shared
         async with anyio.create_task_group() as group:
             group.start_soon(proxy.map, KEYS, answer)
-            group.start_soon(proxy.map, KEYS, answer)
-        assert proxy.statistics().shared == shared + len(KEYS)
+            group.start_soon(proxy.map, more, answer)
+        assert proxy.statistics().shared == before + shared
 
     return both
 
 
-def waiting_for_a_slot() -> Callable[[], Awaitable[object]]:
-    proxy = cold(1)
-
-    async def both() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(proxy.map, KEYS, answer)
-            group.start_soon(proxy.map, ["another"], answer)
-
-    return both
-
-
-def nested() -> Callable[[], Awaitable[object]]:
-    proxy = cold(1)
-
-    async def outer(items: list[Any]) -> list[str]:
-        return await proxy.map([f"part of {item}" for item in items], answer)
-
-    return lambda: proxy.map(KEYS, outer)
-
-
-KINDS: dict[str, Callable[[], Callable[[], Awaitable[object]]]] = {
-    "hits": hits,
-    "a call": a_call,
-    "calls in tasks": partial(a_call, 1),
-    "waiting for a call": waiting_for_a_call,
-    "waiting for a slot": waiting_for_a_slot,
-    "nested": nested,
+KINDS: dict[str, Callable[[], Attempt]] = {
+    "hits": lambda: mapping(AsyncBatchingMapProxy(), answer),
+    "a call": lambda: mapping(cold(2), answer),
+    "calls in tasks": lambda: mapping(keeping_nothing(AsyncBatchingMapProxy, 1, 2), answer),
+    "waiting for a call": lambda: at_once(cold(8), KEYS, shared=len(KEYS)),
+    "waiting for a slot": lambda: at_once(cold(1), ["another"], shared=0),
+    "nested": lambda: nesting(cold(1), answer),
 }
 
 
@@ -119,26 +101,7 @@ async def test_async_success(kind: Callable[[], Callable[[], Awaitable[object]]]
             await call()
 
 
-def sync_hits() -> Callable[[], object]:
-    proxy = BatchingMapProxy[int, str]()
-    return lambda: proxy.map(KEYS, naive)
-
-
-def sync_calls(max_concurrency: int | None = None) -> Callable[[], object]:
-    proxy = sync_cold(max_concurrency)
-    return lambda: proxy.map(KEYS, naive)
-
-
-def sync_nested(max_concurrency: int | None = None) -> Callable[[], object]:
-    proxy = sync_cold(max_concurrency)
-
-    def outer(items: list[Any]) -> list[str]:
-        return proxy.map([f"part of {item}" for item in items], naive)
-
-    return lambda: proxy.map(KEYS, outer)
-
-
-def sync_waiting_for_a_thread() -> Callable[[], object]:
+def waiting_for_a_thread() -> Attempt:
     proxy = sync_cold()
 
     def both() -> None:
@@ -152,18 +115,18 @@ def sync_waiting_for_a_thread() -> Callable[[], object]:
     return both
 
 
-SYNC_KINDS: dict[str, Callable[[], Callable[[], object]]] = {
-    "hits": sync_hits,
-    "calls": sync_calls,
-    "calls in workers": partial(sync_calls, 2),
-    "nested": sync_nested,
-    "nested in workers": partial(sync_nested, 2),
-    "waiting for a thread": sync_waiting_for_a_thread,
+SYNC_KINDS: dict[str, Callable[[], Attempt]] = {
+    "hits": lambda: mapping(BatchingMapProxy(), naive),
+    "calls": lambda: mapping(sync_cold(), naive),
+    "calls in workers": lambda: mapping(sync_cold(2), naive),
+    "nested": lambda: nesting(sync_cold(), naive),
+    "nested in workers": lambda: nesting(sync_cold(2), naive),
+    "waiting for a thread": waiting_for_a_thread,
 }
 
 
 @pytest.mark.parametrize("kind", SYNC_KINDS.values(), ids=SYNC_KINDS)
-def test_sync_success(kind: Callable[[], Callable[[], object]]) -> None:
+def test_sync_success(kind: Callable[[], Attempt]) -> None:
     """The same for the synchronous proxy."""
     call = kind()
     call()
@@ -323,8 +286,8 @@ def in_a_task(function: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Awa
 raises = in_a_task(boom)
 
 
-async def fails(function: Any, proxy: Proxy, watched: Watched) -> None:
-    await proxy.map(watched.items(), function)
+def fails(function: Any, proxy: Any, watched: Watched) -> Any:
+    return proxy.map(watched.items(), function)
 
 
 async def fails_in_the_list(function: Any, proxy: Proxy, watched: Watched) -> None:
@@ -457,10 +420,6 @@ async def test_misuse(watched: Watched) -> None:
 SyncProxy = BatchingMapProxy[Any, Any]
 
 
-def sync_fails(function: Any, proxy: SyncProxy, watched: Watched) -> None:
-    proxy.map(watched.items(), function)
-
-
 def sync_fails_in_the_list(function: Any, proxy: SyncProxy, watched: Watched) -> None:
     for result in proxy.map(watched.items(), function, return_exceptions=True):
         watched.error(result)
@@ -489,10 +448,10 @@ def sync_noted(attempt: Any, proxy: SyncProxy, watched: Watched) -> None:
 
 
 SYNC_ATTEMPTS = {
-    **{name: partial(sync_fails, function) for name, function in WRONG.items()},
-    "is asynchronous": partial(sync_fails, raises),
+    **{name: partial(fails, function) for name, function in WRONG.items()},
+    "is asynchronous": partial(fails, raises),
     "is asynchronous, in the list": partial(sync_fails_in_the_list, raises),
-    "answers with what is to be awaited": partial(sync_fails, lambda items: raises(items)),
+    "answers with what is to be awaited": partial(fails, lambda items: raises(items)),
     **{
         f"{name}, in the list": partial(sync_fails_in_the_list, WRONG[name])
         for name in ("raises", "answers too few", "answers with failures")
@@ -521,9 +480,7 @@ def test_who_waits_in_another_thread(watched: Watched, sync_backend: Any) -> Non
         until(lambda: proxy.statistics().waiting)
         raise Boom
 
-    for thread in [
-        Thread(sync_noted, partial(sync_fails, fetch), proxy, watched) for _ in range(2)
-    ]:
+    for thread in [Thread(sync_noted, partial(fails, fetch), proxy, watched) for _ in range(2)]:
         thread.outcome()
     until(watched.gone)
 
@@ -540,7 +497,7 @@ def test_no_thread_to_be_had(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
-    sync_noted(partial(sync_fails, never), proxy, watched)
+    sync_noted(partial(fails, never), proxy, watched)
     until(watched.gone)
 
 

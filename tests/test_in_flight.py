@@ -10,32 +10,20 @@ from batchproxy import AsyncBatchingMapProxy, Cache
 from batchproxy.testing import AsyncCalls, look
 
 
-async def test_overlapping_callers_compute_every_key_once() -> None:
-    """Two callers share the work of what they both want, within the limit."""
-    proxy = AsyncBatchingMapProxy[int, str](3, 2)
-    calls = AsyncCalls()
-    async with together(proxy) as callers:
+@pytest.mark.parametrize(("size", "proxies"), [(3, 1), (1, 2)])
+async def test_overlapping_callers_compute_every_key_once(size: int, proxies: int) -> None:
+    """In opposite orders they share the work of what both want, within the limit, and both end."""
+    cache, calls = Cache[str](), AsyncCalls()
+    several = [AsyncBatchingMapProxy[int, str](size, 2 // proxies, cache=cache) for _ in range(2)]
+    proxy, other = several[0], several[proxies - 1]
+    async with together(*several) as callers:
         callers.start("up", proxy.map, range(20), calls)
-        callers.start("down", proxy.map, range(24, 4, -1), calls)
+        callers.start("down", other.map, range(24, 4, -1), calls)
     assert callers.results == {"up": naive(range(20)), "down": naive(range(24, 4, -1))}
     assert sorted(calls.keys) == list(range(25))
     assert calls.most_running <= 2
-    now = proxy.statistics()
-    assert now.computed == 25
+    assert sum(each.statistics().computed for each in several) == 25
     assert "25 values, 0 keys in flight, 0 waiting" in repr(proxy)
-
-
-async def test_opposite_orders_do_not_deadlock() -> None:
-    """Callers that want the same keys in opposite orders, one batch at a time, both end."""
-    cache = Cache[str]()
-    proxy = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
-    other = AsyncBatchingMapProxy[int, str](1, 1, cache=cache)
-    calls = AsyncCalls()
-    async with together(proxy, other) as callers:
-        callers.start("up", proxy.map, range(6), calls)
-        callers.start("down", other.map, range(5, -1, -1), calls)
-    assert callers.results == {"up": naive(range(6)), "down": naive(range(5, -1, -1))}
-    assert sorted(calls.keys) == list(range(6))
 
 
 async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:

@@ -111,8 +111,7 @@ async def test_keys_that_another_process_computes() -> None:
     calls = AsyncCalls()
     users = proxy.bind(calls)
     held = names_in_store(0, 2)
-    store.claims |= {("n", name): OTHER for name in held}
-    store.leases[OTHER.process] = 60.0
+    store.claim_many("n", held, OTHER, len(held))
     async with together() as callers:
         callers.each(users.load, range(5))
         callers.start("also 2", users.load, 2)
@@ -131,7 +130,7 @@ async def test_keys_that_another_process_computes() -> None:
     assert callers.results[2] == callers.results["later"] == "theirs"
     assert sorted(calls.keys) == [1, 3, 4]
     assert len(calls.batches) == 1
-    del store.claims["n", held[0]]
+    store.release_many("n", held, OTHER)
     nothing_left(store, proxy)
 
 
@@ -140,9 +139,8 @@ async def test_nobody_waits_any_more_for_what_another_process_computes() -> None
     store, proxy = shared(3, 1)
     calls = AsyncCalls(gated=True)
     users = proxy.bind(calls)
-    [held] = names_in_store(2)
-    store.claims["n", held] = OTHER
-    store.leases[OTHER.process] = 60.0
+    held = names_in_store(2)
+    store.claim_many("n", held, OTHER, 1)
     async with together() as callers:
         for number in range(3):  # the last two wait for a slot, and the first of those leads
             callers.start(number, users.load, number)
@@ -158,7 +156,7 @@ async def test_nobody_waits_any_more_for_what_another_process_computes() -> None
     assert callers.results == {0: "0", 1: "1", 2: "cancelled"}
     await released()
     assert not look(proxy).in_flight
-    del store.claims["n", held]
+    store.release_many("n", held, OTHER)
     nothing_left(store, proxy)
 
 
@@ -176,13 +174,11 @@ async def test_another_process_gives_up() -> None:
     calls = AsyncCalls()
     users = proxy.bind(calls)
     held = names_in_store(*range(4))
-    store.claims |= {("n", name): OTHER for name in held}
-    store.leases[OTHER.process] = 60.0
+    store.claim_many("n", held, OTHER, len(held))
     async with together() as callers:
         callers.each(users.load, range(4))
         await happens(lambda: look(proxy).in_flight == set(range(4)))
-        for name in held:
-            del store.claims["n", name]
+        store.release_many("n", held, OTHER)
     assert callers.results == {number: str(number) for number in range(4)}
     assert sorted(calls.keys) == list(range(4))
     await all_released(store, proxy)

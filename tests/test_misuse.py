@@ -305,14 +305,6 @@ def test_a_closed_proxy(face: Proxy) -> None:
     assert " closed " in repr(proxy)
 
 
-def test_leaving_the_block_closes() -> None:
-    """As close() does."""
-    with BatchingMapProxy[int, str]() as proxy:
-        assert proxy.map([1], naive) == ["1"]
-    with pytest.raises(ClosedError):
-        proxy.map([1], naive)
-
-
 async def test_closing_a_proxy_whose_calls_others_wait_for() -> None:
     """It deletes nothing of a shared cache, and who waits for its calls gets their answers."""
     cache = Cache[str]()

@@ -199,8 +199,6 @@ interrupted(lambda: anyio.run(main, backend=backend))
 print(*seen)
 assert_idle(proxy)
 
-async def answer(items):
-    return [str(item) for item in items]
 for again in (backend, {"trio": "asyncio", "asyncio": "trio"}[backend]):
     print(anyio.run(proxy.map, [1, 2, 3, 4, 5], answer, backend=again))
 """

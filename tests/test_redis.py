@@ -1,7 +1,6 @@
 """`RedisStore` where it is more than a store: a server that fails, restarts, forgets; a cluster."""
 
 import os
-import sys
 import threading
 import time
 import traceback
@@ -386,13 +385,6 @@ def test_wrong_prefixes(redis_url: str, prefix: str) -> None:
     """What would mix up slots or patterns is refused as a prefix."""
     with pytest.raises(ValueError, match="ASCII letters, digits"):
         RedisStore(redis_url, prefix=prefix)
-
-
-def test_redis_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImportError, match=r"pip install 'batchproxy\[redis\]'"):
-        RedisStore("redis://localhost")
 
 
 # Processes and threads

@@ -101,6 +101,16 @@ class Model(pydantic.BaseModel):
     x: float
 
 
+class MoreModel(Model):
+    pass
+
+
+class Aliased(pydantic.BaseModel):
+    x: float = pydantic.Field(alias="theX")
+    parsed: pydantic.Json[Any] = None
+    hidden: int = pydantic.Field(default=0, exclude=True)
+
+
 class Open(pydantic.BaseModel, extra="allow"):
     _note: Any = 0
 
@@ -128,6 +138,10 @@ CET = dt.timezone(dt.timedelta(hours=1), "CET")
 MOMENT = dt.datetime(2020, 10, 25, 2, 30)
 
 BOTH: list[tuple[Any, Any]] = [
+    (float, 1),
+    (Slots, {"x": 1.0}),
+    (dict[str, Any], Slots(1.0)),
+    (list[int], [1, "x"]),
     (Slots, Slots(1)),
     (Slots, Slots(True)),
     (MoreSlots, MoreSlots(1, "x")),
@@ -172,9 +186,12 @@ def changing(base: Any, change: Callable[[Any], Any]) -> Any:
     return Annotated[base, pydantic.AfterValidator(change)]
 
 
+NOTED = Open()
+NOTED._note = 1
 MODELS: list[tuple[Any, Any]] = [
     (changing(float, abs), -0.0),
     (changing(list[float], lambda value: [abs(part) for part in value]), [1.0, -0.0]),
+    (changing(list[int], lambda value: value[:1]), [1, 2]),
     (changing(Decimal, lambda value: value.normalize()), Decimal("1.00")),
     (changing(dict[str, int], lambda value: dict(sorted(value.items()))), {"b": 1, "a": 2}),
     (changing(set[int], lambda value: value - {2}), {1, 2}),
@@ -184,11 +201,12 @@ MODELS: list[tuple[Any, Any]] = [
     (re.Pattern[str], re.compile("a", re.IGNORECASE)),
     (Open, Open.model_validate({"more": (1, 2)})),
     (Open, Open.model_validate({"more": {1}})),
-    (Open, Open()),
+    (Open, NOTED),
     (Model, Model.model_construct(x=1)),
+    (Model, MoreModel(x=1.0)),
+    (Aliased, Aliased(theX=1.0, hidden=1)),
     (pydantic.SecretStr, pydantic.SecretStr("x")),
 ]
-MODELS[-3][1]._note = 1
 
 
 @pytest.mark.parametrize(("type_", "value"), MODELS, ids=[repr(value) for _, value in MODELS])
@@ -207,6 +225,8 @@ def test_the_part_is_named() -> None:
     part = r"give datetime\.datetime\(2020.*\) of type 'datetime' back"
     with pytest.raises(ValueError, match=part):
         MsgspecCodec(list[dt.datetime]).encode([MOMENT.replace(fold=1)])
+    with pytest.raises(ValueError, match=r"(?s)could not read .* back: .*exact type"):
+        PydanticCodec(Model).encode(Model.model_construct(x="no number"))
     for codec in (MsgspecCodec(int), PydanticCodec(list[int])):
         for long in ("x" * 10**6, ["x" * 10**6] * 100):
             with pytest.raises((TypeError, ValueError), match=r"cannot write|could not") as refused:
@@ -246,6 +266,13 @@ class Tree(pydantic.BaseModel):
     def model_post_init(self, context: object) -> None:
         for child in self.children:
             child.parent = self
+
+
+@both
+def test_what_is_no_data(codec: Make) -> None:
+    """It is refused, though the type would have anything."""
+    with pytest.raises(TypeError, match=r"Codec\(object\) cannot write .*gener.*exact type"):
+        codec(object).encode(part for part in [iter])
 
 
 @both
@@ -394,6 +421,8 @@ class CachedStruct(Struct, dict=True):
         (MoreSlots, MoreSlots(-0.0, "x")),
         (FrozenSlots, FrozenSlots(1.0)),
         (NotCompared, NotCompared(1.0)),
+        (int | None, None),
+        (list[Slots], [Slots(1.0), Slots(-0.0)]),
         (set[float], {1.0, -0.0}),
         (frozenset[tuple[int, str]], frozenset({(1, "a"), (2, "b")})),
         (Pair, Pair(1.0, 2.0)),
@@ -414,12 +443,13 @@ def test_what_comes_back(codec: Make, type_: Any, value: Any) -> None:
 
 
 def test_what_comes_back_in_models() -> None:
-    """Defaults, extra fields, cached properties and what JSON has no name for."""
+    """Defaults, aliases, extra fields, cached properties and what JSON has no name for."""
     cached, struct = Cached(x=1.5), CachedStruct(1.5)
     assert cached.twice == struct.twice == 3
     assert_comes_back(MsgspecCodec(CachedStruct), struct)
     for type_, value in (
         (Cached, cached),
+        (Aliased, Aliased(theX=1.0, parsed="[1, 2]")),
         (Open, Open.model_validate({"a": 1, "b": [1.5, "x"]})),
         (PurePosixPath, PurePosixPath("a/b")),
         (deque[int], deque([1, 2])),

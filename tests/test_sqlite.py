@@ -104,13 +104,6 @@ def test_a_database_in_memory(name: str) -> None:
         SQLiteStore(name)
 
 
-def test_bad_arguments(path: Path) -> None:
-    """A path is none in bytes; no file is made. (Wrong seconds are in `test_stores`.)"""
-    with pytest.raises(TypeError, match=r"path must be text or a pathlib.Path, got b'"):
-        SQLiteStore(os.fsencode(path))  # type: ignore[arg-type] # as here
-    assert not path.exists()
-
-
 def test_no_directory(tmp_path: Path) -> None:
     """A directory that is missing is to be created; one instead of a file is none."""
     with pytest.raises(StoreError, match=r"has no directory: create .*missing' first"):

@@ -268,14 +268,6 @@ async def test_batches_are_full(
     assert sorted(calls.batches) == batches
 
 
-async def test_a_batch_waits_for_room_in_the_window() -> None:
-    """It goes out when it is full."""
-    calls = AsyncCalls()
-    async with AsyncBatchingMapProxy[int, str](4).stream(range(22), calls, window=10):
-        await settle()
-        assert calls.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
 async def test_known_keys_do_not_thin_a_batch() -> None:
     """Nor do repeated ones, and those that somebody else is computing."""
     cache = Cache[str]()
@@ -525,8 +517,7 @@ async def test_keys_that_cannot_be_compared(face: Face) -> None:
 async def test_an_asynchronous_generator_is_closed(left: str) -> None:
     """When the block has been left it has run its clean-up, in the task that read it."""
     proxy = AsyncBatchingMapProxy[int, str](2)
-    closed_in: list[object] = []
-    scopes: list[bool] = []
+    closed_in_it: list[bool] = []
 
     async def read() -> AsyncIterator[int]:
         here = anyio.get_current_task().id
@@ -537,12 +528,12 @@ async def test_an_asynchronous_generator_is_closed(left: str) -> None:
                     await anyio.sleep_forever()
                 yield 2
         finally:
-            scopes.append(anyio.get_current_task().id == here)
+            closed_in_it.append(anyio.get_current_task().id == here)
 
     async with proxy.stream(read(), AsyncCalls(), window=1 if "given" in left else 5):
         await settle()
-        assert closed_in == []
-    assert scopes == [True]
+        assert closed_in_it == []
+    assert closed_in_it == [True]
     assert_idle(proxy)
 
 

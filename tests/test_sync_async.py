@@ -303,28 +303,6 @@ def test_a_map_that_waits_for_itself(options: Any, wrapped: bool) -> None:
 
 
 @both
-def test_two_threads_in_a_ring(backend: Backend) -> None:
-    """Two calls that nest each other's keys: one raises, naming the key, and both can end."""
-    proxy = BatchingMapProxy[str, str](backend=backend)
-    other_of = {"a": "b", "b": "a"}
-
-    async def crosswise(items: list[str]) -> list[str]:
-        while proxy.statistics().running < 2:
-            await checkpoint()
-        other = other_of[items[0]]
-        try:
-            answers = await anyio.to_thread.run_sync(proxy.map, [other], never)
-        except CircularWaitError as error:
-            return [f"alone: {other!r}" if f"{other!r}" in str(error) else "of what?"]
-        return [f"with {answers[0]}"]
-
-    outcomes = [Thread(proxy.map, [key], crosswise) for key in "ab"]
-    (a,), (b,) = [thread.outcome() for thread in outcomes]
-    assert (a, b) in [("alone: 'b'", "with alone: 'b'"), ("with alone: 'a'", "alone: 'a'")]
-    assert_idle(proxy)
-
-
-@both
 def test_a_synchronous_map_in_the_event_loop_itself(backend: Backend) -> None:
     """It would block the loop that it needs: it raises, and says what to do; hits are given."""
     proxy = BatchingMapProxy[int, str](backend=backend)

@@ -1,7 +1,6 @@
 """The command reads and writes through a stream: in windows, of which few are in memory."""
 
 import csv
-import gzip
 import io
 import json
 import random
@@ -18,12 +17,12 @@ from command_tools import windows_of as windows_of
 from batchproxy.cli import _passage, _text
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def windows_of_four(windows_of: Any) -> None:
+    """Unless a test says otherwise."""
     windows_of(4)
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_batches_are_full_across_windows(functions: Functions) -> None:
     """What does not fill a batch waits for the rows of the next window."""
     data = "".join(f"{item}\n" for item in "abcdefghijk").encode()
@@ -31,7 +30,6 @@ def test_batches_are_full_across_windows(functions: Functions) -> None:
     assert [len(batch) for batch in functions.batches] == [3, 3, 3, 2]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_rows_without_an_item_fill_no_window(functions: Functions) -> None:
     """They are written in their place, beside rows of other windows that wait."""
     items = ["a", *[None] * 9, "b", None, "c", "d", None]
@@ -42,7 +40,6 @@ def test_rows_without_an_item_fill_no_window(functions: Functions) -> None:
     assert functions.batches == [["a", "b"], ["c", "d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_few_windows_are_in_memory(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a row waits for its batch, and so many windows wait behind it, the batch goes out."""
     monkeypatch.setattr(_passage, "_MOST_WINDOWS", 3)
@@ -54,7 +51,6 @@ def test_few_windows_are_in_memory(functions: Functions, monkeypatch: pytest.Mon
     assert [row["result"] for row in rows] == [line.upper() for line in lines]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_what_is_known_is_not_asked_for_again(
     functions: Functions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +64,6 @@ def test_what_is_known_is_not_asked_for_again(
     assert functions.batches == [["a", "b", "c", "d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_a_malformed_row_of_a_later_window(functions: Functions) -> None:
     """Rows of windows before are mapped, nothing of its own is sent."""
     data = b"".join(b'{"t": "%c"}\n' % letter for letter in b"abcdef") + b"[\n" + b'{"t": "z"}\n'
@@ -77,7 +72,6 @@ def test_a_malformed_row_of_a_later_window(functions: Functions) -> None:
     assert functions.batches == [["a", "b", "c"], ["d"]]
 
 
-@pytest.mark.usefixtures("windows_of_four")
 def test_a_malformed_row_whose_item_is_known(functions: Functions) -> None:
     """It is malformed all the same, and its neighbours are not."""
     data = b"id,t\n" + b"1,a\n" * 8 + b"\xff,a\n2,a\n"
@@ -138,14 +132,6 @@ def test_bytes_that_are_no_text(
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["result"] for row in rows] == ["A", "", "B", "C", "", "D", "", "E"]
     assert [row["error"].split(":")[1] for row in rows if row["error"]] == ["3", "6", "8"]
-
-
-def test_a_file_that_ends_too_early(functions: Functions) -> None:
-    """What came before is read, and then it is said what is wrong."""
-    text = "".join(f"{number},{'x' * 50}{number}\n" for number in range(2000))
-    whole = gzip.compress(f"id,t\n{text}".encode(), compresslevel=0)
-    name = written("in.csv.gz", whole[: len(whole) // 2])
-    assert "in.csv.gz" in said(name, "--field", "t", "-o", "out.csv")
 
 
 def test_results_that_need_quotes_or_have_no_place(functions: Functions) -> None:

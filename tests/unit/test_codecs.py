@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import example, given
@@ -480,91 +480,19 @@ both = pytest.mark.parametrize(
 
 
 @both
-def test_typed_values(kind: str) -> None:
-    """Values of the type come back as such. (Of which types, and which not, is in
-    `test_same_values`.)"""
-    for type_, value in (
-        (list[Place], [Place("x", (1.0, -0.0)), Place("y", (1.5, 2.0), 3.5)]),
-        (set[str], {"a", "b", "c"}),
-        (Size, Size.SMALL),
-        (int | None, None),
-    ):
-        codecs = Codecs(typed(kind, type_))
-        assert codecs.dumps(value)[:1] == kind[:1].encode()
-        assert_comes_back(value, codecs)
-
-
-@both
-def test_typed_values_that_would_not_come_back(kind: str) -> None:
-    """Another value, another type, or another type of something inside: refused when written."""
-    for type_, value, said in (
-        (float, 1, r"Codec\(float\) would give 1 of type 'int' back as 1"),
-        (float, math.nan, ""),
-        (Place, Place("x", (1.0, 2.0), 3), ""),
-        (Place, {"name": "x"}, ""),
-        (dict[str, Any], Place("x", (1.0, 2.0)), ""),
-        (list[int], [1, "x"], ""),
-        (object, (part for part in [iter]), rf"{kind.title()}Codec\(object\) cannot write .*gener"),
-    ):
-        said += ".*exact type of the function's results, and"
-        with pytest.raises((TypeError, ValueError), match=said):
-            typed(kind, type_).encode(value)
-
-
-@both
 def test_typed_bytes_that_cannot_be_read(kind: str) -> None:
-    """After the type has changed, older values are unreadable; so is garbage."""
-    old = Codecs(typed(kind, dict[str, int])).dumps({"a": 1})
-    for data in (old, old[:1], old[:1] + b"\xff"):
+    """After the type has changed, older values are unreadable; so is garbage.
+
+    (Which values of which types come back, and which not, is in `test_same_values`.)
+    """
+    codecs = Codecs(typed(kind, dict[str, int]))
+    old, tag = codecs.dumps({"a": 1}), kind[:1].encode()
+    assert (codecs.loads(old), old[:1]) == ({"a": 1}, tag)
+    for data in (old, tag, tag + b"\xff"):
         with pytest.raises(UnreadableValue, match="cannot be read"):
             Codecs(typed(kind, Place)).loads(data)
-
-
-@needs("msgspec")
-def test_structs() -> None:
-    """The fields of a Struct are compared with their types, in lists as well."""
-    import msgspec
-
-    class Answer(msgspec.Struct):
-        text: str
-        score: float
-
-    codecs = Codecs(MsgspecCodec(list[Answer]))
-    assert_comes_back([Answer("x", 0.5)], codecs)
-    with pytest.raises(ValueError, match=r"would give 1 .* back as 1\.0 .*, in \[.*\]; give"):
-        codecs.dumps([Answer("x", 1)])
-    assert repr(MsgspecCodec(list[int])) == "MsgspecCodec(list[int])"
-    assert repr(MsgspecCodec(Place)) == "MsgspecCodec(Place)"
-
-
-@needs("pydantic")
-def test_models() -> None:
-    """A model comes back with aliases; one that leaves something out, or a subclass, is refused."""
-    import pydantic
-
-    class Answer(pydantic.BaseModel):
-        text: str = pydantic.Field(alias="theText")
-        score: float = 0.5
-        parsed: pydantic.Json[Any] = None
-
-    class More(Answer):
-        pass
-
-    class Secret(Answer):
-        hidden: int = pydantic.Field(default=0, exclude=True)
-
-    codecs = Codecs(PydanticCodec(Answer))
-    value = Answer(theText="x", parsed="[1, 2]")
-    assert codecs.loads(codecs.dumps(value)) == value
-    for refused in (More(theText="x"), Answer.model_construct(text="x", score=1)):
-        with pytest.raises(ValueError, match=r"PydanticCodec\(.* would give .*exact type"):
-            codecs.dumps(refused)
-    with pytest.raises(ValueError, match=r"(?s)could not read .* back: .*exact type"):
-        codecs.dumps(Answer.model_construct(text=1))
-    with pytest.raises(ValueError, match=r"would give .* back as "):
-        PydanticCodec(Secret).encode(Secret(theText="x", hidden=1))
-    with pytest.raises(ValueError, match=r"would give \[1, 2\] .* back as \[1\]"):
-        PydanticCodec(Annotated[list[int], pydantic.AfterValidator(lambda v: v[:1])]).encode([1, 2])
+    for type_, name in ((Place, "Place"), (list[int], "list[int]")):
+        assert repr(typed(kind, type_)) == f"{kind.title()}Codec({name})"
 
 
 # What is imported.

@@ -143,9 +143,6 @@ def interrupted_end(self, flight):
         print("not interrupted")
     end(self, flight)
 
-async def answer(items):
-    return [str(item) for item in items]
-
 Table.end = interrupted_end
 interrupted(lambda: anyio.run(proxy.map, [1, 2, 3], answer, backend=backend))
 assert_idle(proxy)

@@ -1,4 +1,7 @@
-"""Points 1, 2 and 5 of the contract at their root: a plan and a table, without any event loop."""
+"""Points 1, 2 and 5 of the contract at their root: a plan and a table, without any event loop.
+
+What is rare there; random programs, through `map()`, are in `test_model`.
+"""
 
 from collections.abc import Hashable
 
@@ -10,115 +13,6 @@ from batchproxy._core.outcome import Answers, Failure
 from batchproxy._core.plan import Plan
 from batchproxy._core.table import Table
 from batchproxy._core.values import Bounded, Unbounded
-
-HERE = ["claim", "look", "settle", "give up", "take"]
-steps = st.tuples(
-    st.sampled_from([*HERE, "claim there", "part there", "settle there"]), st.integers(0, 7)
-)
-
-
-class Pair:
-    """A plan under test, and somebody else who computes keys of the same table."""
-
-    def __init__(self, keys: list[Hashable]) -> None:
-        self.table = Table(Unbounded({}))
-        self.plan = Plan(keys, keys, keep_failures=True)
-        self.here: list[Flight] = []
-        self.there: list[Flight] = []
-
-    def claim(self, size: int) -> None:
-        before = self.plan.left
-        flight = Flight(None)
-        self.table.claim(self.plan, flight, size)
-        if flight.keys and self.plan.claim(flight):
-            assert 1 <= len(flight.keys) <= size
-            assert len(flight.keys) == size or not self.plan.left
-            self.here.append(flight)
-        assert self.plan.left <= before
-
-    def look(self, size: int) -> None:
-        self.table.has_work(self.plan, size)
-
-    def settle(self, flights: list[Flight], number: int) -> None:
-        """End one of `flights` well, but for its last key if it has several: that one fails."""
-        if not flights:
-            return
-        flight = flights.pop(number % len(flights))
-        answers = Answers([str(key) for key in flight.keys], {})
-        if len(flight.keys) > 1:
-            error = ValueError()
-            answers.results[-1] = error
-            answers = Answers(answers.results, {flight.keys[-1]: Failure(error, None)})
-        self.table.settle(flight, answers)
-        self.table.end(flight)
-        if flights is self.here:
-            self.plan.take(flight, answers)
-
-    def part(self, number: int) -> None:
-        """Let the first key leave a flight elsewhere, answered or not."""
-        if self.there and (flight := self.there[number % len(self.there)]).keys:
-            found = {key: str(key) for key in flight.keys[:1] if number % 2}
-            self.table.part(flight, flight.keys[1:], found, keep=number % 4 == 1)
-
-    def give_up(self, number: int) -> None:
-        if self.there:
-            self.table.end(self.there.pop(number % len(self.there)))
-
-    def claim_there(self, number: int) -> None:
-        keys: list[Hashable] = [number, number + 1]
-        if not self.table._flights.meet(keys) and not self.table.lookup(keys):
-            flight = Flight(None)
-            self.table._flights.claim(flight, keys)
-            self.there.append(flight)
-
-    def step(self, kind: str, number: int) -> None:
-        match kind:
-            case "claim":
-                self.claim(number + 1)
-            case "look":
-                self.look(number + 1)
-            case "settle":
-                self.settle(self.here, number)
-            case "give up":
-                self.give_up(number)
-            case "take":
-                self.plan.take_awaited()
-            case "claim there":
-                self.claim_there(number)
-            case "part there":
-                self.part(number)
-            case "settle there":
-                self.settle(self.there, number)
-
-
-@given(st.lists(st.integers(0, 8), max_size=12), st.lists(steps, max_size=6), st.lists(steps))
-def test_every_way_of_getting_the_answers_gives_the_same(
-    keys: list[Hashable], before: list[tuple[str, int]], program: list[tuple[str, int]]
-) -> None:
-    """Whatever is computed here or elsewhere, in any order: one right answer per item, in order.
-
-    Where all was computed here and nothing repeats, the answers are delivered as they are, else
-    looked up by key. To ask for the first item once more makes the second of the first.
-    """
-    pair = Pair(keys)
-    for kind, number in before:
-        if kind.endswith(" there"):
-            pair.step(kind, number)
-    pair.table.open(pair.plan)
-    for kind, number in program:
-        pair.step(kind, number)
-    while pair.plan.left or pair.plan.awaited or pair.here:
-        pair.settle(pair.there, 0)
-        pair.plan.take_awaited()
-        pair.claim(3)
-        pair.settle(pair.here, 0)
-    answers = pair.plan.deliver()
-    assert len(answers) == len(keys)
-    for key, answer in zip(keys, answers):
-        assert answer == str(key) or isinstance(answer, ValueError)
-    pair.plan.keys = [*keys, *keys[:1]]
-    assert pair.plan.deliver() == [*answers, *answers[:1]]
-    assert len(pair.table.in_flight()) == sum(len(flight.keys) for flight in pair.there)
 
 
 def test_keys_given_up_are_drawn_in_order() -> None:

@@ -1,38 +1,27 @@
-"""Those who wait for single keys: random programs of the state machine, and what is rare in it.
+"""Those who wait for single keys: what is rare in that state machine.
 
-2,000 programs are run; 20,000 with `HYPOTHESIS_PROFILE=nightly` in the environment.
+Random programs of it, through `load()`, are in `test_load_model`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from random import Random
 from typing import Any
 
 import pytest
 
 from batchproxy._core.flights import Flight
 from batchproxy._core.gathered import Gathered
-from batchproxy._core.outcome import MISSING, Answers, Failure, GivenUp, StoreFailure
+from batchproxy._core.outcome import MISSING, Answers, StoreFailure
 from batchproxy._core.pool import GROUP, Pool, Wanted
-
-PROGRAMS = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 2_000
 
 
 class Bell:
-    """What tasks of a `Program` sleep on."""
-
-    def __init__(self) -> None:
-        self.sleepers: list[Load] = []
+    """Of those who wait, none sleeps here."""
 
     async def wait(self) -> None:
         raise AssertionError("nothing awaits here")
 
-    def ring(self) -> None:
-        for load in self.sleepers:
-            load.asleep = False
-        self.sleepers = []
+    def ring(self) -> None: ...
 
 
 def drawn(plan: Gathered, size: int) -> list[Any]:
@@ -45,161 +34,6 @@ def drawn(plan: Gathered, size: int) -> list[Any]:
 
 def refuse(flight: Flight) -> Any:
     raise AssertionError("nobody else computes anything")
-
-
-class Load:
-    """One who waits: what it does is that of `_engine.loading`, step by step."""
-
-    def __init__(self, program: Program, key: int) -> None:
-        self.program = program
-        self.key = key
-        self.asleep = False
-        self.leading = False  # and has not begun its call
-        self.outcome: Any = None
-        self.steps = self.run()
-
-    def run(self) -> Generator[Bell | None]:
-        pool, me = self.program.pool, object()
-        self.wanted = wanted = pool.join(self.key, str(self.key))
-        try:
-            while not wanted.settled:
-                if not pool.lead(wanted, me):
-                    yield wanted.bell  # type: ignore[misc] # it is one of these
-                    continue
-                self.leading = True
-                plan = Gathered(pool, wanted, me, refuse)
-                try:
-                    yield None
-                    yield from self.call(plan)
-                finally:
-                    self.leading = False
-                    plan.end()
-            self.outcome = wanted.outcome
-        finally:
-            pool.retire(wanted, me)
-            pool.leave(wanted)
-
-    def call(self, plan: Gathered) -> Generator[None]:
-        program, size = self.program, self.program.size
-        if program.random.random() < 0.3:  # no slot is free: is there any work?
-            plan.draw_back(drawn(plan, size))
-            yield None
-        waiting = len(program.pool)
-        flight = Flight(None)
-        flight.keys = drawn(plan, size)
-        assert len(flight.keys) == min(size, waiting), "a batch is thinner than it must be"
-        assert self.key in flight.keys, "a recruiter is not one of them"
-        assert plan.items_of(flight.keys) == list(map(str, flight.keys))
-        if program.random.random() < 0.2:  # a store keeps it waiting, and gives some of it back
-            yield None
-            back = flight.keys[1:] if program.random.random() < 0.5 else []
-            plan.draw_back(back)
-            flight.keys = [key for key in flight.keys if key not in back]
-        plan.claim(flight)
-        self.leading = False
-        while program.random.random() < 0.5:
-            yield None
-        plan.take(flight, program.outcome(flight.keys))
-
-
-class Program:
-    """Starts, resumes and cancels loads in a random order, and looks on."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        self.size = self.random.choice([1, 2, 3, 100])
-        self.pool = Pool(Bell)
-        self.loads: list[Load] = []
-
-    def outcome(self, keys: list[Any]) -> Any:
-        match self.random.randrange(6):
-            case 0:
-                return Failure(ValueError("all"), None)
-            case 1:
-                return GivenUp(ValueError("the recruiter's"), None)
-            case 2:
-                failures = {keys[0]: Failure(ValueError("one"), None)}
-                return Answers([failures[keys[0]].error, *keys[1:]], failures)
-            case _:
-                return Answers(list(keys), {})
-
-    def run(self) -> None:
-        for _ in range(self.random.randrange(5, 40)):
-            if self.random.random() < 0.4:
-                self.start(Load(self, self.random.randrange(8)))
-            elif self.loads:
-                load = self.random.choice(self.loads)
-                if self.random.random() < 0.2:
-                    self.cancel(load)
-                elif not load.asleep:
-                    self.resume(load)
-            self.check()
-        steps = 0
-        while self.loads:
-            self.resume(self.random.choice([load for load in self.loads if not load.asleep]))
-            self.check()
-            steps += 1
-            assert steps < 10_000, "it never ends"
-        assert self.pool.idle
-        assert self.pool.recruiter is None
-
-    def start(self, load: Load) -> None:
-        self.loads.append(load)
-        self.resume(load)
-
-    def resume(self, load: Load) -> None:
-        try:
-            bell = next(load.steps)
-        except StopIteration:
-            self.loads.remove(load)
-            outcome = load.outcome
-            if outcome is MISSING:  # nothing has come of it
-                self.start(Load(self, load.key))
-            elif not isinstance(outcome, Failure):
-                assert outcome == load.key
-        else:
-            if bell is not None:
-                load.asleep = True
-                bell.sleepers.append(load)
-
-    def cancel(self, load: Load) -> None:
-        load.steps.close()
-        self.loads.remove(load)
-        for bell in {other.wanted.bell for other in [load, *self.loads]}:
-            assert isinstance(bell, Bell)
-            bell.sleepers = [other for other in bell.sleepers if other is not load]
-
-    def check(self) -> None:
-        waiting = self.pool._waiting
-        leaders = [load for load in self.loads if load.leading]
-        assert len(leaders) <= 1, "two recruiters"
-        if not waiting and not leaders:
-            assert self.pool.recruiter is None
-            return
-        recruiter = self.pool.recruiter
-        assert recruiter is not None, "nobody recruits"
-        if leaders:
-            assert leaders[0].wanted is recruiter
-        else:
-            awake = [load for load in self.loads if load.wanted is recruiter and not load.asleep]
-            assert awake, "the recruiter sleeps"
-            assert waiting[recruiter.key] is recruiter
-        for wanted in waiting.values():
-            assert wanted.loads == sum(load.wanted is wanted for load in self.loads)
-            assert wanted.loads
-            assert not wanted.settled
-        for load in self.loads:
-            assert not (load.asleep and load.wanted.settled), "somebody is forgotten"
-
-
-def test_random_programs() -> None:
-    """There is one recruiter whenever anybody waits, nobody is forgotten, and batches are full."""
-    for seed in range(PROGRAMS):
-        try:
-            Program(seed).run()
-        except AssertionError as error:
-            error.add_note(f"in program {seed}")
-            raise
 
 
 def joined(pool: Pool, *keys: Any) -> list[Wanted]:
@@ -218,6 +52,17 @@ def recruited(*keys: Any, take: int = 0) -> tuple[Any, ...]:
     plan = plan_of(pool, wanted[0])
     assert not take or drawn(plan, take) == [*keys[:take]]
     return pool, plan, *wanted
+
+
+def test_who_recruits_does_so_until_it_retires() -> None:
+    """Whoever else leaves, of those who wait for its own key or for another: nobody is named."""
+    pool, _, one, two = recruited(1, 2, take=1)
+    pool.leave(two)
+    assert pool.recruiter is one
+    pool.retire(one, "another")
+    assert not pool.lead(one, "another")
+    pool.retire(one, "leader")
+    assert pool.recruiter is None
 
 
 def test_only_a_group_is_woken() -> None:
