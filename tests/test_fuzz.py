@@ -1,11 +1,12 @@
-"""Points 5 to 11 and 16 to 18 of the contract in random programs with stores that fail.
+"""Points 1 to 11, 16 to 18 and 23 of the contract in random programs.
 
-`proof/fuzz.py` runs many more, and says what must hold after each.
+`proof/fuzz.py` and `proof/streams.py` run many more, and say what must hold after each.
 """
 
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +17,26 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def proof(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    return lambda name: importlib.import_module(f"proof.{name}")
+
+
 @pytest.mark.parametrize(
     "backend", ["asyncio", "uvloop", "trio", pytest.param("threads", marks=pytest.mark.needs_trio)]
 )
-def test_random_programs_with_stores_that_fail(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stores_that_fail(backend: str, proof: Any) -> None:
     """Whatever fails, answers are right, and nothing is left behind."""
-    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
-    fuzz = importlib.import_module("proof.fuzz")
+    fuzz = proof("fuzz")
     face = fuzz.FACES[backend]()
     assert [(seed, wrong) for seed in range(4) if (wrong := fuzz.program(face, seed)[0])] == []
+
+
+@pytest.mark.parametrize(
+    "backend", ["asyncio", pytest.param("trio", marks=pytest.mark.needs_trio), "threads"]
+)
+def test_streams(backend: str, proof: Any) -> None:
+    """Whatever fails, is slow, or leaves: what is given is right, and nothing is left behind."""
+    run = proof("streams").FACES[backend]
+    assert [(seed, wrong) for seed in range(150) if (wrong := run(seed).wrong)] == []

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from postgres_server import PostgresServer, needs_postgres
+from postgres_server import PostgresServer
 from tools import Thread
 
-from batchproxy import BatchingMapProxy, Cache, StoreError
+from batchproxy import StoreError
 from batchproxy.stores import Claimant, Claims, PostgresStore, Usage, _postgres, _postgres_pool
 
 psycopg = pytest.importorskip("psycopg")
@@ -308,45 +308,6 @@ def test_who_doubts_and_who_is_doubted(store: PostgresStore, schema: str, client
 # Large batches
 
 
-def test_batches_in_several_steps(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches above the sizes of one step are cut; the result is the same."""
-    sizes = {"_PAGE": 3, "_ROWS": 3, "_STEP_KEYS": 3, "_STEP_BYTES": 10}
-    for limit, size in sizes.items():
-        monkeypatch.setattr(_postgres, limit, size)
-    keys = [bytes([number]) * 20 for number in range(10)]
-    assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
-    assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
-    store.release_many("n", keys, P)
-    values = {key: key[:1] * 4 for key in keys}
-    store.set_many("n", {key: values[key] for key in keys[::2]}, None)
-    earlier = store.publish_many("n", dict.fromkeys(keys, b"a value of more than 10"), P, None)
-    assert earlier == {key: values[key] for key in keys[::2]}
-    expected = {**dict.fromkeys(keys, b"a value of more than 10"), **earlier}
-    assert store.get_many("n", keys) == expected
-    assert list(store.scan("n")) == list(expected.items())
-    assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
-    store.discard_many("n", {**expected, keys[4]: b"another"})
-    assert store.usage() == {"n": Usage(1, len(expected[keys[4]]))}
-    store.set_many("n", values, None)
-    store.set_many("other", values, None)
-    store.delete_many("n", None)
-    assert store.usage() == {"other": Usage(10, 40)}
-
-
-def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step has as many values as are allowed, and bytes; but one value at least."""
-    monkeypatch.setattr(_postgres, "_STEP_KEYS", 3)
-    monkeypatch.setattr(_postgres, "_STEP_BYTES", 10)
-
-    def steps(*sizes: int) -> list[list[int]]:
-        values = {bytes([number]): bytes(size) for number, size in enumerate(sizes)}
-        return [list(map(len, data)) for _, data in _postgres._steps(values)]
-
-    assert steps() == []
-    assert steps(1, 1, 1, 1) == [[1, 1, 1], [1]]
-    assert steps(11, 5, 5, 1, 20) == [[11], [5, 5], [1], [20]]
-
-
 def test_old_namespaces_can_be_listed(store: PostgresStore) -> None:
     """Those that no cache takes any more may be in a store."""
     for name in ("a\nb", "a\0b", "\ud800", "x" * 100_000):
@@ -496,32 +457,6 @@ def test_an_interrupt(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # What it is made from
-
-SECRET = "s%2Fe:c\u00a7ret"
-
-
-@needs_postgres
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://ada:{}@example.org:7/mine", "example.org:7/mine"),
-        ("postgres://ada:{}@example.org/mine", "example.org:5432/mine"),
-        ("postgresql://example.org/mine?password={}&user=ada", "example.org:5432/mine"),
-        ("postgresql:///mine?host=/run&password={}", "/run:5432/mine"),
-        ("hostaddr=127.0.0.1 dbname=mine port=8 password='{}'", "127.0.0.1:8/mine"),
-        ("postgresql://a,b:7/mine?service=x&password={}", "a,b:,7/mine"),
-    ],
-)
-def test_passwords_are_shown_nowhere(url: str, shown: str) -> None:
-    """Neither in the repr of what uses the store, nor in what compares stores."""
-    text = url.format(quote(SECRET, safe=""))
-    store = PostgresStore(text)
-    assert repr(store) == f"<PostgresStore: {shown}, schema 'batchproxy'>"
-    cache = Cache[str](store=store, namespace="n")
-    for each in (store.identity, cache, BatchingMapProxy[int, str](cache=cache)):
-        assert SECRET not in repr(each)
-        assert quote(SECRET, safe="") not in repr(each)
-        assert "ada" not in repr(each)
 
 
 def test_the_rest_is_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

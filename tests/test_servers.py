@@ -6,15 +6,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, NamedTuple
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from postgres_server import needs_postgres
 from process_tools import needs_fork, run_prepared
+from redis_server import needs_redis
 from store_tools import SERVERS, every_method
 from tools import Thread
 
 from batchproxy import BatchingMapProxy, Cache, StoreError
-from batchproxy.stores import Claimant, Claims, PostgresStore, RedisStore, Usage
+from batchproxy.stores import (
+    Claimant,
+    Claims,
+    PostgresStore,
+    RedisStore,
+    Usage,
+    _postgres,
+    _redis,
+    _steps,
+)
 
 P, Q = Claimant("p", 1), Claimant("q", 1)
 A, B, C = (bytes([number]) * 20 for number in range(3))
@@ -125,6 +137,51 @@ def test_a_server_that_stood_still(own: Any, make_own: Callable[..., Store]) -> 
     assert store.claim_many("n", [A], Q, 1) == Claims({}, [], [A])
 
 
+# Batches above the sizes of one step
+
+
+def test_batches_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are cut; the result is the same."""
+    for module, size in (
+        *((_redis, "_PAGE"), (_redis, "_CLAIMS"), (_postgres, "_PAGE"), (_postgres, "_ROWS")),
+        (_steps, "STEP_KEYS"),
+    ):
+        monkeypatch.setattr(module, size, 3)
+    monkeypatch.setattr(_steps, "STEP_BYTES", 10)
+    keys = [bytes([number]) * 20 for number in range(10)]
+    assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
+    assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
+    store.release_many("n", keys, P)
+    values = {key: key[:1] * 4 for key in keys}
+    store.set_many("n", {key: values[key] for key in keys[::2]}, None)
+    earlier = store.publish_many("n", dict.fromkeys(keys, b"a value of more than 10"), P, None)
+    assert earlier == {key: values[key] for key in keys[::2]}
+    expected = {**dict.fromkeys(keys, b"a value of more than 10"), **earlier}
+    assert store.get_many("n", keys) == expected
+    assert sorted(store.scan("n")) == list(expected.items())
+    assert store.usage() == {"n": Usage(10, sum(map(len, expected.values())))}
+    store.discard_many("n", {**expected, keys[4]: b"another"})
+    assert store.usage() == {"n": Usage(1, len(expected[keys[4]]))}
+    store.set_many("n", values, None)
+    store.set_many("other", values, None)
+    store.delete_many("n", None)
+    assert store.usage() == {"other": Usage(10, 40)}
+
+
+def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step has as many values as are allowed, and bytes; but one value at least."""
+    monkeypatch.setattr(_steps, "STEP_KEYS", 3)
+    monkeypatch.setattr(_steps, "STEP_BYTES", 10)
+
+    def sizes(*sizes: int) -> list[list[int]]:
+        values = {bytes([number]): bytes(size) for number, size in enumerate(sizes)}
+        return [list(map(len, step.values())) for step in _steps.steps(values)]
+
+    assert sizes() == []
+    assert sizes(1, 1, 1, 1) == [[1, 1, 1], [1]]
+    assert sizes(11, 5, 5, 1, 20) == [[11], [5, 5], [1], [20]]
+
+
 # usage() and scan()
 
 
@@ -169,6 +226,48 @@ def test_what_is_the_same_place(url: str, kind: Kind) -> None:
     assert one.identity == kind.make(url, **{kind.option: kind.name}, lease=3).identity
     assert one.identity != kind.make(url, **{kind.option: kind.name + "x"}).identity
     assert kind.name in repr(one)
+
+
+SECRET = "s%2Fe:c\u00a7ret"
+
+
+@needs_redis
+@needs_postgres
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:{}@example.org:7/3", "example.org:7/3, prefix"),
+        ("rediss://ada:{}@example.org", "example.org:6379/0, prefix"),
+        ("redis://example.org?password={}&username=ada&db=2", "example.org:6379/2, prefix"),
+        ("unix:///run/redis.sock?password={}", "/run/redis.sock/0, prefix"),
+        ("unix://ada:{}@/run/redis.sock?db=1", "/run/redis.sock/1, prefix"),
+        ("postgresql://ada:{}@example.org:7/mine", "example.org:7/mine, schema"),
+        ("postgres://ada:{}@example.org/mine", "example.org:5432/mine, schema"),
+        ("postgresql://example.org/mine?password={}&user=ada", "example.org:5432/mine, schema"),
+        ("postgresql:///mine?host=/run&password={}", "/run:5432/mine, schema"),
+        ("hostaddr=127.0.0.1 dbname=mine port=8 password='{}'", "127.0.0.1:8/mine, schema"),
+        ("postgresql://a,b:7/mine?service=x&password={}", "a,b:,7/mine, schema"),
+    ],
+)
+def test_passwords_are_shown_nowhere(url: str, shown: str) -> None:
+    """Neither in the repr of what uses the store, nor in what compares stores."""
+    stores: list[Store] = []
+    for secret in (SECRET, "another"):
+        text = url.format(quote(secret, safe=""))
+        if shown.endswith("schema"):
+            stores += [PostgresStore(text)]
+        else:
+            import redis
+
+            stores += [RedisStore(text), RedisStore(redis.Redis.from_url(text))]
+    for store in stores:
+        assert f"{shown} 'batchproxy'>" in repr(store)
+        assert store.identity == stores[0].identity
+        cache = Cache[str](store=store, namespace="n")
+        for each in (store.identity, cache, BatchingMapProxy[int, str](cache=cache)):
+            assert SECRET not in repr(each)
+            assert quote(SECRET, safe="") not in repr(each)
+            assert "ada" not in repr(each)
 
 
 def test_caches_that_are_gone(store: Store) -> None:

@@ -15,11 +15,10 @@ from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._postgres_make import make
 from ._postgres_pool import Many, Pool
 from ._postgres_url import options_of, place_of
+from ._steps import STEP_BYTES, steps
 
 _PAGE = 10_000  # keys in a statement, where nothing is promised of all of them together
 _ROWS = 1_000  # values that `scan` has in memory
-_STEP_KEYS = 100_000  # values that are written in one step
-_STEP_BYTES = 2**28  # and their bytes; an array takes 2**30, and the server has some copies
 _PACE = 2**23  # bytes that a server writes in a second, at least; it compresses them
 
 _FOREVER = 10**11  # seconds; timestamps go on for longer
@@ -73,7 +72,7 @@ class PostgresStore(Travels, SharedStore):
 
     _stays = True
 
-    max_value_size: int = _STEP_BYTES
+    max_value_size: int = STEP_BYTES
     """What is written in one step, at most."""
 
     def __init__(
@@ -262,21 +261,8 @@ class PostgresStore(Travels, SharedStore):
     def _steps(self, values: Mapping[bytes, bytes]) -> Iterator[tuple[Many, Many]]:
         """Keys with values, in the order of the keys, in which everybody locks them."""
         self._pool.check()
-        return _steps(values)
-
-
-def _steps(values: Mapping[bytes, bytes]) -> Iterator[tuple[Many, Many]]:
-    keys, data, size = Many(), Many(), 0
-    for key in sorted(values):
-        value = values[key]
-        if keys and (len(keys) == _STEP_KEYS or size + len(value) > _STEP_BYTES):
-            yield keys, data
-            keys, data, size = Many(), Many(), 0
-        keys.append(key)
-        data.append(value)
-        size += len(value)
-    if keys:
-        yield keys, data
+        ordered = {key: values[key] for key in sorted(values)}
+        return ((Many(step), Many(step.values())) for step in steps(ordered))
 
 
 def _encoded(namespace: str) -> bytes:

@@ -17,6 +17,7 @@ from .._errors import StoreError
 from .._messages import describe, short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
+from ._steps import steps
 
 if TYPE_CHECKING:
     import redis
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 # How much one command or script is given, as the server does nothing else meanwhile.
 _PAGE = 1_000  # keys, where nothing is promised of all of them together
 _CLAIMS = 10_000  # keys, to claim or release
-_STEP_KEYS = 100_000  # values that are written in one step, of the million or so that Redis takes
-_STEP_BYTES = 2**28  # and their bytes; Redis takes 2**30
 
 _CONNECTIONS = 1_000  # of one process; who needs one more waits for it
 
@@ -277,7 +276,7 @@ class RedisStore(Travels, SharedStore):
 
     def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
         expiry = _milliseconds(ttl)
-        for step in _steps(values):
+        for step in steps(values):
             self._run(_set, self._names(namespace, step), [expiry, *step.values()])
 
     def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
@@ -328,7 +327,7 @@ class RedisStore(Travels, SharedStore):
     ) -> dict[bytes, bytes]:
         expiry = _milliseconds(ttl)
         earlier: dict[bytes, bytes] = {}
-        for step in _steps(values):
+        for step in steps(values):
             keys = list(step)
             answer = self._run(
                 _publish,
@@ -339,7 +338,7 @@ class RedisStore(Travels, SharedStore):
         return earlier
 
     def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
-        for step in _steps(values):
+        for step in steps(values):
             self._run(_discard, self._names(namespace, step), list(step.values()))
 
     def release_many(self, namespace: str, keys: Sequence[bytes], claimant: Claimant) -> None:
@@ -558,16 +557,3 @@ def _milliseconds(ttl: float | None) -> str | int:
 
 def _pages(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
     return (keys[start : start + size] for start in range(0, len(keys), size))
-
-
-def _steps(values: Mapping[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:
-    step: dict[bytes, bytes] = {}
-    size = 0
-    for key, value in values.items():
-        if step and (len(step) == _STEP_KEYS or size + len(value) > _STEP_BYTES):
-            yield step
-            step, size = {}, 0
-        step[key] = value
-        size += len(value)
-    if step:
-        yield step
