@@ -16,17 +16,8 @@ from redis_server import needs_redis
 from store_tools import SERVERS, every_method
 from tools import Thread
 
-from batchproxy import BatchingMapProxy, Cache, StoreError
-from batchproxy.stores import (
-    Claimant,
-    Claims,
-    PostgresStore,
-    RedisStore,
-    Usage,
-    _postgres,
-    _redis,
-    _steps,
-)
+from batchproxy import BatchingMapProxy, Cache, StoreError, stores
+from batchproxy.stores import Claimant, Claims, PostgresStore, RedisStore, Usage
 
 P, Q = Claimant("p", 1), Claimant("q", 1)
 A, B, C = (bytes([number]) * 20 for number in range(3))
@@ -142,12 +133,10 @@ def test_a_server_that_stood_still(own: Any, make_own: Callable[..., Store]) -> 
 
 def test_batches_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are cut; the result is the same."""
-    for module, size in (
-        *((_redis, "_PAGE"), (_redis, "_CLAIMS"), (_postgres, "_PAGE"), (_postgres, "_ROWS")),
-        (_steps, "STEP_KEYS"),
-    ):
-        monkeypatch.setattr(module, size, 3)
-    monkeypatch.setattr(_steps, "STEP_BYTES", 10)
+    for size in ("_redis._PAGE", "_redis._CLAIMS", "_postgres._PAGE", "_postgres._ROWS"):
+        monkeypatch.setattr(f"batchproxy.stores.{size}", 3)
+    monkeypatch.setattr("batchproxy.stores._steps.STEP_KEYS", 3)
+    monkeypatch.setattr("batchproxy.stores._steps.STEP_BYTES", 10)
     keys = [bytes([number]) * 20 for number in range(10)]
     assert store.claim_many("n", keys, P, 8) == Claims({}, keys[:8], [])
     assert store.claim_many("n", keys, Q, 1) == Claims({}, keys[8:9], keys[:8])
@@ -170,12 +159,12 @@ def test_batches_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_steps_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step has as many values as are allowed, and bytes; but one value at least."""
-    monkeypatch.setattr(_steps, "STEP_KEYS", 3)
-    monkeypatch.setattr(_steps, "STEP_BYTES", 10)
+    monkeypatch.setattr("batchproxy.stores._steps.STEP_KEYS", 3)
+    monkeypatch.setattr("batchproxy.stores._steps.STEP_BYTES", 10)
 
     def sizes(*sizes: int) -> list[list[int]]:
         values = {bytes([number]): bytes(size) for number, size in enumerate(sizes)}
-        return [list(map(len, step.values())) for step in _steps.steps(values)]
+        return [list(map(len, step.values())) for step in stores._steps.steps(values)]
 
     assert sizes() == []
     assert sizes(1, 1, 1, 1) == [[1, 1, 1], [1]]
@@ -251,18 +240,18 @@ SECRET = "s%2Fe:c\u00a7ret"
 )
 def test_passwords_are_shown_nowhere(url: str, shown: str) -> None:
     """Neither in the repr of what uses the store, nor in what compares stores."""
-    stores: list[Store] = []
+    made: list[Store] = []
     for secret in (SECRET, "another"):
         text = url.format(quote(secret, safe=""))
         if shown.endswith("schema"):
-            stores += [PostgresStore(text)]
+            made += [PostgresStore(text)]
         else:
             import redis
 
-            stores += [RedisStore(text), RedisStore(redis.Redis.from_url(text))]
-    for store in stores:
+            made += [RedisStore(text), RedisStore(redis.Redis.from_url(text))]
+    for store in made:
         assert f"{shown} 'batchproxy'>" in repr(store)
-        assert store.identity == stores[0].identity
+        assert store.identity == made[0].identity
         cache = Cache[str](store=store, namespace="n")
         for each in (store.identity, cache, BatchingMapProxy[int, str](cache=cache)):
             assert SECRET not in repr(each)
