@@ -1036,11 +1036,12 @@ async def test_memory_is_flat() -> None:
 
 
 @faces
-async def test_keys_that_were_taken_are_forgotten(face: Face) -> None:
+@pytest.mark.parametrize("key", [None, str])
+async def test_keys_that_were_taken_are_forgotten(face: Face, key: Any) -> None:
     """With a store, too, which knows them by other names."""
     keys = [f"key {number}" for number in range(100)]
     cache = Cache[str](0, store=MemoryStore(), namespace="n")
-    proxy, calls = face.proxy(10, cache=cache, **face.options), face.calls(str)
+    proxy, calls = face.proxy(10, cache=cache, key=key, **face.options), face.calls(str)
     free, held = sys.getrefcount(keys[-1]), []
     async with entered(proxy.stream(face.source(Source(keys)), calls, window=20)) as results:
         async for _ in results:
