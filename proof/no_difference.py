@@ -36,6 +36,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "if published.adopted or refused: => if True:",
         _FASTER,
     ),
+    ("Backing.claim.ask", "decide", "if unreadable: => if True:", _FASTER),
     ("Backing._close", "decide", "if self._unwritten.results: => if True:", _FASTER),
     (
         "Backing.publish.ask",
@@ -69,6 +70,28 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
             "cache._table = Table(Unbounded(mapping) if type(mapping) is dict else Mapped(mapping))"
             " => cache._table = Table(Unbounded(mapping) if False else Mapped(mapping))"
         ),
+        _FASTER,
+    ),
+    (
+        "_decimal",
+        "change constant",
+        "return b'm-inf' if number < 0 else b'minf' => return b'm-inf' if number < 1 else b'minf'",
+        "it is infinite there",
+    ),
+    (
+        "is_same_codec",
+        "drop operand",
+        (
+            "if one is other or one is None or other is None or (type(one) is not type(other)):"
+            " => if one is None or other is None or type(one) is not type(other):"
+        ),
+        _FASTER,
+    ),
+    ("unblock", "drop statement", "if not nodes: return", _FASTER),
+    (
+        "unequal",
+        "decide",
+        "if not any((issubclass(kind, tuple) for kind in kinds)): => if False:",
         _FASTER,
     ),
     (
