@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from postgres_server import PostgresServer
-from tools import Thread
+from tools import Thread, until
 
 from batchproxy import StoreError
 from batchproxy.stores import Claimant, Claims, PostgresStore, Usage, _postgres, _postgres_pool
@@ -169,9 +169,15 @@ def test_a_schema_that_was_made_empty(postgres_url: str, schema: str, client: An
         store.get_many("n", [A])
 
 
-def test_a_schema_that_was_dropped(store: PostgresStore, schema: str, client: Any) -> None:
-    """By who wants to be rid of all that is in it, say: after an error it is made again."""
+def test_a_schema_that_was_dropped(
+    postgres_url: str, store: PostgresStore, schema: str, client: Any
+) -> None:
+    """By who wants to be rid of all that is in it, say: after one error it is made again."""
     store.set_many("n", {A: b"1"}, None)
+    with locked(postgres_url, schema):
+        threads = [Thread(store.get_many, "n", [A]) for _ in range(2)]
+        until(lambda: store._pool._open == 2)
+    assert [thread.outcome() for thread in threads] == [{A: b"1"}] * 2
     client.execute(f"DROP SCHEMA {schema} CASCADE")
     with pytest.raises(StoreError, match="InvalidSchemaName"):
         store.get_many("n", [A])
@@ -279,8 +285,7 @@ def test_where_others_are_quicker(
             client.execute(locked, [_postgres._space("n")])
             thread = Thread(lambda: store.claim_many("n", keys, P, 3))
             waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            while not client.execute(waiting).fetchone()[0]:
-                time.sleep(0.001)
+            until(lambda: client.execute(waiting).fetchone()[0])
             # Without the lock, which is what others cannot do: so they were before it.
             client.execute(
                 f"INSERT INTO {schema}.claims VALUES (%s, %s, 'q', 1)", [A, _postgres._space("n")]
@@ -299,8 +304,7 @@ def test_who_doubts_and_who_is_doubted(store: PostgresStore, schema: str, client
     with client.transaction():
         client.execute(claim, [space, [B], [B], 0])  # which doubts
         thread = Thread(lambda: store.claim_many("n", [C], P, 1))
-        while not client.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
-            time.sleep(0.001)
+        until(lambda: client.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
         assert client.execute(claim, [space, [B], [B], 1]).fetchall() == [(B, False)]
     assert thread.outcome() == Claims({}, [C], [])
 
@@ -355,13 +359,11 @@ def test_what_may_take_longer(
         ]
         with locked(postgres_url, schema):
             threads = [Thread(work) for work in works]
-            while sessions(client, schema) < len(works):
-                time.sleep(0.001)
+            until(lambda: sessions(client, schema) >= len(works))
             for _ in range(2):
                 with pytest.raises(StoreError, match=r"has not answered for 0\.1 s"):
                     store.get_many("n", [A])
-            while sessions(client, schema) > len(works):
-                time.sleep(0.001)
+            until(lambda: sessions(client, schema) <= len(works))
         for thread in threads:
             thread.outcome()
         assert store.usage() == {"m": Usage(1, 60)}
@@ -377,15 +379,13 @@ def test_few_connections(postgres_url: str, schema: str, client: Any) -> None:
         store.set_many("n", {A: b"1"}, None)
         with locked(postgres_url, schema):
             threads = [Thread(lambda: store.get_many("n", [A])) for _ in range(8)]
-            while sessions(client, schema) < 4:
-                time.sleep(0.001)
+            until(lambda: sessions(client, schema) >= 4)
             store.heartbeat("n", "p")
             assert sessions(client, schema) == 5
         for thread in threads:
             assert thread.outcome() == {A: b"1"}
         assert sessions(client, schema) == 5
-    while sessions(client, schema):  # the server notices in its own time
-        time.sleep(0.001)
+    until(lambda: not sessions(client, schema))  # the server notices in its own time
 
 
 def test_closing_while_it_is_used(postgres_url: str, schema: str, client: Any) -> None:
@@ -394,13 +394,11 @@ def test_closing_while_it_is_used(postgres_url: str, schema: str, client: Any) -
     store.set_many("n", {A: b"1"}, None)
     with locked(postgres_url, schema):
         thread = Thread(lambda: store.get_many("n", [A]))
-        while store._pool._idle:
-            time.sleep(0.001)
+        until(lambda: not store._pool._idle)
         store.close()
         assert sessions(client, schema) == 1
     assert thread.outcome() == {A: b"1"}
-    while sessions(client, schema):
-        time.sleep(0.001)
+    until(lambda: not sessions(client, schema))
 
 
 def test_no_connection_is_free(
@@ -412,8 +410,7 @@ def test_no_connection_is_free(
         store.set_many("n", {A: b"1"}, None)
         with locked(postgres_url, schema):
             thread = Thread(lambda: store.get_many("n", [A]))
-            while store._pool._idle:
-                time.sleep(0.001)
+            until(lambda: not store._pool._idle)
             store._pool._timeout = 0.1
             with pytest.raises(StoreError, match=r"no connection was free for 0\.1 s"):
                 store.get_many("n", [A])
@@ -427,8 +424,7 @@ def test_a_store_that_is_forgotten(postgres_url: str, schema: str, client: Any) 
     assert sessions(client, schema) == 1
     del store
     gc.collect()
-    while sessions(client, schema):
-        time.sleep(0.001)
+    until(lambda: not sessions(client, schema))
 
 
 def test_a_connection_that_was_ended(store: PostgresStore, client: Any, schema: str) -> None:

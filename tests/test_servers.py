@@ -14,7 +14,7 @@ from postgres_server import needs_postgres
 from process_tools import needs_fork, run_prepared
 from redis_server import needs_redis
 from store_tools import SERVERS, every_method
-from tools import Thread
+from tools import Thread, until
 
 from batchproxy import BatchingMapProxy, Cache, StoreError, stores
 from batchproxy.stores import Claimant, Claims, PostgresStore, RedisStore, Usage
@@ -180,8 +180,7 @@ def test_usage(store: Store) -> None:
     store.set_many("é {b}", {A: b"12345"}, 3600)
     store.set_many("é {b}", {B: b"12345"}, 0)
     store.claim_many("c", [A], P, 1)
-    while len(store.get_many("é {b}", [A, B])) == 2:
-        time.sleep(0.001)
+    until(lambda: len(store.get_many("é {b}", [A, B])) < 2)
     assert store.usage() == {"a": Usage(2, 3), "é {b}": Usage(1, 5)}
 
 

@@ -45,7 +45,7 @@ class Pool:
     Args:
         options: What psycopg is given to connect.
         timeout: Seconds to wait for a connection, and for a sign of an answer.
-        prepare: What is done with the first connection, and with the next after a failure.
+        prepare: What is done before the first statement, and before the next after a failure.
         name: Who it is for, in messages.
     """
 
@@ -104,12 +104,12 @@ class Pool:
         try:
             connection = self._take(urgent)
             try:
-                rows = _fetch(connection, statement, parameters, patience)
+                rows = self._answer(connection, statement, parameters, patience)
             except OperationalError:
                 if not connection.broken:
                     raise
                 connection = self._connect()  # what is idle may have been lost as well
-                rows = _fetch(connection, statement, parameters, patience)
+                rows = self._answer(connection, statement, parameters, patience)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -153,18 +153,17 @@ class Pool:
             raise
 
     def _connect(self) -> Connection[Any]:
-        connection = _patient_connection().connect(
-            **self._options, autocommit=True, prepare_threshold=None
-        )
+        options = {**self._options, "autocommit": True, "prepare_threshold": None}
+        return _patient_connection().connect(**options)  # type: ignore[no-any-return] # it is one
+
+    def _answer(
+        self, connection: Any, statement: bytes, parameters: Sequence[object], patience: float
+    ) -> list[Any]:
         if not self._prepared:
             connection.patience = self._timeout
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
+            self._prepare(connection)
             self._prepared = True
-        return connection  # type: ignore[no-any-return] # it is one
+        return _fetch(connection, statement, parameters, patience)
 
     def _give_back(self, connection: Connection[Any]) -> None:
         with self._changed:
