@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engines_work import BATCH, DISTINCT
+from measuring import print_and_keep
 from servers import has_redis, redis_server
 
 HERE = Path(__file__).parent
@@ -268,13 +269,8 @@ def main() -> None:
     parser.add_argument("engines", nargs="*", metavar="ENGINE", help=", ".join(NEEDED))
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the table")
     options = parser.parse_args()
-    printed = []
-    for each in table(options.engines or list(NEEDED)):
-        print(each, flush=True)
-        printed.append(each)
-    if options.write:
-        options.write.mkdir(exist_ok=True)
-        (options.write / "engines.md").write_text("\n".join(printed))
+    lines = table(options.engines or list(NEEDED))
+    print_and_keep(lines, "engines.md", options.write)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 ROUNDS = 11
 
@@ -112,3 +113,14 @@ async def ratios_async(
             before()
             values.append(await seconds_async(contender) / await seconds_async(limit))
     return values
+
+
+def print_and_keep(lines: Iterable[str], name: str, folder: Path | None) -> None:
+    """Print `lines` as they come; with a `folder`, keep them there in the file `name`."""
+    printed = []
+    for line in lines:
+        print(line, flush=True)
+        printed.append(line)
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("\n".join(printed))

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from measuring import print_and_keep
 from real_job_runs import Run, Unfinished, run
 from real_job_texts import MAX_TOKENS, SLOTS
 
@@ -190,13 +191,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[3, 1], help=help_of_seeds)
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the tables")
     options = parser.parse_args()
-    printed = []
-    for each in tables(options.ways or list(NEEDED), options.texts, options.seeds):
-        print(each, flush=True)
-        printed.append(each)
-    if options.write:
-        options.write.mkdir(exist_ok=True)
-        (options.write / "real-job.md").write_text("\n".join(printed))
+    lines = tables(options.ways or list(NEEDED), options.texts, options.seeds)
+    print_and_keep(lines, "real-job.md", options.write)
 
 
 if __name__ == "__main__":

@@ -217,4 +217,4 @@ def tables() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    stores.print_and_keep(tables(), "sharing.md", __doc__ or "")
+    stores.main(tables(), "sharing.md", __doc__ or "")

@@ -48,7 +48,7 @@ from keeping import (
     ours_async,
 )
 from late_loops import LATENESS, late_loop
-from measuring import HEADING, Row, collector_off, ratios_async, seconds
+from measuring import HEADING, Row, collector_off, print_and_keep, ratios_async, seconds
 from servers import has_postgres, has_redis, postgres_server, postgres_version, redis_server
 from work import BACKENDS, ITEMS
 
@@ -213,19 +213,12 @@ def tables() -> Iterator[str]:
     yield ""
 
 
-def print_and_keep(lines: Iterable[str], name: str, description: str) -> None:
+def main(lines: Iterable[str], name: str, description: str) -> None:
     """Print `lines`; with ``--write FOLDER`` they are kept there, in the file `name`."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the tables")
-    options = parser.parse_args()
-    printed = []
-    for line in lines:
-        print(line, flush=True)
-        printed.append(line)
-    if options.write:
-        options.write.mkdir(exist_ok=True)
-        (options.write / name).write_text("\n".join(printed))
+    print_and_keep(lines, name, parser.parse_args().write)
 
 
 if __name__ == "__main__":
-    print_and_keep(tables(), "stores.md", __doc__ or "")
+    main(tables(), "stores.md", __doc__ or "")
