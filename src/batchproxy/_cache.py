@@ -98,7 +98,7 @@ class Cache(Travels, Generic[T]):
     ) -> None:
         check_bounds(max_size, ttl)
         check_store(store, namespace, codec, on_store_error)
-        values = Unbounded({}) if max_size is None else Bounded(max_size)
+        values = Unbounded() if max_size is None else Bounded(max_size)
         self._table = Table(values if ttl is None else Expiring(values, ttl))
         self._table_claims = Claims(self._table)
         self._backing: Backing | None = None

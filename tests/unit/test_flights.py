@@ -15,7 +15,7 @@ from batchproxy._core.values import Unbounded
 
 
 def empty() -> Table:
-    return Table(Unbounded({}))
+    return Table(Unbounded())
 
 
 def flight() -> Flight:

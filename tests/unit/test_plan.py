@@ -18,7 +18,7 @@ from batchproxy._core.values import Bounded, Unbounded
 def test_keys_given_up_are_drawn_in_order() -> None:
     """Also while others have been put back: what is lost takes its place among them."""
     keys: list[Hashable] = list(range(6))
-    table, plan = Table(Unbounded({})), Plan(keys, keys)
+    table, plan = Table(Unbounded()), Plan(keys, keys)
     elsewhere = Flight(None)
     table._flights.claim(elsewhere, [1, 2])
     table.open(plan)
@@ -31,7 +31,7 @@ def test_keys_given_up_are_drawn_in_order() -> None:
 def test_a_call_ends_in_parts() -> None:
     """Who waits takes what has an answer, looks for the rest again, and waits for what stays."""
     keys: list[Hashable] = [0, 1, 2, 3]
-    table, plan = Table(Unbounded({})), Plan(keys, keys)
+    table, plan = Table(Unbounded()), Plan(keys, keys)
     call, onward, woken = Flight(None), Elsewhere(lambda keys: ()), list[int]()
     table._flights.claim(call, keys.copy())
     table.open(plan)
@@ -69,7 +69,7 @@ def test_keys_are_not_compared_to_be_delivered() -> None:
         __hash__ = object.__hash__
 
     keys: list[Hashable] = [Expression() for _ in range(4)]
-    table, plan = Table(Unbounded({})), Plan(keys, keys)
+    table, plan = Table(Unbounded()), Plan(keys, keys)
     elsewhere, flights = Flight(None), [Flight(None), Flight(None)]
     table._flights.claim(elsewhere, keys[:2])
     table.open(plan)

@@ -19,14 +19,12 @@ def next_batch(
     Where keys have weights, as many as fit in one batch with `flight_keys`; but so many at `least`.
     """
     if plan.weights is None:
-        drawn = plan.draw(size)
-        batch = missing(drawn, values.known(drawn), flights, plan)
+        batch = _still_missing(plan.draw(size), values, flights, plan)
     else:
         batch = _fitting(values, flights, plan, plan.weights, size, flight_keys)
         size = least
     while plan.left and len(batch) < size:
-        drawn = plan.draw(size - len(batch))
-        batch += missing(drawn, values.known(drawn), flights, plan)
+        batch += _still_missing(plan.draw(size - len(batch)), values, flights, plan)
     return batch
 
 
@@ -44,15 +42,24 @@ def _fitting(
         count, with_them = plan.fitting(size - len(batch), weight)
         if not count and (batch or beside):
             key = [plan.next_key()]  # if others have it, it takes no room
-            if missing(key, values.known(key), flights, plan):
+            if _still_missing(key, values, flights, plan):
                 break
             plan.draw(1)
             continue
         drawn = plan.draw(max(count, 1))  # what is too heavy goes alone
-        found = missing(drawn, values.known(drawn), flights, plan)
+        found = _still_missing(drawn, values, flights, plan)
         batch += found
         weight = with_them if count and found is drawn else weight + sum(weights.of_each(found))
     return batch
+
+
+def _still_missing(
+    keys: list[Hashable], values: Values, flights: Flights, plan: Plan
+) -> list[Hashable]:
+    """Those of `keys` that are `missing`, as all were when `plan` looked at them first."""
+    if plan.seen == flights.news and values.private:
+        return keys
+    return missing(keys, values.known(keys), flights, plan)
 
 
 def missing(

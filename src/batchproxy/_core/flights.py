@@ -143,10 +143,13 @@ class Elsewhere(Flight):
 class Flights:
     """The calls under way of one cache, which locks around each of these methods."""
 
-    __slots__ = ("by_key",)
+    __slots__ = ("by_key", "news")
 
     def __init__(self) -> None:
         self.by_key: dict[Hashable, Flight] = {}
+        # How often keys have come here, or become known otherwise: before a key is known that was
+        # not, and not in flight either, this is another number.
+        self.news = 0
 
     def __len__(self) -> int:
         return len(self.by_key)
@@ -177,6 +180,7 @@ class Flights:
         if flight.gone:  # some may come back
             back = set(keys)
             flight.gone = {key: left for key, left in flight.gone.items() if key not in back}
+        self.news += 1  # first, as above
         table = self.by_key
         for key in keys:
             table[key] = flight

@@ -45,6 +45,7 @@ class Plan:
         "left",
         "over",
         "running",
+        "seen",
         "shared",
         "spare",
         "stored",
@@ -70,6 +71,7 @@ class Plan:
         # What they weigh, if a batch of all of them would be too heavy.
         self.weights: Weights | None = None
         self._weighed: list[float]  # then, beside the keys that are missing
+        self.seen = -1  # the `news` when it looked at all its keys, and its own ones since then
         self.start(self.distinct)
         # The only copies of the answers that deliver() reads, so that no cache can lose or change
         # one: those that this map() computes, beside their keys in the order of the claims ...

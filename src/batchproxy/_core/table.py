@@ -44,8 +44,7 @@ class Table:
         if type(self._values) is Unbounded:  # a dict can be read while others write
             return self._values.every(keys)
         with self._lock:
-            answers = self._values.every(keys)
-            if answers is not None:
+            if (answers := self._values.every(keys)) is not None:
                 self._values.use(keys)
             return answers
 
@@ -64,6 +63,7 @@ class Table:
             if known := self._values.known(plan.distinct):
                 self._values.use(list(known))
             left = missing(plan.distinct, known, self._flights, plan)
+            plan.seen = self._flights.news
             if left is not plan.distinct:
                 plan.start(left)
 
@@ -85,6 +85,7 @@ class Table:
             if batch:
                 flight.unkept = plan.unkept
                 self._flights.claim(flight, batch)
+                plan.seen += 1  # its own are no news
             return batch
 
     # ... settled, ...
@@ -102,8 +103,7 @@ class Table:
                 keys, results = flight.keys, outcome.results
                 if outcome.failures or flight.unkept or not flight.intact:
                     values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
-                    current = self._flights.current(flight)
-                    keys = [key for key in current if key not in unkept]
+                    keys = [key for key in self._flights.current(flight) if key not in unkept]
                     results = [values[key] for key in keys]
                 self._values.store(keys, results)
             if not flight.rest:
@@ -177,8 +177,8 @@ class Table:
     def end(self, flight: Flight) -> None:
         """Release the keys of `flight`, here and elsewhere, and wake all who wait for it.
 
-        Twice is fine. Without an outcome, which it was given before, its keys were given up. If it
-        was handed over it is left alone: whoever has it will end it.
+        Twice is fine. Without an outcome, given before, its keys were given up. If it was handed
+        over it is left alone: whoever has it will end it.
         """
         if not flight.done:
             with self._lock:
@@ -235,6 +235,7 @@ class Table:
     def prime(self, answers: dict[Hashable, Any]) -> None:
         """Keep `answers`, which are newer than those of any call under way."""
         with self._lock:
+            self._flights.news += 1
             self._flights.forget(answers)
             self._values.store(answers.keys(), answers.values())
 
@@ -284,7 +285,7 @@ class Table:
         self._lock = RLock()
         for flight in self._flights.under_way():
             flight.done = True
-        self._flights = Flights()
+        self._flights.by_key = {}
 
 
 _alive = Alive[Table]()

@@ -23,6 +23,9 @@ _logger = logging.getLogger("batchproxy")
 class Values(Protocol):
     """What a `Table` needs of its values."""
 
+    private: bool
+    """Whether nobody but the table adds any."""
+
     def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         """The values of all of `keys` in their order, or None if one is missing."""
 
@@ -49,8 +52,9 @@ class Values(Protocol):
 class Unbounded:
     """A plain dict: the default, or a dict that the user gave."""
 
-    def __init__(self, data: dict[Hashable, Any]) -> None:
-        self._data = data
+    def __init__(self, given: dict[Hashable, Any] | None = None) -> None:
+        self.private = given is None
+        self._data: dict[Hashable, Any] = {} if given is None else given
 
     def every(self, keys: Sequence[Hashable]) -> list[Any] | None:
         data = self._data
@@ -99,7 +103,7 @@ class Bounded(Unbounded):
     """
 
     def __init__(self, max_size: int) -> None:
-        super().__init__({})
+        super().__init__()
         self._max_size = max_size
         self._forget_history()
 
@@ -168,6 +172,8 @@ class Bounded(Unbounded):
 class Expiring:
     """Values that are forgotten `ttl` seconds after they came, on the monotonic clock."""
 
+    private = True
+
     def __init__(self, values: Unbounded, ttl: float) -> None:
         self._values = values
         self._ttl = ttl
@@ -229,6 +235,8 @@ def _say(what: str, error: Exception) -> None:
 
 class Mapped:
     """The user's own mapping. What it raises is logged and counts as a miss."""
+
+    private = False
 
     def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
         self._mapping = mapping

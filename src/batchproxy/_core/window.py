@@ -179,6 +179,8 @@ class Window(Plan):
     def want(self, portion: Portion) -> None:
         """Have what is left of `portion` computed."""
         new = portion.draw(portion.left)
+        if self.seen < 0:
+            self.seen = portion.seen
         if self._next > len(self._todo) // 2:
             del self._todo[: self._next], self._weighed[: self._next]
             self._next = 0
