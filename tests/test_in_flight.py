@@ -1,5 +1,6 @@
 """Points 5, 6 and 15 of the contract: claims, answers from the call, and hits that cost nothing."""
 
+from collections import UserDict
 from typing import Any
 
 import anyio
@@ -44,15 +45,16 @@ async def test_a_key_is_in_flight_only_while_its_call_is_made() -> None:
     assert slow.batches == [[0, 1], [3]]  # the batch was filled from what was left to compute
 
 
-async def test_the_cache_is_checked_again_after_a_wait_for_a_slot() -> None:
+@pytest.mark.parametrize("kind", [Cache, dict, UserDict])
+async def test_the_cache_is_checked_again_after_a_wait_for_a_slot(kind: type[Any]) -> None:
     """What came to be known while a map() waited for a slot is not computed again."""
-    cache = Cache[str]()
+    cache = kind()
     proxy = AsyncBatchingMapProxy[int, str](None, 1, cache=cache)
     blocker, waiter = AsyncCalls(gated=True), AsyncCalls()
     async with together(proxy) as callers:
         await callers.begin("blocker", proxy.map, [0], blocker)
         await callers.begin("waiter", proxy.map, [1, 2, 3], waiter)
-        cache.prime({2: "primed"})
+        (cache.prime if kind is Cache else cache.update)({2: "primed"})
         blocker.open()
     assert callers.results["waiter"] == ["1", "primed", "3"]
     assert waiter.batches == [[1, 3]]
