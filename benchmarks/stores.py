@@ -116,13 +116,13 @@ def in_bulk(
     limit: Way,
     place: Place,
     limits: tuple[str, str],
-    at_most: float | None = None,
+    at_most: tuple[float | None, float | None] = (None, None),
 ) -> Iterator[Row]:
     """100,000 values against the bare driver of a store."""
     for face, way in faces(store):
         writes, reads = first_and_second(way, limit, place)
-        yield Row(f"{face}, {name}: write 100,000 values", limits[0], at_most, writes)
-        yield Row(f"{face}, {name}: read 100,000 values", limits[1], at_most, reads)
+        yield Row(f"{face}, {name}: write 100,000 values", limits[0], at_most[0], writes)
+        yield Row(f"{face}, {name}: read 100,000 values", limits[1], at_most[1], reads)
 
 
 def against_peers() -> Iterator[Row]:
@@ -142,15 +142,19 @@ def against_peers() -> Iterator[Row]:
 
 
 def few_keys(
-    name: str, store: Callable[[str], Store], bare: Bare, ours: str, theirs: str
+    name: str,
+    store: Callable[[str], Store],
+    bare: Bare,
+    places: tuple[str, str],
+    at_most: float | None = None,
 ) -> Iterator[Row]:
     """``map()`` of ten keys that memory does not have, against one bare trip to a thread."""
     for backend in BACKENDS:
-        with store(ours) as opened, closing(bare.connect(theirs)) as connection:
+        with store(places[0]) as opened, closing(bare.connect(places[1])) as connection:
             misses, hits = anyio.run(tens, opened, bare, connection, backend=backend)
         what = f"{backend}, {name}: map() of 10 keys that are"
         yield Row(f"{what} in the store alone", "one SELECT in a worker thread", None, hits)
-        yield Row(f"{what} nowhere", "one INSERT in a worker thread", None, misses)
+        yield Row(f"{what} nowhere", "one INSERT in a worker thread", at_most, misses)
 
 
 async def tens(store: Store, bare: Bare, connection: Any) -> tuple[list[float], list[float]]:
@@ -185,10 +189,11 @@ async def tens(store: Store, bare: Bare, connection: Any) -> tuple[list[float], 
 def rows() -> Iterator[Row]:
     with ExitStack() as stack:
         bare = ("bare sqlite3", "bare sqlite3")
-        yield from in_bulk("SQLite", SQLiteStore, SQLITE.way(), new_file, bare, 1.5)
+        yield from in_bulk("SQLite", SQLiteStore, SQLITE.way(), new_file, bare, (1.4, 1.4))
         if has_redis():
             place = emptied_redis(stack.enter_context(redis_server()))
-            yield from in_bulk("Redis", RedisStore, REDIS, place, ("bare MSET", "bare MGET"))
+            bare = ("bare MSET", "bare MGET")
+            yield from in_bulk("Redis", RedisStore, REDIS, place, bare, (2, 1.4))
         if has_postgres():
             url = stack.enter_context(postgres_server())
             place, bare = emptied_postgres(url), ("bare INSERT", "bare SELECT")
@@ -196,9 +201,9 @@ def rows() -> Iterator[Row]:
         yield from against_peers()
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         files = f"{folder}/ours.db", f"{folder}/theirs.db"
-        yield from few_keys("SQLite", SQLiteStore, SQLITE, *files)
+        yield from few_keys("SQLite", SQLiteStore, SQLITE, files, 2.5)
         if has_postgres():
-            yield from few_keys("PostgreSQL", PostgresStore, POSTGRES, url, url)
+            yield from few_keys("PostgreSQL", PostgresStore, POSTGRES, (url, url))
 
 
 def tables() -> Iterator[str]:
