@@ -164,7 +164,8 @@ def test_a_batch_is_little_work(
     with monkeypatch.context() as patch:
         patch.setattr(redis.UnixDomainSocketConnection, "send_packed_command", note)
         store.get_many("n", keys)
-    assert sent == [1]
+        store.set_many("n", {B: bytes(2**17)}, None)  # which is not copied
+    assert sent == [1, 3]
     client.config_resetstat()
     store.publish_many("n", dict.fromkeys(keys[1:], b"1"), P, None)
     store.set_many("n", {keys[0]: b"1"}, None)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _PAGE = 1_000  # keys, where nothing is promised of all of them together
 _CLAIMS = 10_000  # keys, to claim or release
 
+_LARGE = 2**16  # bytes of a value that is sent as it is
+
 _CONNECTIONS = 1_000  # of one process; who needs one more waits for it
 
 _FOREVER = 10**15  # milliseconds; more than any clock has left, and less than Redis takes
@@ -498,15 +500,21 @@ class RedisStore(Travels, SharedStore):
 
 
 class _Packer:
-    """Writes commands: in one piece, where redis-py has one for every 6,000 bytes."""
+    """Writes commands: in one piece but for large values, where redis-py has one for each 6 kB."""
 
     def pack(self, command: str, *arguments: bytes | str | int) -> list[bytes]:
         words = command.encode().split()
         words += [each if type(each) is bytes else str(each).encode() for each in arguments]
+        ready: list[bytes] = []
         pieces = [b"*%d\r\n" % len(words)]
         for word in words:
-            pieces += (b"$%d\r\n" % len(word), word, b"\r\n")
-        return [b"".join(pieces)]
+            pieces.append(b"$%d\r\n" % len(word))
+            if len(word) > _LARGE:  # not copied
+                ready += (b"".join(pieces), word)
+                pieces = [b"\r\n"]
+            else:
+                pieces += (word, b"\r\n")
+        return [*ready, b"".join(pieces)]
 
 
 class _Connections:
