@@ -147,6 +147,51 @@ def test_a_late_claimant_keeps_its_own(store: RedisStore, client: Any, prefix: s
 # Large batches
 
 
+def test_a_batch_is_little_work(
+    store: RedisStore, client: Any, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent in one piece, claimed in a table, and written by one command."""
+    sent: list[int] = []
+    send = redis.UnixDomainSocketConnection.send_packed_command
+
+    def note(connection: Any, pieces: list[bytes], *options: Any, **more: Any) -> None:
+        sent.append(len(pieces))
+        send(connection, pieces, *options, **more)
+
+    keys = [b"%020d" % number for number in range(1000)]
+    store.claim_many("n", [A], P, 1)
+    assert client.object("encoding", f"{prefix}:{{n}}:claims") == b"hashtable"
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.UnixDomainSocketConnection, "send_packed_command", note)
+        store.get_many("n", keys)
+        store.set_many("n", {B: bytes(2**17)}, None)  # which is not copied
+    assert sent == [1, 3]
+    client.config_resetstat()
+    store.publish_many("n", dict.fromkeys(keys[1:], b"1"), P, None)
+    store.set_many("n", {keys[0]: b"1"}, None)
+    stats = client.info("commandstats")
+    assert {stats["cmdstat_msetnx"]["calls"], stats["cmdstat_mset"]["calls"]} == {1}
+    assert "cmdstat_set" not in stats
+
+
+def test_a_batch_of_which_a_part_is_there(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest stays claimed until it is written, too."""
+    store.claim_many("n", [A, B], P, 2)
+    store.set_many("n", {A: b"1"}, None)
+    run, seen = store._client.evalsha, list[Claims]()
+
+    def look_first(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        seen.append(store.claim_many("n", [B], Q, 1))
+        return run(*arguments)
+
+    monkeypatch.setattr(store._client, "evalsha", look_first)
+    assert store.publish_many("n", {A: b"2", B: b"2"}, P, None) == {A: b"1"}
+    assert seen == [Claims({}, [], [B])]
+
+
 # usage() and scan()
 
 

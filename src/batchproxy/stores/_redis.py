@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # How much one command or script is given, as the server does nothing else meanwhile.
 _PAGE = 1_000  # keys, where nothing is promised of all of them together
 _CLAIMS = 10_000  # keys, to claim or release
+
+_LARGE = 2**16  # bytes of a value that is sent as it is
 
 _CONNECTIONS = 1_000  # of one process; who needs one more waits for it
 
@@ -121,7 +123,11 @@ for first = 4, #KEYS, 1000 do
         end
         letters[#letters + 1] = letter
     end
-    if #taken > 0 then redis.call('HSET', claims, unpack(taken)) end
+    if #taken > 0 then
+        -- A hash is looked through field by field as long as it is small and has nothing long.
+        redis.call('HSET', claims, '', string.rep(' ', 100), unpack(taken))
+        redis.call('HDEL', claims, '')
+    end
 end
 last()
 answer[1] = table.concat(letters)
@@ -151,22 +157,33 @@ end
 """
 )
 
-_WRITE = """
-local function write(key, value, ttl, ...)
-    if ttl == '' then return redis.call('SET', key, value, ...) end
-    return redis.call('SET', key, value, 'PX', ttl, ...)
-end
-"""
+# For values with a ttl, which MSET does not know.
+_set = _Script(
+    "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1]) end"
+)
 
-_set = _Script(_WRITE, "for i, key in ipairs(KEYS) do write(key, ARGV[i + 1], ARGV[1]) end")
+# What follows an MSETNX of all values in one transaction: as every value that a script is given is
+# copied twice, that takes half of the server's time. If it has written, every key is there. Else
+# no claim may end yet, unless every key is there all the same.
+_written = _Script(
+    """
+local there = 0
+for first = 2, #KEYS, 1000 do
+    there = there + redis.call('EXISTS', unpack(KEYS, first, math.min(first + 999, #KEYS)))
+end
+if there < #KEYS - 1 then return 0 end
+""",
+    _RELEASE,
+    "return 1",
+)
 
 # Answers with the positions, from 0, of those that had a value, each followed by that value.
 _publish = _Script(
-    _WRITE,
     """
-local answer = {}
+local answer, ttl = {}, ARGV[2]
+local options = ttl == '' and {'NX'} or {'NX', 'PX', ttl}
 for i = 2, #KEYS do
-    if not write(KEYS[i], ARGV[i + 1], ARGV[2], 'NX') then
+    if not redis.call('SET', KEYS[i], ARGV[i + 1], unpack(options)) then
         answer[#answer + 1] = i - 2
         answer[#answer + 1] = redis.call('GET', KEYS[i])
     end
@@ -277,7 +294,12 @@ class RedisStore(Travels, SharedStore):
     def set_many(self, namespace: str, values: Mapping[bytes, bytes], ttl: float | None) -> None:
         expiry = _milliseconds(ttl)
         for step in steps(values):
-            self._run(_set, self._names(namespace, step), [expiry, *step.values()])
+            names = self._names(namespace, step)
+            if ttl is None:
+                with self._connected() as client:
+                    client.mset(dict(zip(names, step.values())))
+            else:
+                self._run(_set, names, [expiry, *step.values()])
 
     def delete_many(self, namespace: str, keys: Sequence[bytes] | None) -> None:
         if keys is None:
@@ -329,13 +351,25 @@ class RedisStore(Travels, SharedStore):
         earlier: dict[bytes, bytes] = {}
         for step in steps(values):
             keys = list(step)
-            answer = self._run(
-                _publish,
-                [self._name(namespace, b"claims"), *self._names(namespace, keys)],
-                [_text(claimant), expiry, *step.values()],
-            )
+            names = [self._name(namespace, b"claims"), *self._names(namespace, keys)]
+            if ttl is None and self._wrote_all(names, step.values(), claimant):
+                continue
+            answer = self._run(_publish, names, [_text(claimant), expiry, *step.values()])
             earlier |= zip((keys[at] for at in answer[::2]), answer[1::2])
         return earlier
+
+    def _wrote_all(self, names: list[bytes], values: Iterable[bytes], claimant: Claimant) -> bool:
+        """Publish in a transaction. If any has a value, or the server refuses, nothing is done."""
+        from redis import Redis, ResponseError
+
+        with self._connected() as client:
+            if not isinstance(client, Redis):  # redis-py 5 has no transactions for a cluster
+                return False
+            with client.pipeline() as pipeline, suppress(ResponseError):
+                pipeline.msetnx(dict(zip(names[1:], values)))
+                pipeline.eval(_written.text, len(names), *names, _text(claimant))
+                return all(pipeline.execute())
+        return False
 
     def discard_many(self, namespace: str, values: Mapping[bytes, bytes]) -> None:
         for step in steps(values):
@@ -465,6 +499,24 @@ class RedisStore(Travels, SharedStore):
                 yield list(new)
 
 
+class _Packer:
+    """Writes commands: in one piece but for large values, where redis-py has one for each 6 kB."""
+
+    def pack(self, command: str, *arguments: bytes | str | int) -> list[bytes]:
+        words = command.encode().split()
+        words += [each if type(each) is bytes else str(each).encode() for each in arguments]
+        ready: list[bytes] = []
+        pieces = [b"*%d\r\n" % len(words)]
+        for word in words:
+            pieces.append(b"$%d\r\n" % len(word))
+            if len(word) > _LARGE:  # not copied
+                ready += (b"".join(pieces), word)
+                pieces = [b"\r\n"]
+            else:
+                pieces += (word, b"\r\n")
+        return [*ready, b"".join(pieces)]
+
+
 class _Connections:
     """What a store has of its own, to a URL."""
 
@@ -486,6 +538,7 @@ class _Connections:
                 # All that a store does comes to the same when it is done twice.
                 retry=Retry(NoBackoff(), 1),
                 retry_on_error=[exceptions.ConnectionError, exceptions.TimeoutError],
+                command_packer=_Packer(),
             )
             # Connects to nothing, but looks at the options; and not of the pool, which counts.
             self._pool.connection_class(**self._pool.connection_kwargs)
