@@ -198,12 +198,15 @@ class Flights:
 
         Those in `found` are answered.
         """
-        intact, flight.intact, staying = flight.intact, False, set(stay)
-        leaving = [key for key in flight.keys if key not in staying]
-        flight.gone = {**flight.gone, **dict.fromkeys(leaving, MISSING), **found}
+        intact, flight.intact, leaving = flight.intact, False, flight.keys
+        if staying := set(stay):
+            leaving = [key for key in leaving if key not in staying]
+        lost = dict.fromkeys([key for key in leaving if key not in found], MISSING)
+        flight.gone = {**flight.gone, **found, **lost}
+        table = self.by_key
         for key in leaving:
-            if self.by_key.get(key) is flight:
-                del self.by_key[key]
+            if intact or table.get(key) is flight:
+                del table[key]
         flight.keys, flight.intact = stay, intact
 
     def refuse(self, flight: Flight) -> None:

@@ -158,8 +158,10 @@ class Table:
                 return
             current = self._flights.current(flight)
             if keep and found:
-                kept = [key for key in current if key in found]
-                self._values.store(kept, [found[key] for key in kept])
+                kept = found
+                if not flight.intact:
+                    kept = {key: found[key] for key in current if key in found}
+                self._values.store(kept.keys(), kept.values())
             self._flights.part(flight, stay, found)
             if onward is not None and not onward.done:  # else whoever wanted them has left
                 here = set(current)

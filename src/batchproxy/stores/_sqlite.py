@@ -129,7 +129,7 @@ class SQLiteStore(Travels, SharedStore):
                 connection.execute("DELETE FROM results WHERE namespace = ?", (number,))
             for marks, chunk in _chunks(connection, keys or ()):
                 connection.execute(
-                    f"DELETE FROM results WHERE namespace = ? AND key IN ({marks})",
+                    f"DELETE FROM results WHERE namespace = ? AND key IN (VALUES {marks})",
                     (number, *chunk),
                 )
 
@@ -360,11 +360,11 @@ def _add(connection: sqlite3.Connection, namespace: str) -> int:
 def _chunks(
     connection: sqlite3.Connection, keys: Collection[bytes]
 ) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-    """As many of `keys` as a statement takes, besides eight parameters, with a ? for each."""
+    """As many of `keys` as a statement takes, besides eight parameters, with a (?) for each."""
     size = min(_CHUNK, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - 8)
     rest = iter(keys)
     while chunk := tuple(islice(rest, size)):
-        yield ", ".join("?" * len(chunk)), chunk
+        yield ", ".join(["(?)"] * len(chunk)), chunk
 
 
 def _values(
@@ -377,9 +377,10 @@ def _values(
     for marks, chunk in _chunks(connection, keys):
         found.update(
             connection.execute(
-                "SELECT key, value FROM results "
-                f"WHERE namespace = ? AND key IN ({marks}) AND {_LIVE}",
-                (namespace, *chunk, now),
+                # Not IN, which sorts them before it looks for the first.
+                f"WITH wanted (name) AS (VALUES {marks}) SELECT key, value FROM wanted "
+                f"CROSS JOIN results WHERE namespace = ? AND key = name AND {_LIVE}",
+                (*chunk, namespace, now),
             )
         )
     return found
