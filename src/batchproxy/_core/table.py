@@ -158,9 +158,7 @@ class Table:
                 return
             current = self._flights.current(flight)
             if keep and found:
-                kept = found
-                if not flight.intact:
-                    kept = {key: found[key] for key in current if key in found}
+                kept = found if flight.intact else {k: found[k] for k in current if k in found}
                 self._values.store(kept.keys(), kept.values())
             self._flights.part(flight, stay, found)
             if onward is not None and not onward.done:  # else whoever wanted them has left
