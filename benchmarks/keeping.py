@@ -157,13 +157,17 @@ def _sqlite_connection(place: str) -> sqlite3.Connection:
 
 
 def _sqlite_select(connection: sqlite3.Connection, names: Sequence[bytes]) -> dict[bytes, bytes]:
-    """As `SQLiteStore` in chunks of 250; larger ones take the same time."""
+    """As `SQLiteStore`: what is quickest, `IN (?, ?, ...)` takes a quarter longer."""
     found: dict[bytes, bytes] = {}
     for start in range(0, len(names), 250):
         chunk = names[start : start + 250]
-        marks = ", ".join("?" * len(chunk))
+        marks = ", ".join(["(?)"] * len(chunk))
         found.update(
-            connection.execute(f"SELECT key, value FROM kept WHERE key IN ({marks})", chunk)
+            connection.execute(
+                f"WITH wanted (name) AS (VALUES {marks}) "
+                "SELECT key, value FROM wanted CROSS JOIN kept WHERE key = name",
+                chunk,
+            )
         )
     return found
 

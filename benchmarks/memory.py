@@ -1,10 +1,4 @@
-"""How much memory does one value of 100 MB take beyond itself, on its way to a file and back?
-
-    python benchmarks/memory.py
-
-Each line is a process of its own, and says by how much the most that it ever had (``ru_maxrss``)
-grew during the ``map()``, as a share of the value; a value that was read is not counted itself.
-"""
+"""How much memory one value of 100 MB takes beyond itself, on its way to a file and back."""
 
 from __future__ import annotations
 
@@ -13,11 +7,16 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from batchproxy import BatchingMapProxy, Cache
 from batchproxy.stores import SQLiteStore
 
 SIZE = 100_000_000
+
+MEMORY = """\
+| a value of 100 MB | memory beyond it, of its size |
+|-------------------|------------------------------:|"""
 
 
 def most() -> int:
@@ -26,7 +25,7 @@ def most() -> int:
 
 
 def grown(what: str, path: str) -> float:
-    """By how many times `SIZE` mapping one key has grown the process."""
+    """By how many times `SIZE` this process has grown to map one key, the value not counted."""
 
     def fetch(items: list[str]) -> list[bytes]:
         assert what == "written", f"{items} should have been there"
@@ -41,15 +40,13 @@ def grown(what: str, path: str) -> float:
         return (most() - before - beside) / SIZE
 
 
-def main() -> None:
-    if sys.argv[1:]:
-        print(f"| {sys.argv[1]} | {grown(*sys.argv[1:]):.2f} |")
-        return
-    print("| a value of 100 MB | memory beyond it, of its size |\n|---|---:|", flush=True)
+def memory() -> Iterator[str]:
+    """Lines of the table `MEMORY`, from a process each."""
     with tempfile.TemporaryDirectory() as folder:
         for what in ("written", "read"):
-            subprocess.run([sys.executable, __file__, what, f"{folder}/large.db"], check=True)
+            command = [sys.executable, __file__, what, f"{folder}/large.db"]
+            yield subprocess.check_output(command, text=True).strip()
 
 
 if __name__ == "__main__":
-    main()
+    print(f"| SQLite: {sys.argv[1]} | {grown(*sys.argv[1:]):.2f} |")

@@ -4,8 +4,9 @@
     python benchmarks/stores.py --write docs/speed   keep them there, for the docs
 
 As in `speed.py` a row is the median of the ratios of several rounds. Each round has new files, or a
-server that was emptied. What is kept, and how, is in `keeping`. The second table says how late an
-event loop wakes a task while all this goes on. Peers that are not installed are left out, and so is
+server that was emptied. What is kept, and how, is in `keeping`. Further tables say what of it is
+the store's part, what memory a large value takes, and how late an event loop wakes a task while all
+this goes on. Peers that are not installed are left out, and so is
 Redis where there is no ``redis-server``, and PostgreSQL where that is not installed.
 """
 
@@ -49,7 +50,9 @@ from keeping import (
 )
 from late_loops import LATENESS, late_loop
 from measuring import HEADING, Row, collector_off, print_and_keep, ratios_async, seconds
+from memory import MEMORY, memory
 from servers import has_postgres, has_redis, postgres_server, postgres_version, redis_server
+from shares import SHARES, shares
 from work import BACKENDS, ITEMS
 
 from batchproxy import AsyncBatchingMapProxy, Cache
@@ -206,11 +209,29 @@ def rows() -> Iterator[Row]:
             yield from few_keys("PostgreSQL", PostgresStore, POSTGRES, (url, url))
 
 
+def parts() -> Iterator[str]:
+    """Lines of the table `SHARES`."""
+    with ExitStack() as stack:
+        yield from shares("SQLite", SQLiteStore, SQLITE.way(), new_file)
+        if has_redis():
+            place = emptied_redis(stack.enter_context(redis_server()))
+            yield from shares("Redis", RedisStore, REDIS, place)
+        if has_postgres():
+            place = emptied_postgres(stack.enter_context(postgres_server()))
+            yield from shares("PostgreSQL", PostgresStore, POSTGRES.way(), place)
+
+
 def tables() -> Iterator[str]:
     yield environment()
     yield ""
     yield HEADING
     yield from map(str, rows())
+    yield ""
+    yield SHARES
+    yield from parts()
+    yield ""
+    yield MEMORY
+    yield from memory()
     yield ""
     yield LATENESS
     for backend in BACKENDS:
