@@ -319,4 +319,39 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "if not data or data.keys().isdisjoint(keys): => if data.keys().isdisjoint(keys):",
         _FASTER,
     ),
+    ("Plan.weigh", "decide", "if weights.bind: => if True:", _FASTER),
+    (
+        "Loads._lead",
+        "decide",
+        "if len(pool) < options.size.now: => if True:",
+        _FASTER,
+    ),
+    ("Loads._lead", "move boundary", "if len(pool) < options.size.now:", _FASTER),
+    (
+        "Loads._attend",
+        "drop statement",
+        "await checkpoint()",
+        "it is for a call that another thread ends between two instructions of this one",
+    ),
+    (
+        "Window._full_batches",
+        "decide",
+        "if self._drawn_back: => if True:",
+        _FASTER,
+    ),
+    (
+        "Keeper._beat",
+        "move boundary",
+        (
+            "due = [name for name in list(self._beats) if self._beats[name] <= now]"
+            " => due = [name for name in list(self._beats) if self._beats[name] < now]"
+        ),
+        "what is due at the very moment is at the next look, which is at once",
+    ),
+    (
+        "_write_array",
+        "move boundary",
+        "if file.tell() - array.nbytes <= _MAX_HEADER:",
+        "the data in an .npy file begins at a multiple of 64, which that number is not",
+    ),
 ]

@@ -79,9 +79,7 @@ def test_rows_cost_no_python(column: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "chunks",
-    [[["a", "b"], [], [None, "a", "c"]], [[], []], [], [["a"]], [[None]]],
-    ids=str,
+    "chunks", [[["a", "b"], [], [None, "a", "c"]], [[], []], [], [["a"]], [[None]]], ids=str
 )
 @pytest.mark.parametrize("encoded", [False, True])
 def test_chunks_keep_their_lengths(chunks: list[list[str | None]], encoded: bool) -> None:

@@ -42,8 +42,9 @@ async def test_waiting_for_a_call_takes_no_slot() -> None:
 
 
 @pytest.mark.parametrize(("batches", "tasks"), [(1, 0), (3, 3), (100, 7)])
+@pytest.mark.parametrize("fit", [{}, {"weight": lambda _: 1, "max_weight": 2}], ids=["", "weight"])
 async def test_no_more_tasks_than_batches(
-    batches: int, tasks: int, monkeypatch: pytest.MonkeyPatch
+    batches: int, tasks: int, fit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One batch runs in the caller's task; more never start more tasks than batches or slots."""
     started = 0
@@ -62,7 +63,7 @@ async def test_no_more_tasks_than_batches(
         return group
 
     monkeypatch.setattr(anyio, "create_task_group", counted)
-    proxy = AsyncBatchingMapProxy[int, str](2, 7)
+    proxy = AsyncBatchingMapProxy[int, str](2, 7, **fit)
     assert await proxy.map(range(2 * batches), AsyncCalls()) == naive(range(2 * batches))
     assert started == tasks
 

@@ -545,7 +545,7 @@ async def test_a_store_that_fails(
 
 
 @pytest.mark.parametrize("max_concurrency", [None, 2])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "delete_many"])
 def test_a_store_that_fails_a_synchronous_map(
     watched: Watched, method: str, max_concurrency: int | None
 ) -> None:
@@ -555,6 +555,7 @@ def test_a_store_that_fails_a_synchronous_map(
         proxy = SyncProxy(1, max_concurrency, key=str, cache=failing_store(method))
         try:
             proxy.map(watched.items(), naive)
+            proxy.clear()
         except StoreError as error:
             watched.error(error)
         else:

@@ -275,7 +275,10 @@ def test_numpy_scalars() -> None:
         (np.datetime64("2020-01-02T03"), datetime(2020, 1, 2, 3)),
         (np.datetime64("2020-01-02T03:04:05.000006", "ns"), datetime(2020, 1, 2, 3, 4, 5, 6)),
         (np.timedelta64(1500, "ms"), timedelta(seconds=1.5)),
-        (np.timedelta64(-1000, "ns"), timedelta(microseconds=-1)),
+        *(
+            (np.array(1000**n, f"m8[{u}s]")[()], timedelta(0, 0, 1))
+            for n, u in enumerate("npfa", 1)
+        ),
     ):
         assert digests([scalar, (1, scalar)]) == digests([value, (1, value)]), scalar
 

@@ -5,14 +5,14 @@ from memory_store import MemoryStore, PlainStore
 from store_tools import OTHER, all_released, nothing_left, proxy_of, released, shared, used
 from tools import all_at_once, happens, settle, together
 
-from batchproxy import StoreError
+from batchproxy import AsyncBatchingMapProxy, StoreError
 from batchproxy.testing import AsyncCalls, look, names_in_store
 
 
 async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
     """One look into the store for all that were asked for at once, and one for each batch."""
     calls = AsyncCalls()
-    proxy = proxy_of(store, 10)
+    proxy = AsyncBatchingMapProxy(10, cache=proxy_of(store).cache, weight=bool, max_weight=10)
     assert await all_at_once(proxy.bind(calls).load, range(25)) == {n: str(n) for n in range(25)}
     assert sorted(map(len, calls.batches)) == [5, 10, 10]
     method = "claim_many" if isinstance(store, MemoryStore) else "get_many"

@@ -376,14 +376,14 @@ def test_classes_and_functions() -> None:
 
 
 class Told:
-    """What it is made of is in the state that its `__reduce__` tells, and nowhere else."""
+    """What it is made of is in the state that it tells when it is pickled, and nowhere else."""
 
-    __slots__ = ("x",)
+    __slots__ = ("speed", "x")
 
     def __init__(self, x: float) -> None:
-        self.x = x + 1
+        self.x, self.speed = x + (x < 2), id(self)
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, protocol: Any) -> Any:
         return Told, (0,), self.x
 
     def __eq__(self, other: object) -> bool:
@@ -393,9 +393,11 @@ class Told:
 
 
 def test_what_only_reduce_tells() -> None:
-    """It counts, as attributes do elsewhere."""
+    """It counts, as attributes do elsewhere; and slots, which may be but for speed, do not."""
+    codec = PydanticCodec(of(Told))
+    assert codec.encode(Told(2.5)) == codec.encode(Told(1.5))
     with pytest.raises(ValueError, match="would give"):
-        PydanticCodec(of(Told)).encode(Told(1.5))
+        codec.encode(Told(0.5))
 
 
 # --- What does come back ---
@@ -493,19 +495,8 @@ exact: dict[Any, st.SearchStrategy[Any]] = {
 alike = st.sampled_from(
     [
         *(0, 0.0, -0.0, False, 1, 1.0, True, "1", b"1", Decimal(1), Decimal("1.0"), Size.SMALL),
-        *(
-            (1,),
-            (1.0,),
-            [1],
-            [1.0],
-            {1},
-            {1.0},
-            frozenset({1}),
-            {"a": 1},
-            {1: 1.0},
-            Name("1"),
-            None,
-        ),
+        *((1,), (1.0,), [1], [1.0], {1}, {1.0}, frozenset({1}), {"a": 1}, {1: 1.0}),
+        *(Name("1"), None),
         *(Slots(1), Slots(1.0), Pair(1, 1.0), OrderedDict(a=1), deque([1]), float("inf"), 2**70),
         *(MOMENT.replace(tzinfo=zone, fold=fold) for zone in ZONES for fold in (0, 1)),
         *(dt.date(2020, 1, 1), dt.time(1, fold=1), dt.timedelta(1), UUID(int=1), float("nan")),

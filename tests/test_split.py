@@ -186,12 +186,7 @@ async def test_progress_of_a_refused_batch() -> None:
     told: list[Progress] = []
     await proxy.map(range(4), Service({1}), return_exceptions=True, progress=told.append)
     assert [(now.done, now.calls, now.failures) for now in told] == [
-        (0, 0, 0),
-        (0, 1, 0),
-        (0, 2, 0),
-        (1, 3, 0),
-        (2, 4, 1),
-        (4, 5, 1),
+        *((0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 3, 0), (2, 4, 1), (4, 5, 1)),
     ]
 
 
@@ -600,15 +595,7 @@ async def test_the_last_item_has_its_own_place() -> None:
     out: list[Any] = await proxy.map(range(18), service, return_exceptions=True)
     assert [str(each) for each in out] == naive(range(18))
     assert service.batches[1:10] == [
-        [*range(8, 16)],
-        [8, 9, 10, 11],
-        [8, 9],
-        [8],
-        [9],
-        [10, 11],
-        [10],
-        [15],
-        [11],
+        *([*range(8, 16)], [8, 9, 10, 11], [8, 9], [8], [9], [10, 11], [10], [15], [11]),
     ]
     assert service.batches[10:] == [[12, 13, 14], [12], [13, 14], [13], [14], [16, 17]]
     assert_idle(proxy)

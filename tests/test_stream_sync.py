@@ -24,9 +24,10 @@ def pairs(items: Any) -> list[tuple[Any, str]]:
     return list(zip(items, naive(items)))
 
 
-def test_one_window_at_a_time() -> None:
+@pytest.mark.parametrize("most", [{"batch_size": 4}, {"weight": lambda _: 2, "max_weight": 9}])
+def test_one_window_at_a_time(most: Any) -> None:
     """It is read when all that was there has been taken; nothing is under way in between."""
-    proxy = BatchingMapProxy[int, str](4)
+    proxy = BatchingMapProxy[int, str](**most)
     calls, read = Calls(), list[tuple[int, int]]()
 
     def source() -> Iterator[int]:
@@ -194,8 +195,12 @@ def test_a_stream_that_would_wait_for_itself() -> None:
     proxy = BatchingMapProxy[int, str](1)
 
     def fetch(items: list[int]) -> list[str]:
-        with proxy.stream([100, *items], Calls()) as results:
-            return [result for _, result in results]
+        options: Any = {"window": 1, "return_exceptions": True}
+        with proxy.stream([0, *items], Calls((1).__floordiv__), **options) as results:
+            try:
+                return [result for _, result in results]
+            finally:
+                assert list(results.chunks()) == []  # it was told, and is no news later on
 
     with pytest.raises(CircularWaitError):
         proxy.map([1], fetch)

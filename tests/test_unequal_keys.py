@@ -111,12 +111,7 @@ async def test_tuples() -> None:
     proxy = AsyncBatchingMapProxy[Any, Any](key=lambda item: item["key"])
     calls = AsyncCalls(lambda item: item["name"])
     keys = [
-        ("a", nan()),
-        ("a", nan()),
-        ("b", nan()),
-        ("a", (1, nan())),
-        ("a", (1, nan())),
-        ("a", 1),
+        *(("a", nan()), ("a", nan()), ("b", nan()), ("a", (1, nan())), ("a", (1, nan())), ("a", 1)),
     ]
     items = [{"name": name, "key": key} for name, key in enumerate(keys)]
     assert await proxy.map(items, calls) == [0, 0, 2, 3, 3, 5]

@@ -180,5 +180,11 @@ print(os.waitpid(child, 0)[1])
 calls.gate.set()
 thread.join()
 assert_idle(proxy)
+async def fork(items):
+    return [os.fork()]
+async def main():
+    (child,) = await AsyncBatchingMapProxy(1).map([1], fork)
+    return child or os._exit(0)
+print(os.waitpid(anyio.run(main), 0)[1])
 """
-    assert run_prepared(script) == "0\n"
+    assert run_prepared(script) == "0\n0\n"

@@ -138,6 +138,10 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
     for key, grant in enumerate(grants):
         grant.add(store.claim_many("n", names_in_store(key), grant.begin(), 1).claimed)
     (thread,) = lease_threads() - others
+    assert len(process._claiming) == 3  # the first one, too, that could not at first
+    beats = process._keepers[id(store)]._beats.copy()
+    _leases.Grant(store, "n", second.owner).begin()
+    assert process._keepers[id(store)]._beats == beats  # none is put off by a further call
     store.fail["release_many"] = SystemExit()  # type: ignore[assignment] # worse than it may be
     first.release()
     thread.join(10)

@@ -97,13 +97,9 @@ class Keeper:
 
     def renew(self, name: str) -> None:
         """Renew the lease of `name` from now on, as long as calls claim by it."""
-        new = name not in self._beats
-        if new:
-            self._beats[name] = time.monotonic() + self._interval
-        if self._thread is None:
-            self._start()
-        elif new:
-            self._wake()
+        if name not in self._beats:
+            self._beats[name] = time.monotonic() + self._interval  # it looks before that
+        self._start()
 
     def release(self, grant: Claiming, keys: Collection[bytes]) -> None:
         """Give claims back, soon."""

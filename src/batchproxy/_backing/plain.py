@@ -125,7 +125,7 @@ def _write_array(array: np.ndarray[Any, Any]) -> bytes:
 
     if _comes_back(array.dtype):
         file = BytesIO()
-        npy.write_array(file, array, version=(3, 0), allow_pickle=False)
+        npy.write_array(file, array, version=(3, 0))
         if file.tell() - array.nbytes <= _MAX_HEADER:
             return file.getvalue()
     raise TypeError(

@@ -112,8 +112,7 @@ class Plan:
             TypeError: `weight` gave something that is no number.
             ValueError: it gave something negative, or NaN.
         """
-        items = self.distinct if self._firsts is None else self.items_of(self.distinct)
-        weights = Weights(self.distinct, items, weight, most)
+        weights = Weights(self.distinct, self.items_of(self.distinct), weight, most)
         if weights.bind:
             self.weights = weights
             self.start(self.distinct)

@@ -73,9 +73,8 @@ class Weights:
             How many, and the weight of the batch with them.
         """
         # In chunks, since to sum them up is quicker than to look at each. First one that is likely
-        # to fit; then larger and larger ones as long as they do, and smaller and smaller ones when
-        # one does not. The last one weight by weight.
-        count, chunk, following, growing = 0, _CHUNK if beside else self._chunk, _CHUNK, True
+        # to fit, then larger and larger ones; the one that does not fit weight by weight.
+        count, chunk, following = 0, _CHUNK if beside else self._chunk, _CHUNK
         while count < most and beside <= self._most:
             first = start + count
             part = weights[first : first + min(chunk, most - count)]
@@ -83,11 +82,8 @@ class Weights:
                 break
             with_part = sum(part, beside)
             if with_part <= self._most:
-                count, beside, chunk = count + len(part), with_part, following
-                following = 2 * chunk if growing else max(chunk // 2, _CHUNK)
-            elif len(part) > _CHUNK:
-                chunk, growing = len(part) // 2, False
-                following = max(chunk // 2, _CHUNK)
+                count, beside = count + len(part), with_part
+                chunk, following = following, 2 * following
             else:
                 sums = [*accumulate(part, initial=beside)]
                 more = bisect_right(sums, self._most) - 1

@@ -93,7 +93,8 @@ class Feed:
             except Exception as error:
                 self.end(error)
                 del items[len(keys) :]
-        if self._weight is not None and window.passing is not None:
+        if self._weight is not None:
+            assert window.passing is not None  # it limits batches by weight, too
             keys = self._weighed(items, keys, self._weight, window.passing)
         try:
             portion = window.add(items, keys)
@@ -101,7 +102,6 @@ class Feed:
             good = hashable(keys)
             try:
                 check_hashable(keys[good:], has_key=self._key is not None, first=self._count + good)
-                raise
             except TypeError as error:
                 self.end(error)
             keys = keys[:good]

@@ -16,7 +16,7 @@ from .._core import waits
 from .._core.claims import Claims
 from .._core.counters import Counters
 from .._core.flights import Flight
-from .._core.outcome import Answers, Refused, Unsettled
+from .._core.outcome import Answers, Unsettled
 from .._core.plan import Plan
 from .._core.sizes import Size
 from .._loops import poster
@@ -154,7 +154,7 @@ class Run:
                 if not isinstance(outcome, Unsettled):
                     if (settling := claims.settle(flight, outcome)) is not None:
                         outcome = await settling
-                elif isinstance(outcome, Refused):
+                else:  # refused, or given up, as any part of it may be
                     await Split(plan, caller, claims, size, flight).carry_out(outcome, counters)
                     continue
                 plan.take(flight, outcome)

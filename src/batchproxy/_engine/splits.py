@@ -31,8 +31,8 @@ class _Halves:
 
     __slots__ = ("answered", "larger")
 
-    def __init__(self, larger: int) -> None:
-        self.larger = larger  # how many keys it has
+    def __init__(self, larger: int = 0) -> None:
+        self.larger = larger  # how many keys it has; nobody asks where there are no two
         self.answered = 0  # how many of the two were, without being halved
 
 
@@ -68,10 +68,12 @@ class Split:
     async def carry_out(self, outcome: Outcome, counters: Counters[Flight]) -> None:
         """Go on from the refusal that `outcome` is, until nothing is left, or a failure ends it.
 
+        (Or from a call that was given up: that is the end of it, as it is of a half.)
+
         Items that are refused are failures of single items: their neighbours are kept, so it is
         only when all of the batch has been tried that they end the ``map()``.
         """
-        plan, flight, halves = self._plan, self._flight, _Halves(0)
+        plan, flight, halves = self._plan, self._flight, _Halves()
         try:
             while True:
                 if isinstance(outcome, Refused):
@@ -120,7 +122,7 @@ class Split:
         """Have the last item called for next, alone."""
         place, count, halves = self._ahead[0]
         self._ahead[:1] = [(place, count - 1, halves)] if count > 1 else []
-        self._ahead.append((place + count - 1, 1, _Halves(0)))
+        self._ahead.append((place + count - 1, 1, _Halves()))
         self._claims.table.last_first(self._flight)
 
     async def _settle(self, outcome: Outcome) -> Outcome:
