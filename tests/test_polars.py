@@ -213,6 +213,13 @@ def test_who_is_asked() -> None:
         map_expr(wrong, pl.col("city"), pl.String)
     with pytest.raises(ValueError, match="errors must be"):
         map_expr(bound(Calls(str)), pl.col("city"), pl.String, errors=wrong)
+    column: Any = "city"
+    with pytest.raises(
+        TypeError, match=r"takes a polars.Expr, such as pl.col\('city'\), got 'str'"
+    ):
+        map_expr(bound(Calls(str)), column, pl.String)
+    with pytest.raises(TypeError, match=r"takes a polars.Series, got 'str'"):
+        map_series(bound(Calls(str)), column)
     for dtype in (pl.Int128, pl.List(pl.Int128), pl.Object):
         with pytest.raises(TypeError, match=r"return_dtype cannot be .*Decimal"):
             map_expr(bound(Calls(str)), pl.col("city"), dtype)

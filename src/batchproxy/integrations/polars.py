@@ -46,12 +46,17 @@ def map_series(
         Exception: As of `map_column`.
         AnswerTypeError: As there.
         ValueError: As there.
-        TypeError: As there; or Arrow has no `return_dtype`, such as integers of 128 bits.
+        TypeError: As there; or `series` is no Series, or Arrow has no `return_dtype`, such as
+            integers of 128 bits.
 
     Cancellation: As there.
 
     Threads: As there.
     """
+    if not isinstance(series, pl.Series):
+        raise TypeError(
+            f"map_series() takes a polars.Series, got {series.__class__.__qualname__!r}"
+        )
     arrow = None if return_dtype is None else _arrow_type(return_dtype)
     made = map_column(bound, _column(series), arrow, errors=errors, progress=progress)
     dtype = None if return_dtype is None else _with_errors(return_dtype, errors)
@@ -87,13 +92,18 @@ def map_expr(
     Raises:
         polars.exceptions.ComputeError: When the query runs; its ``__cause__`` is what `map_column`
             has raised.
-        TypeError: At once: `bound` is something else, or Arrow has no `return_dtype`.
+        TypeError: At once: `bound` or `expr` is something else, or Arrow has no `return_dtype`.
         ValueError: At once: `errors` is neither.
 
     Cancellation: Ctrl-C ends the query as polars does.
 
     Threads: Where polars runs it.
     """
+    if not isinstance(expr, pl.Expr):
+        raise TypeError(
+            f"map_expr() takes a polars.Expr, such as pl.col('city'), got "
+            f"{expr.__class__.__qualname__!r}"
+        )
     map_series(bound, pl.Series([]), return_dtype, errors=errors)  # it refuses what cannot be
 
     def map_batch(series: pl.Series) -> pl.Series:
