@@ -377,6 +377,9 @@ def test_results_that_are_no_json() -> None:
         to_text("\ud800" + "x" * 300)
     numpy = pytest.importorskip("numpy")
     assert to_json({"v": numpy.arange(3), "n": numpy.float32(0.5)}) == '{"v": [0, 1, 2], "n": 0.5}'
+    assert (to_text(numpy.datetime64("NaT", "ns")), to_text(numpy.float32(0.5))) == ("", "0.5")
+    with pytest.raises(BadResult, match=r"no JSON .*timedelta64"):
+        to_text(numpy.timedelta64(5, "ns"))
 
 
 # --- Parquet ---

@@ -581,9 +581,14 @@ def test_numpy(functions: Functions) -> None:
     answers: list[tuple[Any, Any]] = [
         ({item: [numpy.int8(1)] for item in "abc"}, [1]),
         (numpy.array(["2026-01-02"] * 3, "datetime64[D]"), "2026-01-02"),
+        (numpy.array(["2026-01-02"] * 3, "datetime64[ns]"), "2026-01-02T00:00:00.000000000"),
+        (numpy.array([["NaT"]] * 3, "datetime64[us]"), [None]),
         (numpy.ones((3, 2), "float32"), [1.0, 1.0]),
     ]
     for answer, plain in answers:
         functions.upper = lambda items, answer=answer: answer  # type: ignore[misc,method-assign] # for this once
         done = upper(*line, "--output-format", "jsonl").stdout
         assert [json.loads(row)["result"] for row in done.splitlines()] == [plain] * 3
+        text = plain if isinstance(plain, str) else json.dumps(plain)
+        rows = csv.reader(upper(*line).stdout.splitlines()[1:])
+        assert [row[1] for row in rows] == [text] * 3

@@ -137,11 +137,14 @@ def test_what_is_not_needed(missing: str) -> None:
         "from batchproxy.columns import map_column\n"
         "bound = BatchingMapProxy().bind(lambda items: [*map(str, items)])\n"
         "column = pa.array([1000, None, 1000], pa.timestamp('ns'))\n"
-        "print(map_column(bound, column).to_pylist(), map_column(bound, [1, None]).to_pylist())"
+        "print(map_column(bound, column).to_pylist(), map_column(bound, [1, None]).to_pylist())\n"
+        "if numpy := sys.modules.get('numpy'):\n"
+        "    nano = BatchingMapProxy().bind(lambda items: [numpy.datetime64(1, 'ns')])\n"
+        "    assert map_column(nano, [1])[0].value == 1"
     )
     printed = subprocess.check_output([sys.executable, "-c", script], text=True)
     moment = "1970-01-01 00:00:00.000001"
-    assert printed == f"{[moment, None, moment]} ['1', None]\n"
+    assert printed.startswith(f"{[moment, None, moment]} ['1', None]\n")
 
 
 def test_what_cannot_be_compared_is_no_null() -> None:
@@ -495,6 +498,32 @@ def test_results_that_do_not_fit_together(errors: Any) -> None:
 
 
 @pytest.mark.parametrize("errors", ["raise", "column"])
+def test_more_text_than_fits(errors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more than 2 GiB Arrow makes chunks, or cannot take the rows: it is said what can be."""
+
+    class Long(pa.ExtensionArray):  # type: ignore[misc,name-defined] # pyarrow has no types
+        def take(self, places: Any) -> Any:
+            raise pa.ArrowInvalid("Take operation overflowed binary array capacity")
+
+    class LongType(pa.ExtensionType):  # type: ignore[misc,name-defined] # nor here
+        def __arrow_ext_serialize__(self) -> bytes:
+            return b""
+
+        def __arrow_ext_class__(self) -> Any:
+            return Long
+
+    function, array = bound(Calls(str)), pa.array
+    if errors == "raise":
+        with pytest.raises(AnswerTypeError, match=r"2 GiB in one chunk.*large_string") as caught:
+            map_column(function, column_of(2), LongType(pa.string(), "long"))
+        assert isinstance(caught.value.__cause__, pa.ArrowInvalid)
+    column = column_of(2)
+    monkeypatch.setattr(pa, "array", lambda *rows: pa.chunked_array([array(*rows)]))
+    with pytest.raises(AnswerTypeError, match=r"2 GiB in one chunk.*large_string"):
+        map_column(function, column, pa.string(), errors=errors)
+
+
+@pytest.mark.parametrize("errors", ["raise", "column"])
 def test_misfits_leave_nothing_to_the_collector(errors: Any) -> None:
     """What failed is freed when the last reference goes."""
     for results, kind in (([Thing()], pa.int64()), ([1, Thing()], None)):
@@ -543,21 +572,43 @@ def test_vectors() -> None:
         assert out.to_pylist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.list_(pa.bool_(), 2)], ids=str)
-def test_vectors_of_something_else(kind: Any) -> None:
-    """Numbers are neither text nor truth."""
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        ("f8", pa.list_(pa.string())),
+        ("f8", pa.list_(pa.bool_(), 2)),
+        ("U1", pa.list_(pa.int64())),
+        ("M8[s]", pa.list_(pa.int64())),
+        ("i8", pa.list_(pa.timestamp("s"))),
+    ],
+    ids=str,
+)
+def test_vectors_of_something_else(dtype: str, kind: Any) -> None:
+    """Numbers are neither text nor truth, nor times; nor are these numbers."""
     np = pytest.importorskip("numpy")
     with pytest.raises(AnswerTypeError, match=r"the result of 0 is array"):
-        map_column(answering(np.array([1.5, 2])), column_of(1), kind)
+        map_column(answering(np.array([1, 2]).astype(dtype)), column_of(1), kind)
     flags = answering(np.array([True, False]))
     assert map_column(flags, column_of(1), pa.list_(pa.bool_(), 2)).to_pylist() == [[True, False]]
 
 
 def test_moments_of_numpy() -> None:
-    """Not a time is null; others are as of Python."""
+    """Not a time is null; others are as of Python, but that there are nanoseconds."""
     np = pytest.importorskip("numpy")
-    moments = answering(np.datetime64("2024-07-01T12", "us"), np.datetime64("NaT", "us"))
-    assert map_column(moments, column_of(2), pa.timestamp("us")).to_pylist() == [NOON, None]
+    noon, none = np.datetime64("2024-07-01T12", "us"), np.datetime64("NaT", "us")
+    for kind in (None, pa.timestamp("us"), NS, pa.timestamp("s")):
+        out = map_column(answering(noon, None, none), column_of(3), kind)
+        assert (out.type, out.null_count) == (kind or pa.timestamp("us"), 2)
+        assert out.cast("timestamp[us]").to_pylist() == [NOON, None, None]
+    day, nano = np.datetime64("2024-07-01"), np.timedelta64(1001, "ns")
+    assert map_column(answering(day), column_of(1)).to_pylist() == [NOON.date()]
+    assert map_column(answering(nano), column_of(1))[0].value == 1001
+    nanos = answering(np.array([nano, nano]))
+    assert map_column(nanos, column_of(1), pa.list_(pa.duration("ns")))[0][1].value == 1001
+    utc = pa.timestamp("us", "UTC")
+    for result, kind in [(nano, pa.duration("us")), (noon, pa.date32()), (noon, utc), (day, NS)]:
+        with pytest.raises(AnswerTypeError, match="the result of 0 is"):
+            map_column(answering(result), column_of(1), kind)
 
 
 def test_vectors_never_become_python_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,24 @@ async def test_a_weight_that_is_infinite() -> None:
     assert_idle(proxy)
 
 
+async def test_what_comes_to_be_known_does_not_thin_a_batch() -> None:
+    """It takes no room, also where it would not fit: neither in memory, nor in flight."""
+    cache, calls, others = Cache[str](), AsyncCalls(gated=True), AsyncCalls(gated=True)
+    proxy = AsyncBatchingMapProxy[int, str](9, 1, cache=cache, weight=abs, max_weight=10)
+    other = AsyncBatchingMapProxy[int, str](cache=cache)
+    load = proxy.bind(calls).load
+    async with together(proxy, other) as callers:
+        for key in (10, 1, 9, 2, 8, 3, 7):
+            await callers.begin(key, load, key)
+        await callers.begin("other", other.map, [9], others)
+        cache.prime({8: "eight"})
+        calls.open()
+        await calls.wait_begun(3)
+        others.open()
+    assert calls.batches == [[10], [1, 2, 3], [7]]
+    assert [callers.results[key] for key in (9, 8, 3, 7)] == ["9", "eight", "3", "7"]
+
+
 async def test_by_weight_beside_keys_in_a_store() -> None:
     """A store is read by count, and what it has takes no room."""
     store = MemoryStore()

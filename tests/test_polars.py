@@ -124,13 +124,18 @@ def test_vectors() -> None:
 
 
 def test_what_is_sent() -> None:
-    """Categories that are used; of objects the objects; NaN is missing; structs are dicts."""
+    """Categories that are used; of objects the objects; NaN is missing; structs are dicts.
+
+    Integers of which Arrow knows nothing are integers.
+    """
     structs = FRAME.head(1).select(pl.struct("city", "number")).to_series()
     for series, key, expected in [
         (FRAME["city"].cast(pl.Categorical), None, ["a", "b"]),
         (pl.Series([(1, 2), None, (1, 2)], dtype=pl.Object), None, [(1, 2)]),
         (pl.Series([1.5, float("nan"), None]), None, [1.5]),
         (structs, str, [{"city": "a", "number": 1}]),
+        (pl.Series([2**100, None, 2**100], dtype=pl.Int128), None, [2**100]),
+        (pl.Series([[1]], dtype=pl.List(pl.Int128)), str, [[1]]),
     ]:
         calls = Calls(str)
         map_series(bound(calls, key=key), series, pl.String)
@@ -208,6 +213,16 @@ def test_who_is_asked() -> None:
         map_expr(wrong, pl.col("city"), pl.String)
     with pytest.raises(ValueError, match="errors must be"):
         map_expr(bound(Calls(str)), pl.col("city"), pl.String, errors=wrong)
+    column: Any = "city"
+    with pytest.raises(
+        TypeError, match=r"takes a polars.Expr, such as pl.col\('city'\), got 'str'"
+    ):
+        map_expr(bound(Calls(str)), column, pl.String)
+    with pytest.raises(TypeError, match=r"takes a polars.Series, got 'str'"):
+        map_series(bound(Calls(str)), column)
+    for dtype in (pl.Int128, pl.List(pl.Int128), pl.Object):
+        with pytest.raises(TypeError, match=r"return_dtype cannot be .*Decimal"):
+            map_expr(bound(Calls(str)), pl.col("city"), dtype)
 
 
 def test_progress() -> None:

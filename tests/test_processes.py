@@ -581,6 +581,7 @@ number = 1 if where == "worker thread" else None
 proxy = BatchingMapProxy(None, number, cache=cache, backend=backend)
 
 def child():
+    assert_idle(proxy, asynchronous)
     assert proxy.map([1, 2], Calls()) == ["1", "2"]
 
 def fork(items):

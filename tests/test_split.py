@@ -163,6 +163,8 @@ async def test_a_refusal_without_a_cause_is_the_failure(cause: BaseException | N
         await proxy.map([1], refuse)
     assert raised.value is refusal
     assert await proxy.map([1], refuse, return_exceptions=True) == [refusal]
+    assert str(refusal) == "no"
+    assert "gave no reason: let it raise SplitBatch(reason)" in str(SplitBatch())
     assert_idle(proxy)
 
 

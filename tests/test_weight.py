@@ -292,6 +292,7 @@ async def test_refused_batches_are_halved_by_count() -> None:
         ({"weight": len, "max_weight": True}, TypeError, "max_weight must be a number"),
         ({"weight": len, "max_weight": 0}, ValueError, "max_weight must be more than 0, got 0"),
         ({"weight": len, "max_weight": math.nan}, ValueError, "max_weight must be more than 0"),
+        ({"weight": len, "max_weight": 10**400}, ValueError, "must be at most 1e308, or math.inf"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -309,6 +310,8 @@ def test_options_that_do_not_go_together(
         (-1, ValueError, "gave -1 for 'second': a weight is a number of 0 or more"),
         (-0.5, ValueError, "gave -0.5 for 'second'"),
         (math.nan, ValueError, "gave nan for 'second'"),
+        (10**400, ValueError, "gave 1000.*0 for 'second': .* at most 1e308, or math.inf"),
+        pytest.param(10**5000, ValueError, "gave <an int of 16,610 bits> for 'second'", id="long"),
         ("3", TypeError, "gave '3' for 'second': let it return a number"),
         (None, TypeError, "gave None for 'second'"),
         (1j, TypeError, "gave 1j for 'second'"),
@@ -348,8 +351,9 @@ def test_numbers_of_all_kinds(kind: str) -> None:
         "c": 0.5 if numpy else Fraction(1, 2),
         "d": 1,
         "e": math.inf,
-        "f": 10**400,
         "g": 5,
+        "h": 10**308,
+        "i": 10**308,
     }
     proxy = BatchingMapProxy[str, str](weight=weights.__getitem__, max_weight=5)
     calls = Calls()
@@ -360,12 +364,12 @@ def test_numbers_of_all_kinds(kind: str) -> None:
     proxy.map(list("acd"), calls)
     assert calls.batches == [["a", "c", "d"]]
     calls = Calls()
-    proxy.map(["f"], calls)
-    assert calls.batches == [["f"]]
+    proxy.map(list("hib"), calls)
+    assert calls.batches == [["h"], ["i"], ["b"]]
     boundless = BatchingMapProxy[str, str](weight=weights.__getitem__, max_weight=math.inf)
     calls = Calls()
-    boundless.map(list("abcdeg"), calls)
-    assert calls.batches == [list("abcdeg")]
+    boundless.map(list("abcdeghi"), calls)
+    assert calls.batches == [list("abcdeghi")]
 
 
 def test_nothing_to_weigh() -> None:

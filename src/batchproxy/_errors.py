@@ -51,6 +51,12 @@ class SplitBatch(Exception):
     none. It is no `BatchProxyError`, since it is not the library that raises it first.
     """
 
+    def __str__(self) -> str:
+        return super().__str__() or (
+            "refused by the function, which gave no reason: let it raise SplitBatch(reason), or "
+            "raise it from the error of its service"
+        )
+
 
 class StoreError(BatchProxyError, RuntimeError):
     """A store could not be opened, read or written; its ``__cause__`` says more.

@@ -14,8 +14,16 @@ MOST = 200
 """About how many characters of a value, or of what an exception says, a message has."""
 
 
+class _Shortening(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        try:
+            return super().repr_int(value, level)
+        except ValueError:  # Python makes no text of so many digits
+            return f"<an int of {value.bit_length():,} bits>"
+
+
 def _shortening(length: int) -> reprlib.Repr:
-    shortening = reprlib.Repr()
+    shortening = _Shortening()
     shortening.maxlevel = 4
     shortening.maxstring = shortening.maxother = shortening.maxlong = length
     return shortening

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter
 
+from ._forks import Alive
 from ._messages import short
 
 
@@ -38,6 +40,7 @@ class Limit:
         check_positive("total", total)
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
+        _alive.add(self)
 
     @property
     def total(self) -> int:
@@ -69,6 +72,10 @@ class Limit:
             if slot.limiter is limiter and slot.in_use:
                 return Slot(limiter, slot)
         return Slot(limiter, None)
+
+    def _reset_after_fork(self) -> None:
+        """In the child: none of the calls that had slots is here."""
+        self._limiters = WeakKeyDictionary()
 
 
 def check_positive(name: str, value: object) -> None:
@@ -185,3 +192,15 @@ class Slot:
             None,
             nobody,
         )
+
+
+_alive = Alive[Limit]()
+
+
+def _reset_after_fork() -> None:
+    for limit in _alive.all():
+        limit._reset_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

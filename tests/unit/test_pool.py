@@ -42,7 +42,7 @@ def joined(pool: Pool, *keys: Any) -> list[Wanted]:
 
 def plan_of(pool: Pool, leader: Wanted, **options: Any) -> Gathered:
     assert pool.lead(leader, "leader")
-    return Gathered(pool, leader, "leader", refuse, **options)
+    return Gathered(pool, leader, "leader", refuse, set[object]().__contains__, **options)
 
 
 def recruited(*keys: Any, take: int = 0) -> tuple[Any, ...]:
@@ -167,7 +167,7 @@ def test_what_was_found_meanwhile(known: dict[Any, Any]) -> None:
     one, two = joined(pool, 1, 2)
     joined(pool, 2)
     assert pool.lead(one, "leader")
-    plan = Gathered(pool, one, "leader", lambda flight: meeting)
+    plan = Gathered(pool, one, "leader", lambda flight: meeting, set[object]().__contains__)
     drawn(plan, 2)
     plan.learn(known, {2: Flight(None)})
     assert one.settled == bool(known)

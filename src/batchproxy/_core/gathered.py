@@ -21,6 +21,7 @@ class Gathered(Plan):
 
     __slots__ = (
         "_drawn",
+        "_known",
         "_leader",
         "_meet",
         "_most",
@@ -36,6 +37,7 @@ class Gathered(Plan):
         leader: Wanted,
         who: object,
         meet: Callable[[Flight], Meeting],
+        known: Callable[[Hashable], bool],
         *,
         most: float = math.inf,
         reading: bool = False,
@@ -45,6 +47,7 @@ class Gathered(Plan):
         self._leader = leader
         self._who = who
         self._meet = meet
+        self._known = known  # whether a key is, or is in flight: then it takes no room
         self._most = most  # that a batch may weigh
         self._reading = reading  # only to look in a store: others may do so at the same time
         self._drawn: dict[Hashable, Wanted] = {}
@@ -68,6 +71,8 @@ class Gathered(Plan):
             return []
         mine = self._leader.key not in self._drawn
         batch = self._pool.draw(1) if mine else self._pool.draw(size, self._room())
+        if not batch and (heavy := self._pool.first()) and self._known(heavy.key):
+            batch = self._pool.draw(1)
         fresh = [wanted for wanted in batch if wanted.key not in self._drawn]
         self.left = 0 if not batch else len(self._pool)  # none: the next one is too heavy
         if len(fresh) < len(batch):  # a key was forgotten since it was drawn: they want it anew

@@ -131,9 +131,13 @@ class Pool:
             self._bell = None  # which may know the event loop
 
     def _name(self) -> None:
-        self.recruiter = next(iter(self._waiting.values()), None)
+        self.recruiter = self.first()
         if self.recruiter is not None:
             self.recruiter.bell.ring()
+
+    def first(self) -> Wanted | None:
+        """Who has waited longest, if anybody waits."""
+        return next(iter(self._waiting.values()), None)
 
     def draw(self, size: int, room: float = math.inf) -> list[Wanted]:
         """Take out the first `size` as far as they fit into `room`, or as many as there are."""

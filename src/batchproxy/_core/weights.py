@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate
@@ -11,6 +13,8 @@ from typing import Any
 from .._messages import short
 
 _CHUNK = 64
+_LARGE = 1e200
+"""An integer of less can be summed up with floats, whatever comes to it."""
 
 
 class Weights:
@@ -28,13 +32,14 @@ class Weights:
         """
         Raises:
             TypeError: `weight` gave something that is no number.
-            ValueError: it gave something negative, or NaN.
+            ValueError: it gave something negative, NaN, or an integer too large for a float.
         """
         listed = [*map(weight, items)]
         try:  # their sum tells of their types, and is NaN if one is
             total = sum(listed)
-            fine = type(total) is int and min({*listed}, default=0) >= 0  # few differ, most often
-            fine = fine or (type(total) is float and total == total and min(listed) >= 0)
+            small = type(total) in (int, float) and total < _LARGE
+            # Of integers few differ, most often.
+            fine = small and min({*listed} if type(total) is int else listed, default=0) >= 0
         except (TypeError, OverflowError):
             fine = False
         if not fine:
@@ -128,7 +133,7 @@ def check(weight: object, max_weight: object) -> None:
 
     Raises:
         TypeError: one is of a wrong type, or there is one without the other.
-        ValueError: `max_weight` is not positive.
+        ValueError: `max_weight` is not positive, or an integer too large for a float.
     """
     if weight is None and max_weight is None:
         return
@@ -138,6 +143,8 @@ def check(weight: object, max_weight: object) -> None:
         raise TypeError(f"max_weight must be a number, or None, got {short(max_weight)}")
     if not max_weight > 0:  # also NaN
         raise ValueError(f"max_weight must be more than 0, got {short(max_weight)}")
+    if _no_float(max_weight):
+        raise ValueError(f"max_weight must be at most 1e308, or math.inf, got {short(max_weight)}")
     if weight is None:
         raise TypeError(
             "max_weight= needs weight=, a function from an item to its weight, such as weight=len"
@@ -151,7 +158,7 @@ def checked(item: Any, weight: Any) -> float:
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is negative, or NaN.
+        ValueError: it is negative, NaN, or too large for a float.
     """
     number = isinstance(weight, Real)
     if not number:
@@ -159,9 +166,14 @@ def checked(item: Any, weight: Any) -> float:
             f"the weight= function gave {short(weight)} for {short(item)}: "
             "let it return a number of 0 or more"
         )
-    if not weight >= 0:  # also NaN
+    if not weight >= 0 or _no_float(weight):  # also NaN
         raise ValueError(
             f"the weight= function gave {short(weight)} for {short(item)}: "
-            "a weight is a number of 0 or more"
+            "a weight is a number of 0 or more, at most 1e308, or math.inf"
         )
-    return int(weight) if isinstance(weight, Integral) else float(weight)
+    return int(weight) if isinstance(weight, Integral) and weight < _LARGE else float(weight)
+
+
+def _no_float(number: Any) -> bool:
+    """Whether it is too large to be one, as integers can be."""
+    return bool(sys.float_info.max < number < math.inf)

@@ -138,6 +138,9 @@ class Loads:
                 return flight
         return None
 
+    def _is_known(self, key: Hashable) -> bool:
+        return self._table.lookup([key]) is not None or self._in_flight(key) is not None
+
     async def _meet(self, here: Here, flight: Flight, key: Hashable, caller: Caller | None) -> Any:
         meeting = here.meet(flight)
         meeting.loads += 1
@@ -233,7 +236,7 @@ class Loads:
         if len(pool) < options.size.now:
             await checkpoint()  # who asks in this tick comes along
         most = math.inf if reading else self.engine.max_weight
-        plan = Gathered(pool, wanted, me, here.meet, most=most, reading=reading)
+        plan = Gathered(pool, wanted, me, here.meet, self._is_known, most=most, reading=reading)
         run = Run(plan, caller, self.engine.cache._claims(caller.home, caller.loop), options)
         outside = innermost.set(caller.nest)
         try:

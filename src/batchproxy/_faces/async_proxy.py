@@ -183,7 +183,7 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
             TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
                 `map_func` cannot be called, `progress` is no bool or plain function, a key is of
                 a type that a store cannot have, or ``weight=`` gave something that is no number.
-            ValueError: ``weight=`` gave a negative number, or NaN.
+            ValueError: ``weight=`` gave a negative number, NaN, or one too large for a float.
             ImportError: `progress` is True, and tqdm is not installed.
 
         Checkpoints: Always one, also for an empty list or if everything is cached; and one before

@@ -175,7 +175,7 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
             StoreError: The store of the cache failed. What could not be written is kept.
             TypeError: An argument is of the wrong type, or a key is not hashable, or of a type that
                 a store cannot have.
-            ValueError: ``weight=`` gave a negative number, or NaN.
+            ValueError: ``weight=`` gave a negative number, NaN, or one too large for a float.
             ImportError: `progress` is True, and tqdm is not installed.
 
         Cancellation: Ctrl-C ends it promptly with `KeyboardInterrupt`, releases its keys, and

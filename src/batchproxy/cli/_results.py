@@ -24,7 +24,7 @@ _LEFT = (NoneType, int, float, str, bytes, list, dict, set, frozenset)
 def plain(value: Any) -> Any:
     """`value` as what JSON can say: dates, times, decimals and UUIDs are text, tuples are lists.
 
-    So are arrays of NumPy, whose numbers are numbers.
+    So are arrays of NumPy, whose numbers are numbers, and whose moments are text.
 
     Raises:
         TypeError: something in it is of another type.
@@ -42,8 +42,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
         return str(value)
-    if _is_numpy(value):
-        return plain(value.tolist())
+    if is_numpy(value) and (found := _in_python(value)) is not value:
+        return plain(found)
     if isinstance(value, _LEFT):
         return value
     raise TypeError(
@@ -53,16 +53,30 @@ def plain(value: Any) -> Any:
     )
 
 
+def _in_python(value: Any) -> Any:
+    """What NumPy has, as Python has it; moments in nanoseconds, which Python has not, as text."""
+    if value.dtype.kind not in "mM":
+        return value.tolist()
+    if value.ndim:
+        return [*value]
+    found = value[()]
+    exact = found.item()
+    if type(exact) is not int:
+        return exact
+    return str(found) if value.dtype.kind == "M" else value
+
+
 def storable(value: Any) -> Any:
     """`value`, plain; but NumPy's as it is: a store and Parquet keep its few bytes.
 
     Raises:
         TypeError: as of `plain`.
     """
-    return value if _is_numpy(value) else plain(value)
+    return value if is_numpy(value) else plain(value)
 
 
-def _is_numpy(value: object) -> bool:
+def is_numpy(value: object) -> bool:
+    """Whether it is an array of NumPy, or one of its numbers or moments."""
     numpy = sys.modules.get("numpy")  # nobody has made an array without it
     return numpy is not None and isinstance(value, numpy.ndarray | numpy.generic)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import AnswerTypeError, AnswerValueError
-from ._results import plain
+from ._results import is_numpy, plain
 from ._values import portable
 from ._words import says, short, short_list
 
@@ -166,6 +166,8 @@ def _plain(value: Any) -> Any:
 
 def to_text(value: Any, what: str = "the result") -> str:
     """`value` for formats without types: text as it is, nothing for None, else as JSON."""
+    if is_numpy(value) and not value.ndim:
+        value = json.loads(to_json(value))  # its moments are text, and "not a time" is None
     if isinstance(value, str):
         if not is_text(value):
             raise BadResult(f"{what} is no text that UTF-8 can say: {short(value)}")

@@ -83,7 +83,8 @@ def _encoded(column: Column) -> tuple[Any, Any]:
         return _encoded(pc.run_end_decode(column))
     try:
         encoded = pa.chunked_array(chunks, column.type).dictionary_encode().chunks
-    except pa.ArrowNotImplementedError:  # structs, lists, and others that Arrow cannot compare
+    except (pa.ArrowNotImplementedError, pa.ArrowCapacityError):
+        # Structs, lists, and others that Arrow cannot compare; or more than 2 GiB of texts.
         return _encoded(_as_python(column))
     known = encoded[0].dictionary if encoded else pa.array([], column.type)
     return known, _joined([chunk.indices for chunk in encoded])

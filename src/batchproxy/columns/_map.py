@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from .. import AsyncBoundFunction, BoundFunction, Progress
+from .. import AnswerTypeError, AsyncBoundFunction, BoundFunction, Progress
 from .._messages import kind_of, short
 from ._keys import column_of, distinct
-from ._results import column_of_results, column_with_errors
+from ._results import TOO_LONG, column_of_results, column_with_errors
 
 
 def map_column(
@@ -54,7 +54,7 @@ def map_column(
         AnswerTypeError: A result is not of `type`, or (None) not of that of the others; the message
             names both. Nothing is cut off for it: 2.5 is no integer, and a member of a dict that is
             not in the struct is an error. With ``errors="column"`` and a `type` it is the error of
-            its row.
+            its row. Or there are more than 2 GiB of text for a type that has no place for so much.
         ValueError: The column has a value that Python has not, such as a timestamp with
             nanoseconds; before any call. Or `errors` is neither.
         TypeError: `values` is no column, or cannot be hashed; or `bound` is something else.
@@ -95,9 +95,15 @@ def map_column(
 
 
 def _rows(made: Any, places: Any) -> Any:
-    """Those of `made` at these places."""
+    """Those of `made` at these places.
+
+    Raises:
+        AnswerTypeError: They are more than a chunk of that type can have.
+    """
     try:
         return made.take(places)
+    except pa.ArrowInvalid as error:  # an overflow, which no test has the memory for
+        raise AnswerTypeError(f"{made.type}: {TOO_LONG}") from error
     except pa.ArrowNotImplementedError:  # Arrow takes no views of texts, nor runs
         values = [*made.to_pylist(), None]
         places = places.fill_null(len(made)).to_pylist()

@@ -11,6 +11,10 @@ import pyarrow as pa
 from .. import AnswerTypeError
 from .._messages import describe, short, typed
 
+TOO_LONG = (
+    "texts, bytes and lists of more than 2 GiB in one chunk, or in all distinct results, need a "
+    "type= of large ones, such as pyarrow.large_string(); a pyarrow.dictionary() has each once"
+)
 _ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -78,9 +82,12 @@ def _fitting(item: Any, result: Any, kind: Any) -> Any:
 def _array(results: list[Any], kind: Any) -> Any:
     if kind is not None and pa.types.is_dictionary(kind):
         return _array(results, kind.value_type).dictionary_encode().cast(kind)
-    if (kind is None or _is_numeric(kind)) and (vectors := _stacked(results)) is not None:
-        return vectors if kind is None else vectors.cast(kind)  # which refuses 2.5 as 2
+    stacked = _stacked(results)
+    if stacked is not None and (kind is None or _family(kind) == _family(stacked.type)):
+        return stacked if kind is None else stacked.cast(kind)  # which refuses 2.5 as 2
     column = pa.array(results, kind)
+    if isinstance(column, pa.ChunkedArray):
+        raise ValueError(TOO_LONG)
     if _may_lose(column.type):
         for result, back in zip(results, column.to_pylist()):
             if not _is_kept(result, back):
@@ -89,10 +96,16 @@ def _array(results: list[Any], kind: Any) -> Any:
 
 
 def _stacked(results: list[Any]) -> Any:
-    """NumPy arrays of one shape as fixed-size lists, and never as lists of Python numbers."""
+    """NumPy arrays of one shape as fixed-size lists, and never as lists of Python numbers.
+
+    So are NumPy's moments and durations, since Python has not all of these.
+    """
     numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    kinds = numpy.ndarray, numpy.datetime64, numpy.timedelta64
     vectors = [result for result in results if result is not None]
-    if numpy is None or not all(isinstance(vector, numpy.ndarray) for vector in vectors):
+    if not all(isinstance(vector, kinds) for vector in vectors):
         return None
     if len({(vector.shape, vector.dtype) for vector in vectors}) != 1 or not vectors[0].size:
         return None
@@ -106,12 +119,15 @@ def _stacked(results: list[Any]) -> Any:
     return column
 
 
-def _is_numeric(kind: Any) -> bool:
-    """Whether it is of numbers, in lists or not."""
+def _family(kind: Any) -> object:
+    """What is alike for types, in lists or not, of which Arrow makes the one out of the other."""
     types = pa.types
     while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         kind = kind.value_type
-    return bool(types.is_integer(kind) or types.is_floating(kind))
+    if types.is_integer(kind) or types.is_floating(kind):
+        return "numbers"
+    zone = getattr(kind, "tz", None)  # NumPy has none
+    return type(kind) if types.is_temporal(kind) and zone is None else kind
 
 
 def _may_lose(kind: Any) -> bool:

@@ -9,9 +9,10 @@ from .. import BoundFunction, Progress
 
 try:
     import polars as pl
+    import pyarrow as pa
 except ImportError as _missing:
     raise ImportError(
-        "batchproxy.integrations.polars needs polars: pip install 'batchproxy[polars]'"
+        f"batchproxy.integrations.polars needs {_missing.name}: pip install 'batchproxy[polars]'"
     ) from _missing
 
 from ..columns import map_column
@@ -45,15 +46,19 @@ def map_series(
         Exception: As of `map_column`.
         AnswerTypeError: As there.
         ValueError: As there.
-        TypeError: As there.
+        TypeError: As there; or `series` is no Series, or Arrow has no `return_dtype`, such as
+            integers of 128 bits.
 
     Cancellation: As there.
 
     Threads: As there.
     """
-    column = series.to_list() if series.dtype == pl.Object else series.to_arrow()
-    arrow = None if return_dtype is None else pl.Series([], dtype=return_dtype).to_arrow().type
-    made = map_column(bound, column, arrow, errors=errors, progress=progress)
+    if not isinstance(series, pl.Series):
+        raise TypeError(
+            f"map_series() takes a polars.Series, got {series.__class__.__qualname__!r}"
+        )
+    arrow = None if return_dtype is None else _arrow_type(return_dtype)
+    made = map_column(bound, _column(series), arrow, errors=errors, progress=progress)
     dtype = None if return_dtype is None else _with_errors(return_dtype, errors)
     return pl.Series(series.name, made, dtype=dtype)
 
@@ -87,13 +92,18 @@ def map_expr(
     Raises:
         polars.exceptions.ComputeError: When the query runs; its ``__cause__`` is what `map_column`
             has raised.
-        TypeError: At once: `bound` is something else.
+        TypeError: At once: `bound` or `expr` is something else, or Arrow has no `return_dtype`.
         ValueError: At once: `errors` is neither.
 
     Cancellation: Ctrl-C ends the query as polars does.
 
     Threads: Where polars runs it.
     """
+    if not isinstance(expr, pl.Expr):
+        raise TypeError(
+            f"map_expr() takes a polars.Expr, such as pl.col('city'), got "
+            f"{expr.__class__.__qualname__!r}"
+        )
     map_series(bound, pl.Series([]), return_dtype, errors=errors)  # it refuses what cannot be
 
     def map_batch(series: pl.Series) -> pl.Series:
@@ -104,6 +114,31 @@ def map_expr(
 
     dtype = _with_errors(return_dtype, errors)
     return expr.map_batches(map_batch, return_dtype=dtype, is_elementwise=True)
+
+
+def _column(series: pl.Series) -> Any:
+    if series.dtype == pl.Object:
+        return series.to_list()
+    try:
+        return series.to_arrow()
+    except pa.ArrowException:  # integers of 128 bits, in structs and lists, too
+        return series.to_list()
+
+
+def _arrow_type(dtype: Any) -> Any:
+    """
+    Raises:
+        TypeError: There is none.
+    """
+    try:
+        if dtype != pl.Object:
+            return pl.Series([], dtype=dtype).to_arrow().type
+    except pa.ArrowException:
+        pass
+    raise TypeError(
+        f"return_dtype cannot be {dtype}, for which Arrow has no type: take another one, such as "
+        "pl.Decimal(38, 0) for large integers, and cast the result"
+    )
 
 
 def _with_errors(dtype: Any, errors: str) -> Any:
