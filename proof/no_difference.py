@@ -168,15 +168,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ),
     ("_failures", "change constant", "failed = False", _FASTER),
     ("Flights.meet", "decide", "if table.keys().isdisjoint(keys): => if False:", _FASTER),
-    (
-        "missing",
-        "decide",
-        (
-            "flying = flights.meet(keys) if flights.by_key else {}"
-            " => flying = flights.meet(keys) if True else {}"
-        ),
-        _FASTER,
-    ),
+    ("missing", "decide", "if not known and (not flights.by_key): => if False:", _FASTER),
     (
         "accept",
         "decide",
@@ -319,4 +311,36 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "if not data or data.keys().isdisjoint(keys): => if data.keys().isdisjoint(keys):",
         _FASTER,
     ),
+    (
+        "Unbounded.lacks",
+        "return none",
+        "return not self._data or self._data.keys().isdisjoint(keys)",
+        _FASTER,
+    ),
+    (
+        "Unbounded.lacks",
+        "drop operand",
+        (
+            "return not self._data or self._data.keys().isdisjoint(keys)"
+            " => return self._data.keys().isdisjoint(keys)"
+        ),
+        _FASTER,
+    ),
+    (
+        "Unbounded.lacks",
+        "drop operand",
+        ("return not self._data or self._data.keys().isdisjoint(keys) => return not self._data"),
+        _FASTER,
+    ),
+    ("Unbounded.store", "decide", "if len(keys) == 1: => if False:", _FASTER),
+    (
+        "Table.open",
+        "drop statement",
+        (
+            "if type(values) is Unbounded and (not self._flights.by_key)"
+            " and values.lacks(plan.distinct): return"
+        ),
+        _FASTER,
+    ),
+    ("Limit._slot", "decide", "if latest is None or latest[0]() is not loop: => if True:", _FASTER),
 ]

@@ -354,9 +354,11 @@ def test_coroutines_made_of_generators() -> None:
     assert anyio.run(proxy.map, [1, 2, 3], fetch) == ["1", "2", "3"]
 
 
-def test_a_load_without_an_event_loop() -> None:
+def test_without_an_event_loop() -> None:
     """It is told as by everything that has to be awaited, and nothing is asked for."""
     proxy = AsyncBatchingMapProxy[int, str]()
     with pytest.raises(RuntimeError, match="event loop"):
         proxy.bind(AsyncCalls()).load(1).send(None)
+    with pytest.raises(RuntimeError, match="event loop"):
+        proxy.map([1], AsyncCalls()).send(None)
     assert_idle(proxy)

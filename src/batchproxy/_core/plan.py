@@ -10,7 +10,7 @@ from typing import Any
 from .._messages import describe
 from .flights import Elsewhere, Flight
 from .keys import unequal
-from .outcome import MISSING, Failure, Outcome
+from .outcome import MISSING, Answers, Failure, Outcome
 from .weights import Weights
 
 NOTE = "another call of the same map() failed too: "
@@ -52,9 +52,7 @@ class Plan:
         "weights",
     )
 
-    def __init__(
-        self, items: list[Any], keys: list[Hashable], *, keep_failures: bool = False
-    ) -> None:
+    def __init__(self, items: list[Any], keys: list[Hashable], keep_failures: bool = False) -> None:
         keyed = keys is not items
         distinct = _distinct(keys)
         # Keys of which nothing is kept, neither here nor in a store.
@@ -236,14 +234,14 @@ class Plan:
     def take(self, flight: Flight, outcome: Outcome) -> None:
         """Take what came of a call of this ``map()`` itself."""
         count = len(flight.keys)
-        if isinstance(outcome, Failure):
-            results, failed = [outcome.error] * count, count
-            self.fail(outcome)
-        else:
+        if isinstance(outcome, Answers):
             results, failures = outcome.results, outcome.failures
             failed = len(failures)
             if failures:
                 self.fail(next(iter(failures.values())))
+        else:
+            results, failed = [outcome.error] * count, count
+            self.fail(outcome)
         self.failed += failed
         self.computed += count - failed
         self._computed[flight.place : flight.place + count] = results

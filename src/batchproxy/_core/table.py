@@ -17,7 +17,7 @@ from .._forks import Alive
 from .batches import missing, next_batch
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights, Interested
-from .outcome import MISSING, Failure, Outcome
+from .outcome import MISSING, Answers, Failure, Outcome
 from .plan import Plan
 from .values import Unbounded, Values
 
@@ -44,8 +44,7 @@ class Table:
         if type(self._values) is Unbounded:  # a dict can be read while others write
             return self._values.every(keys)
         with self._lock:
-            answers = self._values.every(keys)
-            if answers is not None:
+            if (answers := self._values.every(keys)) is not None:
                 self._values.use(keys)
             return answers
 
@@ -60,6 +59,9 @@ class Table:
 
     def open(self, plan: Plan) -> None:
         """Tell `plan` what is known and what is in flight; what is left is to be computed."""
+        values = self._values
+        if type(values) is Unbounded and not self._flights.by_key and values.lacks(plan.distinct):
+            return  # there is nothing to tell
         with self._lock:
             if known := self._values.known(plan.distinct):
                 self._values.use(list(known))
@@ -98,7 +100,7 @@ class Table:
             counters, flight.counters = flight.counters, None  # it is counted here, and once
             if counters is not None:
                 counters.settle(flight, outcome)
-            if not isinstance(outcome, Failure):
+            if isinstance(outcome, Answers):
                 keys, results = flight.keys, outcome.results
                 if outcome.failures or flight.unkept or not flight.intact:
                     values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
@@ -128,10 +130,7 @@ class Table:
     def proceed(
         self, flight: Flight, place: int, count: int, counters: Counters[Flight] | None
     ) -> None:
-        """Begin a call of the next `count` keys that wait in `flight`; without counters, none.
-
-        Their results go to `place` in the plan.
-        """
+        """Begin a call of the next `count` keys of `flight`, for `place`; without counters none."""
         with self._lock:
             self._flights.proceed(flight, place, count)
             flight.counters = counters

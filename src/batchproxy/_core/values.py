@@ -61,6 +61,10 @@ class Unbounded:
         except KeyError:
             return None
 
+    def lacks(self, keys: Sequence[Hashable]) -> bool:
+        """Whether none of `keys` has a value."""
+        return not self._data or self._data.keys().isdisjoint(keys)
+
     def known(self, keys: Sequence[Hashable]) -> dict[Hashable, Any]:
         data = self._data
         if not data or data.keys().isdisjoint(keys):
@@ -72,7 +76,11 @@ class Unbounded:
         pass
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
-        self._data.update(zip(keys, values))
+        if len(keys) == 1:  # to zip these costs more than to keep them
+            [key], [value] = keys, values
+            self._data[key] = value
+        else:
+            self._data.update(zip(keys, values))
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         for key in keys:

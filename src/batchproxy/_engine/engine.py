@@ -118,14 +118,13 @@ class Engine:
         items = listed(items)
         keys = items if self.key is None else list(map(self.key, items))
         try:
-            answers = self._table.lookup(keys)
-            if answers is not None:
+            if (answers := self._table.lookup(keys)) is not None:
                 if reporting is not None:
                     total = len(set(keys))
                     reporting(Progress(total, total, total, 0, 0, 0))
                     reporting.end()
                 return answers
-            plan = Plan(items, keys, keep_failures=keep_failures)
+            plan = Plan(items, keys, keep_failures)
         except TypeError:
             check_hashable(keys, has_key=self.key is not None)
             raise

@@ -207,7 +207,7 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
             engine.count(len(plan))
             return plan
         loop = running_loop()
-        caller = InTask(map_func, loop, home=loop, reporting=report)
+        caller = InTask(map_func, loop, report)
         outside = innermost.set(caller.nest)
         try:
             await engine.run(plan, caller)
@@ -579,7 +579,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
         if loop is None:
             await checkpoint()  # which says that there is none
         inside = innermost.get() is not None
-        caller = InTask(self._function, loop, home=loop) if inside else None
+        caller = InTask(self._function, loop) if inside else None
         outcome = await loads.load(key, item, weight, loop, caller)
         if isinstance(outcome, Failure):
             try:
