@@ -342,5 +342,36 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         _FASTER,
     ),
+    (
+        "Plan.__init__",
+        "decide",
+        (
+            "distinct = keys if in_steps else _distinct(keys)"
+            " => distinct = keys if False else _distinct(keys)"
+        ),
+        _FASTER,
+    ),
+    ("Plan.tell_apart", "decide", "if len(distinct) < len(self.keys): => if True:", _FASTER),
+    (
+        "Plan.tell_apart",
+        "move boundary",
+        "if len(distinct) < len(self.keys):",
+        _FASTER,
+    ),
     ("Limit._slot", "decide", "if latest is None or latest[0]() is not loop: => if True:", _FASTER),
+    (
+        "Engine.begin",
+        "drop operand",
+        (
+            "plan = Plan(items, keys, keep_failures, in_steps and len(keys) > PIECE)"
+            " => plan = Plan(items, keys, keep_failures, in_steps)"
+        ),
+        _FASTER,
+    ),
+    (
+        "Engine.begin",
+        "move boundary",
+        "plan = Plan(items, keys, keep_failures, in_steps and len(keys) > PIECE)",
+        _FASTER,
+    ),
 ]

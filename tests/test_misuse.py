@@ -86,6 +86,7 @@ NO_ITERABLE = r"map\(\) takes an iterable of items.*put a single item"
     [
         ({}, ["fine", {"id": 1}], UNHASHABLE),
         ({"cache": Cache(max_size=3)}, ["fine", {"id": 1}], UNHASHABLE),
+        ({}, [*range(30_000), {"id": 1}], "item 30000 is an unhashable 'dict'"),
         ({"cache": type("M", (dict,), {})()}, ["fine", {"id": 1}], UNHASHABLE),
         ({"key": lambda item: [item]}, [1], "key= function gave the unhashable 'list' for item 0"),
         ({}, None, NO_ITERABLE),
