@@ -168,15 +168,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ),
     ("_failures", "change constant", "failed = False", _FASTER),
     ("Flights.meet", "decide", "if table.keys().isdisjoint(keys): => if False:", _FASTER),
-    (
-        "missing",
-        "decide",
-        (
-            "flying = flights.meet(keys) if flights.by_key else {}"
-            " => flying = flights.meet(keys) if True else {}"
-        ),
-        _FASTER,
-    ),
+    ("missing", "decide", "if not known and (not flights.by_key): => if False:", _FASTER),
     (
         "accept",
         "decide",
@@ -330,7 +322,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
         "Loads._attend",
         "drop statement",
-        "await checkpoint()",
+        "await checkpoint(running_loop())",
         "it is for a call that another thread ends between two instructions of this one",
     ),
     (
@@ -353,5 +345,38 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "move boundary",
         "if file.tell() - array.nbytes <= _MAX_HEADER:",
         "the data in an .npy file begins at a multiple of 64, which that number is not",
+    ),
+    ("Unbounded.store", "decide", "if len(keys) == 1: => if False:", _FASTER),
+    (
+        "Plan.__init__",
+        "decide",
+        (
+            "distinct = keys if in_steps else _distinct(keys)"
+            " => distinct = keys if False else _distinct(keys)"
+        ),
+        _FASTER,
+    ),
+    ("Plan.tell_apart", "decide", "if len(distinct) < len(self.keys): => if True:", _FASTER),
+    (
+        "Plan.tell_apart",
+        "move boundary",
+        "if len(distinct) < len(self.keys):",
+        _FASTER,
+    ),
+    ("Limit._slot", "decide", "if latest is None or latest[0]() is not loop: => if True:", _FASTER),
+    (
+        "Engine.begin",
+        "drop operand",
+        (
+            "plan = Plan(items, keys, keep_failures, in_steps and len(keys) > PIECE)"
+            " => plan = Plan(items, keys, keep_failures, in_steps)"
+        ),
+        _FASTER,
+    ),
+    (
+        "Engine.begin",
+        "move boundary",
+        "plan = Plan(items, keys, keep_failures, in_steps and len(keys) > PIECE)",
+        _FASTER,
     ),
 ]

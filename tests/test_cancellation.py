@@ -241,6 +241,23 @@ async def test_hits_let_others_run(items: list[int]) -> None:
     assert turns.taken >= 5
 
 
+@pytest.mark.parametrize("options", [{}, {"weight": float, "max_weight": 1e9}])
+@pytest.mark.parametrize("repeats", [1, 2])
+async def test_others_run_while_a_long_list_is_read(repeats: int, options: Any) -> None:
+    """They need not wait until all of its keys are told apart."""
+    proxy, turns = AsyncBatchingMapProxy[int, int](**options), Turns()
+    items = [*range(50_000)] * repeats
+
+    async def fetch(batch: list[int]) -> list[int]:
+        assert turns.taken >= 4 * repeats
+        return batch
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(turns)
+        assert await proxy.map(items, fetch) == items
+        group.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("max_concurrency", [1, 2])
 async def test_others_run_between_calls(max_concurrency: int) -> None:
     """Between the calls of a function that never awaits others get their turn."""

@@ -86,6 +86,7 @@ NO_ITERABLE = r"map\(\) takes an iterable of items.*put a single item"
     [
         ({}, ["fine", {"id": 1}], UNHASHABLE),
         ({"cache": Cache(max_size=3)}, ["fine", {"id": 1}], UNHASHABLE),
+        ({}, [*range(30_000), {"id": 1}], "item 30000 is an unhashable 'dict'"),
         ({"cache": type("M", (dict,), {})()}, ["fine", {"id": 1}], UNHASHABLE),
         ({"key": lambda item: [item]}, [1], "key= function gave the unhashable 'list' for item 0"),
         ({}, None, NO_ITERABLE),
@@ -354,9 +355,11 @@ def test_coroutines_made_of_generators() -> None:
     assert anyio.run(proxy.map, [1, 2, 3], fetch) == ["1", "2", "3"]
 
 
-def test_a_load_without_an_event_loop() -> None:
+def test_without_an_event_loop() -> None:
     """It is told as by everything that has to be awaited, and nothing is asked for."""
     proxy = AsyncBatchingMapProxy[int, str]()
     with pytest.raises(RuntimeError, match="event loop"):
         proxy.bind(AsyncCalls()).load(1).send(None)
+    with pytest.raises(RuntimeError, match="event loop"):
+        proxy.map([1], AsyncCalls()).send(None)
     assert_idle(proxy)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import anyio.lowlevel
 from anyio import current_effective_deadline, get_cancelled_exc_class
 
 _NO_ASYNCIO = (KeyError, AttributeError, RuntimeError)
@@ -27,6 +28,15 @@ def running_loop() -> Any:
         return modules["asyncio"].get_running_loop()
     except _NO_ASYNCIO:
         return None
+
+
+def checkpoint(loop: Any) -> Awaitable[None]:
+    """That of anyio in `loop`, which runs here, and need not be found."""
+    if loop is None:
+        return anyio.lowlevel.checkpoint()  # which says so
+    if hasattr(loop, "run_sync_soon"):
+        return sys.modules["trio"].lowlevel.checkpoint()  # type: ignore[no-any-return]
+    return sys.modules["asyncio"].sleep(0)  # type: ignore[no-any-return]
 
 
 def is_closed(loop: Any) -> bool:

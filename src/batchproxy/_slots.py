@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from anyio import CapacityLimiter
 
@@ -34,12 +34,14 @@ class Limit:
 
     # One anyio `CapacityLimiter` per event loop. Not in anyio ``RunVar``s: those would live as long
     # as the loop, also after the proxy.
-    __slots__ = ("__weakref__", "_limiters", "_total")
+    __slots__ = ("__weakref__", "_latest", "_limiters", "_total")
 
     def __init__(self, total: int) -> None:
         check_positive("total", total)
         self._total = total
         self._limiters: WeakKeyDictionary[object, CapacityLimiter] = WeakKeyDictionary()
+        # The loop that was asked for last, as most are, with its limiter.
+        self._latest: tuple[ref[Any], CapacityLimiter] | None = None
         _alive.add(self)
 
     @property
@@ -64,10 +66,12 @@ class Limit:
         Borrowed from the first of `around` that is of the same limiter: those are of the calls that
         the one which needs it is nested in, the innermost first.
         """
-        try:
-            limiter = self._limiters[loop]
-        except KeyError:
-            limiter = self._limiters[loop] = CapacityLimiter(self._total)
+        latest = self._latest
+        if latest is None or latest[0]() is not loop:
+            if (limiter := self._limiters.get(loop)) is None:
+                limiter = self._limiters.setdefault(loop, CapacityLimiter(self._total))
+            latest = self._latest = ref(loop), limiter
+        limiter = latest[1]
         for slot in around:
             if slot.limiter is limiter and slot.in_use:
                 return Slot(limiter, slot)
@@ -76,6 +80,7 @@ class Limit:
     def _reset_after_fork(self) -> None:
         """In the child: none of the calls that had slots is here."""
         self._limiters = WeakKeyDictionary()
+        self._latest = None
 
 
 def check_positive(name: str, value: object) -> None:

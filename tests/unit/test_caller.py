@@ -54,7 +54,7 @@ async def test_who_was_left_behind_by_a_nested_call_is_still_inside_the_outer_on
     async def nested(items: list[str]) -> list[str]:
         nest = innermost.get()
         assert nest is not None
-        flights.append(nest.flight())  # as a waiter does that has not looked yet
+        flights.append(nest())  # as a waiter does that has not looked yet
         callers.start("left behind", left_behind)
         return items
 
@@ -81,7 +81,7 @@ async def test_who_was_left_behind_without_a_slot_takes_one_like_anybody() -> No
         async def outer(items: list[str]) -> list[str]:
             nest = innermost.get()
             assert nest is not None
-            flights.append(nest.flight())  # as a waiter does that has not looked yet
+            flights.append(nest())  # as a waiter does that has not looked yet
             group.start_soon(left_behind)
             return items
 

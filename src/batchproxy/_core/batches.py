@@ -66,7 +66,9 @@ def missing(
     keys: list[Hashable], known: dict[Hashable, Any], flights: Flights, plan: Plan
 ) -> list[Hashable]:
     """Those of `keys` that are neither `known` nor computed; `plan` is told of the others."""
-    flying = flights.meet(keys) if flights.by_key else {}
+    if not known and not flights.by_key:
+        return keys
+    flying = flights.meet(keys)
     if not known and not flying:
         return keys
     plan.learn(known, flying)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from .._forks import Alive
-from .outcome import Failure, Outcome
+from .outcome import Answers, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,11 @@ class Counters(Generic[C]):
     def settle(self, call: C, outcome: Outcome) -> None:
         """A call has an outcome."""
         self.running.discard(call)
-        if isinstance(outcome, Failure):
-            self.failed += 1
-        else:
+        if isinstance(outcome, Answers):
             self.completed += 1
             self.computed += len(outcome.results) - len(outcome.failures)
+        else:
+            self.failed += 1
 
     def give_up(self, call: C) -> None:
         """A call is released; if it was running, it has come to nothing."""
@@ -97,12 +97,13 @@ class Counters(Generic[C]):
 
     def add_up(self) -> None:
         """Add up what has returned."""
-        while self.returned:
-            maps, items, shared, stored = self.returned.pop()
-            self._maps += maps
-            self._items += items
-            self._shared += shared
-            self._stored += stored
+        returned = self.returned
+        count = len(returned)  # others append meanwhile
+        sums = [
+            *map(sum, zip((self._maps, self._items, self._shared, self._stored), *returned[:count]))
+        ]
+        del returned[:count]
+        self._maps, self._items, self._shared, self._stored = sums
 
     def statistics(self, in_flight: int, waiting: int, cached: int) -> Statistics:
         """All of it, and what is said of the cache."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from .._messages import describe
 from .flights import Elsewhere, Flight
 from .keys import unequal
-from .outcome import MISSING, Failure, Outcome
+from .outcome import MISSING, Answers, Failure, Outcome
 from .weights import Weights
 
 NOTE = "another call of the same map() failed too: "
 MOST_NOTES = 10
 """Further failures that an exception names; the others are counted."""
+PIECE = 10_000
+"""So many keys of a long list are told apart at once, and then others have their turn."""
 
 
 class Plan:
@@ -40,6 +43,7 @@ class Plan:
         "failure",
         "further",
         "hits",
+        "in_steps",
         "keep_failures",
         "keys",
         "left",
@@ -54,16 +58,21 @@ class Plan:
     )
 
     def __init__(
-        self, items: list[Any], keys: list[Hashable], *, keep_failures: bool = False
+        self,
+        items: list[Any],
+        keys: list[Hashable],
+        keep_failures: bool = False,
+        in_steps: bool = False,
     ) -> None:
+        self.in_steps = in_steps  # whether `tell_apart` comes before all else
         keyed = keys is not items
-        distinct = _distinct(keys)
+        distinct = keys if in_steps else _distinct(keys)
         # Keys of which nothing is kept, neither here nor in a store.
         self.unkept: Collection[Hashable] = ()
         if same := unequal(distinct):
             self.unkept = frozenset(same.values())
             keys = [same.get(key, key) for key in keys]
-            distinct = _distinct(keys)
+            distinct = keys if in_steps else _distinct(keys)
         self.keys = keys  # one per item
         self.distinct = distinct  # in the order of first occurrence
         # The first item of each key; the keys are the items themselves unless key= is given.
@@ -93,6 +102,17 @@ class Plan:
         # Keys known from the cache, from a store, from other calls, from its own; keys that failed.
         self.hits = self.stored = self.shared = self.computed = self.failed = 0
         self.calls = 0  # of its own
+
+    def tell_apart(self) -> Iterator[None]:
+        """Find the distinct keys of a long list, in steps between which others may have turns."""
+        distinct: dict[Hashable, None] = {}
+        rest = iter(self.keys)
+        while piece := dict.fromkeys(islice(rest, PIECE)):
+            distinct.update(piece)
+            yield
+        if len(distinct) < len(self.keys):
+            self.distinct = list(distinct)
+            self.start(self.distinct)
 
     def start(self, missing: list[Hashable]) -> None:
         """Set the keys to be computed, in the order of first occurrence."""
@@ -237,14 +257,14 @@ class Plan:
     def take(self, flight: Flight, outcome: Outcome) -> None:
         """Take what came of a call of this ``map()`` itself."""
         count = len(flight.keys)
-        if isinstance(outcome, Failure):
-            results, failed = [outcome.error] * count, count
-            self.fail(outcome)
-        else:
+        if isinstance(outcome, Answers):
             results, failures = outcome.results, outcome.failures
             failed = len(failures)
             if failures:
                 self.fail(next(iter(failures.values())))
+        else:
+            results, failed = [outcome.error] * count, count
+            self.fail(outcome)
         self.failed += failed
         self.computed += count - failed
         self._computed[flight.place : flight.place + count] = results

@@ -17,7 +17,7 @@ from .._forks import Alive
 from .batches import missing, next_batch
 from .counters import Counters, Statistics
 from .flights import Elsewhere, Flight, Flights, Interested
-from .outcome import MISSING, Failure, Outcome
+from .outcome import MISSING, Answers, Failure, Outcome
 from .plan import Plan
 from .values import Unbounded, Values
 
@@ -99,7 +99,7 @@ class Table:
             counters, flight.counters = flight.counters, None  # it is counted here, and once
             if counters is not None:
                 counters.settle(flight, outcome)
-            if not isinstance(outcome, Failure):
+            if isinstance(outcome, Answers):
                 keys, results = flight.keys, outcome.results
                 if outcome.failures or flight.unkept or not flight.intact:
                     values, unkept = dict(zip(keys, results)), {*outcome.failures, *flight.unkept}
@@ -128,10 +128,7 @@ class Table:
     def proceed(
         self, flight: Flight, place: int, count: int, counters: Counters[Flight] | None
     ) -> None:
-        """Begin a call of the next `count` keys that wait in `flight`; without counters, none.
-
-        Their results go to `place` in the plan.
-        """
+        """Begin a call of the next `count` keys of `flight`, for `place`; without counters none."""
         with self._lock:
             self._flights.proceed(flight, place, count)
             flight.counters = counters

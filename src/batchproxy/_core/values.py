@@ -76,7 +76,11 @@ class Unbounded:
         pass
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
-        self._data.update(zip(keys, values))
+        if len(keys) == 1:  # to zip these costs more than to keep them
+            [key], [value] = keys, values
+            self._data[key] = value
+        else:
+            self._data.update(zip(keys, values))
 
     def drop(self, keys: Iterable[Hashable]) -> None:
         for key in keys:

@@ -15,24 +15,22 @@ from .._core.progress import is_async as is_async
 from .._slots import Slot
 
 
-class Nest:
+class Nest(ref[Flight]):
     """The calls that some code is inside of: the innermost, and the others around it.
 
     Weak: a task that a ``map_func`` left behind must not keep the results of that call alive. And
     links to calls that have ended are taken out: such tasks may leave others behind, without end.
     """
 
-    __slots__ = ("flight", "outer")
+    __slots__ = ("outer",)
 
-    def __init__(self, flight: Flight, outer: Nest | None) -> None:
-        self.flight = ref(flight)
-        self.outer = outer
+    outer: Nest | None
 
 
 def _under_way(nest: Nest | None, around: list[Flight]) -> Nest | None:
     """The first of these whose call still runs, which is added to `around`."""
     while nest is not None:
-        if (flight := nest.flight()) is not None and flight.in_progress:
+        if (flight := nest()) is not None and flight.in_progress:
             around.append(flight)
             return nest
         nest = nest.outer
@@ -58,6 +56,9 @@ class Caller(ABC):
     interruptible: ClassVar[bool] = True
     """Whether calls can be cancelled; if not, those of a failing ``map()`` run to their end."""
 
+    in_tasks: ClassVar[bool] = False
+    """Whether a call is a task of `loop`, and goes on with it only."""
+
     hurried: ClassVar[bool] = False
     """Whether no checkpoint is due before a call, since each waits for another thread."""
 
@@ -65,22 +66,19 @@ class Caller(ABC):
         self,
         map_func: Callable[[list[Any]], Any],
         loop: Any,
-        *,
-        home: object = None,
-        holding: object = None,
         reporting: Reporting | None = None,
     ) -> None:
         self.map_func = map_func
         self.reporting = reporting
         self.listens = reporting is not None  # whether there is any need to `tell` it
         self.loop = loop  # where the engine runs
-        self.home = home  # where the calls of map_func run, if they are tasks
+        self.home = loop if self.in_tasks else None  # where the calls of map_func run, if in tasks
         # The calls that this map() is nested in, the innermost first, and their slots.
         self.nest: Nest | None = None
         self.slots: Sequence[Slot] = ()
-        # What stands still until this map() returns: the event loop whose thread it holds, and the
-        # call that it is nested in.
-        self.blocked: list[object] = [] if holding is None else [holding]
+        # What stands still until this map() returns: the call that it is nested in, and the event
+        # loop whose thread it holds.
+        self.blocked: list[object] = []
         if (inside := innermost.get()) is not None:
             around: list[Flight] = []
             self.nest = nest = _under_way(inside, around)

@@ -28,8 +28,12 @@ class InTask(Caller):
 
     __slots__ = ()
 
+    in_tasks = True
+
     def call(self, flight: Flight, items: list[Any]) -> Awaitable[Any]:
-        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
+        nest = Nest(flight)
+        nest.outer = self.nest
+        innermost.set(nest)  # until the next call, or the end of the map()
         del flight  # as `Plan.forget`
         answer = self.map_func(items)
         if not hasattr(type(answer), "__await__") and not inspect.isawaitable(answer):
@@ -56,11 +60,9 @@ class InStream(InTask):
         self,
         map_func: Callable[[list[Any]], Any],
         loop: Any,
-        *,
-        home: object,
         reporting: Reporting | None,
     ) -> None:
-        super().__init__(map_func, loop, home=home, reporting=reporting)
+        super().__init__(map_func, loop, reporting)
         self.listens = True
 
     def tell(self, plan: Plan) -> None:
@@ -79,9 +81,9 @@ class FromThread(Caller):
         portal_call: PortalCall,
         report: Reporting | None,
     ) -> None:
-        super().__init__(
-            map_func, portal_call.portal.loop, holding=running_loop(), reporting=report
-        )
+        super().__init__(map_func, portal_call.portal.loop, report)
+        if (held := running_loop()) is not None:
+            self.blocked.append(held)
         self._portal_call = portal_call
 
     def report(self, reporting: Reporting, now: Progress) -> None:
@@ -94,7 +96,9 @@ class InPortal(FromThread):
     __slots__ = ()
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:
-        innermost.set(Nest(flight, self.nest))  # until the next call, or the end of the map()
+        nest = Nest(flight)
+        nest.outer = self.nest
+        innermost.set(nest)  # until the next call, or the end of the map()
         del flight  # as `Plan.forget`
         answer = self.map_func(items)
         return await answer if isawaitable(answer) else answer
@@ -108,7 +112,8 @@ class InCallingThread(FromThread):
     hurried = True
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:
-        nest = Nest(flight, self.nest)
+        nest = Nest(flight)
+        nest.outer = self.nest
         answer = await self._answer(flight, nest, items)
         del flight  # as `Plan.forget`
         if type(answer) is not list and isawaitable(answer):  # which takes longer to find out

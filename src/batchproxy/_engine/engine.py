@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, MutableMapping
 from functools import update_wrapper
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from .._core import weights
 from .._core.counters import Counters, Statistics
 from .._core.flights import Flight
 from .._core.keys import check_hashable, listed
-from .._core.plan import Plan
+from .._core.plan import PIECE, Plan
 from .._core.progress import Progress, Reporting
 from .._core.sizes import Size
 from .._core.window import Portion, Window
@@ -104,6 +104,7 @@ class Engine:
         *,
         keep_failures: bool,
         reporting: Reporting | None,
+        in_steps: bool = False,  # whether a long list may be left to `prepare`
     ) -> list[Any] | Plan:
         """The answers if the cache has them all, else the plan that `run` is to carry out.
 
@@ -118,22 +119,31 @@ class Engine:
         items = listed(items)
         keys = items if self.key is None else list(map(self.key, items))
         try:
-            answers = self._table.lookup(keys)
-            if answers is not None:
+            if (answers := self._table.lookup(keys)) is not None:
                 if reporting is not None:
                     total = len(set(keys))
                     reporting(Progress(total, total, total, 0, 0, 0))
                     reporting.end()
                 return answers
-            plan = Plan(items, keys, keep_failures=keep_failures)
+            plan = Plan(items, keys, keep_failures, in_steps and len(keys) > PIECE)
         except TypeError:
             check_hashable(keys, has_key=self.key is not None)
             raise
         if not callable(map_func):
             raise _uncallable("map", map_func)
-        if self._weight is not None:
+        if self._weight is not None and not plan.in_steps:
             plan.weigh(self._weight, self.max_weight)
         return plan
+
+    def prepare(self, plan: Plan) -> Iterator[None]:
+        """Do what `begin` has left, and raise as that, in steps between which others have turns."""
+        try:
+            yield from plan.tell_apart()
+        except TypeError:
+            check_hashable(plan.keys, has_key=self.key is not None)
+            raise
+        if self._weight is not None:
+            plan.weigh(self._weight, self.max_weight)
 
     def weigh(self, item: Any) -> float:
         """What `item` weighs; 0 without a limit of that.

@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from anyio.lowlevel import checkpoint
-
 from .._core import waits
 from .._core.flights import NOTHING, Flight
 from .._core.gathered import Gathered
@@ -21,7 +19,7 @@ from .._core.keys import check_hashable
 from .._core.outcome import MISSING, Failure, GivenUp
 from .._core.pool import Meeting, Pool, Wanted
 from .._forks import Alive
-from .._loops import is_closed
+from .._loops import checkpoint, is_closed, running_loop
 from .._messages import kind_of
 from .._slots import Limit
 from .caller import Caller, innermost, leave
@@ -158,7 +156,7 @@ class Loads:
         try:
             waits.block_checked(token, blocked, awaited)
             if flight.done or key in flight.gone:  # somebody was quicker
-                await checkpoint()
+                await checkpoint(running_loop())
             while not (flight.done or key in flight.gone):
                 await meeting.wait()
             results, failures = flight.answers() if flight.done else (flight.gone, flight.failures)
@@ -231,10 +229,10 @@ class Loads:
         """Call for a batch of those who wait; a failure that is nobody else's is given."""
         if caller is None:
             loop = here.loop()
-            caller = InTask(self._function, loop, home=loop)
+            caller = InTask(self._function, loop)
         options = self.engine.options
         if len(pool) < options.size.now:
-            await checkpoint()  # who asks in this tick comes along
+            await checkpoint(caller.loop)  # who asks in this tick comes along
         most = math.inf if reading else self.engine.max_weight
         plan = Gathered(pool, wanted, me, here.meet, self._is_known, most=most, reading=reading)
         run = Run(plan, caller, self.engine.cache._claims(caller.home, caller.loop), options)
@@ -254,7 +252,7 @@ class Loads:
 
 def _place(caller: Caller) -> tuple[object, ...]:
     """What those have in common who may gather: whom they hold up, and whose slot they use."""
-    inside = () if caller.nest is None else (caller.nest.flight(),)
+    inside = () if caller.nest is None else (caller.nest(),)
     return (*caller.blocked, *inside)
 
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .._core import waits
 from .._core.claims import Claims
@@ -19,7 +18,7 @@ from .._core.flights import Flight
 from .._core.outcome import Answers, Unsettled
 from .._core.plan import Plan
 from .._core.sizes import Size
-from .._loops import poster
+from .._loops import checkpoint, poster
 from .._slots import Limit
 from .caller import Caller
 from .calls import call
@@ -64,7 +63,7 @@ class Run:
             if plan.awaited:
                 waits.check(caller.blocked, plan.awaited)
             elif not plan.left:  # somebody was quicker
-                await checkpoint()  # the only one here
+                await checkpoint(caller.loop)  # the only one here
             await self._compute()
         except BaseException:
             plan.forget()
@@ -123,7 +122,7 @@ class Run:
         size, _, limit, counters = self._options
         while plan.due and not plan.over:
             if not caller.hurried:
-                await checkpoint()
+                await checkpoint(caller.loop)
             if plan.over or not (plan.left or plan.spare):
                 break  # others were quicker
             flight, outcome = Flight(caller.home, counters), None
@@ -191,7 +190,7 @@ class Run:
             if table.join(awaited, wake):
                 await event.wait()
             else:  # somebody was quicker
-                await checkpoint()
+                await checkpoint(caller.loop)
         finally:
             table.leave(awaited, wake)
             waits.unblock(wake, caller.blocked)

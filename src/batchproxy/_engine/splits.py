@@ -7,14 +7,13 @@ it into its half, and a half that would wait for the other is in a ring.
 
 from __future__ import annotations
 
-from anyio.lowlevel import checkpoint
-
 from .._core.claims import Claims
 from .._core.counters import Counters
 from .._core.flights import Flight
 from .._core.outcome import Answers, Failure, GivenUp, Outcome, Refused
 from .._core.plan import Plan
 from .._core.sizes import Size
+from .._loops import checkpoint
 from .caller import Caller
 from .calls import call
 
@@ -86,7 +85,7 @@ class Split:
                 if isinstance(outcome, GivenUp):  # with exceptions returned its map() goes on
                     plan.again(flight.rest)
                     break
-                await checkpoint()
+                await checkpoint(self._caller.loop)
                 if plan.awaited:
                     plan.take_awaited()
                 if plan.over:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from inspect import isasyncgen
 from typing import Any
 
-from anyio.lowlevel import checkpoint
-
 from .._core import waits
 from .._core.claims import Claims
 from .._core.shelf import Pairs
 from .._core.window import Portion, Window
+from .._loops import checkpoint
 from .caller import Caller
 from .callers import InStream
 from .feed import PORTION, Feed
@@ -193,7 +192,7 @@ class Flow(Steps):
         while not feed.ended:
             if self._may_read():
                 await self._take_in(feed.read(min(window.room, PORTION)))
-                await checkpoint()
+                await checkpoint(self._caller.loop)
             else:
                 await self._room.wait()
         self._end()
@@ -229,7 +228,7 @@ class Flow(Steps):
                 feed.collected.append(item)
                 self._room.ring()
                 if len(feed.collected) == PORTION:
-                    await checkpoint()
+                    await checkpoint(self._caller.loop)
                 while window.room <= len(feed.collected) and not feed.ended:
                     await self._room.wait()
                 if feed.ended:  # a key of an item was not to be had

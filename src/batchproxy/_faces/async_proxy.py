@@ -186,8 +186,9 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
             ValueError: ``weight=`` gave a negative number, NaN, or one too large for a float.
             ImportError: `progress` is True, and tqdm is not installed.
 
-        Checkpoints: Always one, also for an empty list or if everything is cached; and one before
-        every call of `map_func`.
+        Checkpoints: Always one, also for an empty list or if everything is cached; one before every
+        call of `map_func`; and one for every 10,000 items of a list that is longer than that, and
+        not all cached.
 
         Cancellation: A cancelled caller leaves at once. Its running calls are cancelled and their
         keys released, and others who wait for those keys compute them anew. Finished batches stay
@@ -201,13 +202,18 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
         """
         engine = self._engine
         report = reporting(progress)
-        plan = engine.begin(items, map_func, keep_failures=return_exceptions, reporting=report)
+        plan = engine.begin(
+            items, map_func, keep_failures=return_exceptions, reporting=report, in_steps=True
+        )
         if not isinstance(plan, Plan):
             await checkpoint()
             engine.count(len(plan))
             return plan
+        if plan.in_steps:
+            for _ in engine.prepare(plan):
+                await checkpoint()
         loop = running_loop()
-        caller = InTask(map_func, loop, home=loop, reporting=report)
+        caller = InTask(map_func, loop, report)
         outside = innermost.set(caller.nest)
         try:
             await engine.run(plan, caller)
@@ -579,7 +585,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
         if loop is None:
             await checkpoint()  # which says that there is none
         inside = innermost.get() is not None
-        caller = InTask(self._function, loop, home=loop) if inside else None
+        caller = InTask(self._function, loop) if inside else None
         outcome = await loads.load(key, item, weight, loop, caller)
         if isinstance(outcome, Failure):
             try:

@@ -70,7 +70,7 @@ class AsyncStream(Generic[S, T]):
         if self._flow is not None or self._ended:
             raise ClosedError(ONCE)
         loop = running_loop()
-        caller = InStream(self._map_func, loop, home=loop, reporting=self._reporting)
+        caller = InStream(self._map_func, loop, self._reporting)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._flow = self._engine.flow(self._window, caller, self._feed)
