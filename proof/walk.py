@@ -4,7 +4,8 @@
     python proof/walk.py --trace    # and every call, indented
 
 A room is a module of the package. Counted are the calls of its functions, in all threads that the
-``map()`` uses, and how many of them one room makes of another.
+``map()`` uses, and how many of them one room makes of another. With a store a thread more may be
+started where one has not quite ended its work: so it is walked five times.
 """
 
 from __future__ import annotations
@@ -90,17 +91,22 @@ def walk(cache: Cache[str], trace: bool = False) -> Walk:
     return Walk(walker.calls, walker.changes)
 
 
+def stored(path: Path, trace: bool) -> Walk:
+    """`walk` with a store that is opened for it."""
+    with Cache[str](store=SQLiteStore(path), namespace="walk") as cache:
+        return walk(cache, trace)
+
+
 def main() -> None:
     """Print both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trace", action="store_true", help="print every call, too")
     trace = parser.parse_args().trace
     print("memory: {} calls, {} changes of room".format(*walk(Cache(), trace)))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Cache[str](store=SQLiteStore(Path(folder) / "walk.db"), namespace="walk") as cache,
-    ):
-        print("store: {} calls, {} changes of room".format(*walk(cache, trace)))
+    with tempfile.TemporaryDirectory() as folder:
+        walks = [stored(Path(folder, f"{number}.db"), trace) for number in range(5)]
+    least, most = min(walks), max(walks)
+    print(f"store: {least.calls} to {most.calls} calls, {least.changes} changes of room")
 
 
 if __name__ == "__main__":

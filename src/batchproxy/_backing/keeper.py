@@ -99,7 +99,8 @@ class Keeper:
         """Renew the lease of `name` from now on, as long as calls claim by it."""
         if name not in self._beats:
             self._beats[name] = time.monotonic() + self._interval  # it looks before that
-        self._start()
+        if self._thread is None:
+            self._start()
 
     def release(self, grant: Claiming, keys: Collection[bytes]) -> None:
         """Give claims back, soon."""
@@ -107,8 +108,9 @@ class Keeper:
         release = self._releases.setdefault(grant.claimant, _Release(grant))
         release.keys.update(keys)
         release.due, release.store = time.monotonic(), grant.store
-        with suppress(StoreError):  # then the next call that needs the thread starts one
-            self._start()
+        if self._thread is None:
+            with suppress(StoreError):  # then the next call that needs the thread starts one
+                self._start()
         self._wake()
 
     def flush(self) -> threading.Event:
@@ -122,15 +124,14 @@ class Keeper:
         return done
 
     def _start(self) -> None:
-        if self._thread is None:
-            thread = daemon("batchproxy leases", self._run)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                raise StoreError(
-                    f"nothing can be claimed without a thread that renews the lease: {error}"
-                ) from error
-            self._thread = thread  # not before: perhaps no thread is to be had
+        thread = daemon("batchproxy leases", self._run)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise StoreError(
+                f"nothing can be claimed without a thread that renews the lease: {error}"
+            ) from error
+        self._thread = thread  # not before: perhaps no thread is to be had
 
     def _wake(self) -> None:
         if self._wakes.empty():

@@ -108,7 +108,14 @@ class File:
             self.check_still_there()
         else:
             self._make()
-        connection = self._connect()
+        connection = sqlite3.connect(
+            f"{Path(self.path).as_uri()}?mode=rw",  # it makes no file
+            uri=True,
+            timeout=self._timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
         try:
             self._prepare(connection)
         except BaseException:
@@ -179,16 +186,6 @@ class File:
             if name.startswith(prefix):
                 return StoreError(f"{self.path!r} {meaning} ({name}: {error})")
         return StoreError(f"{self.path!r} failed ({name}: {error})")
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"{Path(self.path).as_uri()}?mode=rw",  # it makes no file
-            uri=True,
-            timeout=self._timeout,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=_STATEMENTS,
-        )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make it ready for use, after a look whether it is ours."""
