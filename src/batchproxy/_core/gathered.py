@@ -53,6 +53,7 @@ class Gathered(Plan):
         self._drawn: dict[Hashable, Wanted] = {}
         self._unsettled = 0  # of those drawn
         self.left = len(pool)
+        self.seen = -1  # its keys are looked up when they are drawn
         self.spare = self.calls = 0
         self.weights = None  # they are in the pool
         self.over = False
