@@ -41,7 +41,7 @@ class TestRedisStore(SharedStoreContract):
         self.url = redis_url
 
     def make_store(self, lease: float = 60.0) -> RedisStore:
-        return RedisStore(self.url, lease=lease)
+        return RedisStore(self.url, lease=lease, timeout=60)  # on a busy machine, too
 
 
 class TestPostgresStore(SharedStoreContract):
