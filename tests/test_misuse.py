@@ -95,6 +95,7 @@ NO_ITERABLE = r"map\(\) takes an iterable of items.*put a single item"
         ({}, asynchronous(), "'async_generator'.*collect an asynchronous iterable"),
         # A TypeError of another origin arrives as it is.
         ({}, [Odd(), Odd()], "not to be compared"),
+        ({}, [*range(30_000), Odd(), Odd()], "not to be compared"),
         ({}, Raising(), "of the iterator"),
         ({"key": no_key}, [1], "of the key function"),
     ],
