@@ -135,10 +135,7 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     (
         "_distinct",
         "decide",
-        (
-            "return keys if len(distinct) == len(keys) else list(distinct)"
-            " => return keys if False else list(distinct)"
-        ),
+        "if len(set(keys)) == len(keys): => if False:",
         _FASTER,
     ),
     (
@@ -356,11 +353,11 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         ),
         _FASTER,
     ),
-    ("Plan.tell_apart", "decide", "if len(distinct) < len(self.keys): => if True:", _FASTER),
+    ("Plan.tell_apart", "decide", "if len(seen) < len(keys): => if True:", _FASTER),
     (
         "Plan.tell_apart",
         "move boundary",
-        "if len(distinct) < len(self.keys):",
+        "if len(seen) < len(keys):",
         _FASTER,
     ),
     ("Limit._slot", "decide", "if latest is None or latest[0]() is not loop: => if True:", _FASTER),

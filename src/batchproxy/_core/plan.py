@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from .._messages import describe
@@ -105,12 +104,15 @@ class Plan:
 
     def tell_apart(self) -> Iterator[None]:
         """Find the distinct keys of a long list, in steps between which others may have turns."""
-        distinct: dict[Hashable, None] = {}
-        rest = iter(self.keys)
-        while piece := dict.fromkeys(islice(rest, PIECE)):
-            distinct.update(piece)
+        keys, seen = self.keys, set[Hashable]()
+        for start in range(0, len(keys), PIECE):
+            seen.update(keys[start : start + PIECE])
             yield
-        if len(distinct) < len(self.keys):
+        if len(seen) < len(keys):
+            distinct: dict[Hashable, None] = {}
+            for start in range(0, len(keys), PIECE):
+                distinct.update(dict.fromkeys(keys[start : start + PIECE]))
+                yield
             self.distinct = list(distinct)
             self.start(self.distinct)
 
@@ -324,8 +326,9 @@ class Plan:
 def _distinct(keys: list[Hashable]) -> list[Hashable]:
     if len(keys) == 1:  # a dict costs more than all else here
         return keys
-    distinct = dict.fromkeys(keys)
-    return keys if len(distinct) == len(keys) else list(distinct)
+    if len(set(keys)) == len(keys):  # a set takes half as long as a dict, which has an order
+        return keys
+    return list(dict.fromkeys(keys))
 
 
 def _is_ours(note: object) -> bool:
