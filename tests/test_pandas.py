@@ -191,6 +191,13 @@ def test_progress() -> None:
 
 
 def test_what_is_no_series() -> None:
-    """The error says so."""
+    """The error says so, also where any other iterable would do."""
+    frame, calls = pd.DataFrame({"a": [1]}), Calls(str)
     with pytest.raises(TypeError, match=r"takes a pandas\.Series, got 'DataFrame'"):
-        map_series(bound(Calls(str)), pd.DataFrame({"a": [1]}))
+        map_series(bound(calls), frame)
+    proxy = BatchingMapProxy[Any, str]()
+    for method, name in ((proxy.map, "map"), (proxy.stream, "stream")):
+        with pytest.raises(TypeError, match=rf"^{name}\(\) .*table 'DataFrame'.*its rows: take"):
+            method(frame, calls)
+    assert proxy.map(frame["a"], calls) == ["1"]
+    assert calls.keys == [1]

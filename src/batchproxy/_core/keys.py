@@ -18,8 +18,10 @@ def listed(items: Iterable[Any]) -> list[Any]:
     """`items` as a list of its own, which no caller can change while its ``map()`` is under way.
 
     Raises:
-        TypeError: `items` cannot be iterated.
+        TypeError: `items` cannot be iterated, or is a table.
     """
+    if type(items) is not list:
+        refuse_tables("map", items)
     try:
         return list(items)
     except TypeError:
@@ -29,6 +31,23 @@ def listed(items: Iterable[Any]) -> list[Any]:
             f"map() takes an iterable of items as its first argument, got {kind_of(items)}; "
             "put a single item into a list, and collect an asynchronous iterable first"
         ) from None
+
+
+def refuse_tables(what: str, items: object) -> None:
+    """
+    Args:
+        what: The method that was called.
+        items: What it was given.
+
+    Raises:
+        TypeError: it is a table, such as a DataFrame, which has rows and gives names of columns.
+    """
+    if hasattr(type(items), "columns") and hasattr(type(items), "shape"):
+        raise TypeError(
+            f"{what}() takes an iterable of items as its first argument, got the table "
+            f"{kind_of(items)}, which gives its columns, and not its rows: take the one with the "
+            "items out of it, as in list(frame['column'])"
+        )
 
 
 def hashable(keys: Sequence[Any]) -> int:

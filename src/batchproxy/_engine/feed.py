@@ -7,7 +7,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from .._core.keys import check_hashable, hashable
+from .._core.keys import check_hashable, hashable, refuse_tables
 from .._core.weights import PassingWeights, checked
 from .._core.window import Portion, Window
 from .._messages import kind_of
@@ -47,6 +47,7 @@ class Feed:
         self._weight = weight
         self._count = 0  # of items added
         if not self.is_async:
+            refuse_tables("stream", source)
             try:
                 self._items = iter(source)
             except TypeError:

@@ -180,9 +180,10 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
             ClosedError: The proxy is closed.
             StoreError: The store of the cache failed. What could not be written is kept, and is
                 written for the next who asks for it.
-            TypeError: `items` cannot be iterated, an item is not hashable and there is no ``key=``,
-                `map_func` cannot be called, `progress` is no bool or plain function, a key is of
-                a type that a store cannot have, or ``weight=`` gave something that is no number.
+            TypeError: `items` cannot be iterated or is a table, an item is not hashable and there
+                is no ``key=``, `map_func` cannot be called, `progress` is no bool or plain
+                function, a key is of a type that a store cannot have, or ``weight=`` gave something
+                that is no number.
             ValueError: ``weight=`` gave a negative number, NaN, or one too large for a float.
             ImportError: `progress` is True, and tqdm is not installed.
 
@@ -282,9 +283,9 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
         Raises:
             ClosedError: The proxy is closed; or, where pairs are taken, that is done outside of the
                 block.
-            TypeError: `source` is no iterable, `map_func` cannot be called, `window` is no integer,
-                or `progress` is no bool or plain function; where pairs are taken, the key of an
-                item cannot be hashed, or is of a type that a store cannot have.
+            TypeError: `source` is no iterable or is a table, `map_func` cannot be called, `window`
+                is no integer, or `progress` is no bool or plain function; where pairs are taken,
+                the key of an item cannot be hashed, or is of a type that a store cannot have.
             ValueError: `window` is less than 1.
             ImportError: As of `map`.
             Exception: Where pairs are taken: what `map_func` raised, that very object. The first
