@@ -22,6 +22,15 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "only Windows has none, and there it would be an error at once",
     ),
     (
+        "Alive.__init__",
+        "drop operand",
+        (
+            "if in_child is not None and hasattr(os, 'register_at_fork'):"
+            " => if in_child is not None:"
+        ),
+        "as above",
+    ),
+    (
         "BackedClaims.claim",
         "decide",
         (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging  # noqa: F401 - see below
 import os
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import ref
 
@@ -58,10 +59,20 @@ class Alive(Generic[T]):
 
     It does not keep them alive. From any thread, without a lock. Not a WeakSet, which raises if
     another thread makes an object while one goes through it.
+
+    Args:
+        in_child: What is done with each of them after a fork, in the child.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_child: Callable[[T], None] | None = None) -> None:
         self._refs: dict[ref[T], None] = {}
+        if in_child is not None and hasattr(os, "register_at_fork"):  # Windows has no fork
+
+            def reset() -> None:
+                for each in self.all():
+                    in_child(each)
+
+            os.register_at_fork(after_in_child=reset)
 
     def add(self, each: T) -> None:
         """Know of `each` as long as it lives. Twice is fine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -199,13 +198,4 @@ class Slot:
         )
 
 
-_alive = Alive[Limit]()
-
-
-def _reset_after_fork() -> None:
-    for limit in _alive.all():
-        limit._reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+_alive = Alive[Limit](Limit._reset_after_fork)

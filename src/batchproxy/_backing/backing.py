@@ -6,7 +6,6 @@ Everything here blocks, and is called in worker threads, or by users in threads 
 from __future__ import annotations
 
 import atexit
-import os
 import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -277,12 +276,7 @@ class Backing:
         self.store.close()
 
 
-_alive = Alive[Backing]()
-
-
-def _reset_after_fork() -> None:
-    for backing in _alive.all():
-        backing.begin_process()
+_alive = Alive[Backing](Backing.begin_process)
 
 
 def _finish_at_exit() -> None:
@@ -294,5 +288,3 @@ def _finish_at_exit() -> None:
 
 # What runs last was registered first: claims are given back when all is written.
 atexit.register(_finish_at_exit)
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)

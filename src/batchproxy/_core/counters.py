@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -126,13 +125,4 @@ class Counters(Generic[C]):
         )
 
 
-_alive = Alive[Counters[Any]]()
-
-
-def _reset_after_fork() -> None:
-    for counters in _alive.all():
-        counters.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+_alive = Alive[Counters[Any]](Counters.reset_after_fork)

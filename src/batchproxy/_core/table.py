@@ -8,7 +8,6 @@ an interrupt in the middle of it loses nothing: who has claimed calls `end` unti
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from threading import RLock
 from typing import Any
@@ -285,13 +284,4 @@ class Table:
         self._flights.by_key = {}
 
 
-_alive = Alive[Table]()
-
-
-def _reset_after_fork() -> None:
-    for table in _alive.all():
-        table.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+_alive = Alive[Table](Table.reset_after_fork)

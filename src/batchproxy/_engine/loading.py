@@ -7,7 +7,6 @@ one of those who read. Who waits has no plan, caller or slot: they sleep togethe
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Hashable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -256,13 +255,4 @@ def _place(caller: Caller) -> tuple[object, ...]:
     return (*caller.blocked, *inside)
 
 
-_alive = Alive[Loads]()
-
-
-def _reset_after_fork() -> None:
-    for loads in _alive.all():
-        loads.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+_alive = Alive[Loads](Loads.reset_after_fork)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from threading import RLock
@@ -143,6 +142,10 @@ class _Memory:
         self.leases: dict[str, tuple[float, float]] = {}
         _memories.add(self)
 
+    def reset_after_fork(self) -> None:
+        """In the child: whoever held the lock is gone."""
+        self.lock = RLock()
+
     def renew(self, process: str, lease: float) -> None:
         """Begin the lease of `process` anew. *Locked.*"""
         self.leases[process] = time.monotonic() + lease / 2, lease / 2
@@ -160,13 +163,4 @@ class _Memory:
         return left > 0
 
 
-_memories = Alive[_Memory]()
-
-
-def _reset_after_fork() -> None:
-    for memory in _memories.all():
-        memory.lock = RLock()  # whoever held it is gone
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+_memories = Alive[_Memory](_Memory.reset_after_fork)

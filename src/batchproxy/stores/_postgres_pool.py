@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import struct
 import threading
 import time
@@ -263,15 +262,6 @@ def _close_all(idle: list[Connection[Any]]) -> None:
         connection.close()
 
 
-_pools = Alive[Pool]()
+_pools = Alive[Pool](Pool.begin_process)
 _inherited: list[Connection[Any]] = []
 """Connections of the parent, never to be closed, nor told by the collector that they were not."""
-
-
-def _begin_process() -> None:
-    for pool in _pools.all():
-        pool.begin_process()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_begin_process)
