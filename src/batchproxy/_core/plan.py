@@ -132,7 +132,7 @@ class Plan:
 
         Raises:
             TypeError: `weight` gave something that is no number.
-            ValueError: it gave something negative, or NaN.
+            ValueError: it gave something negative, NaN, or too large for a float.
         """
         weights = Weights(self.distinct, self.items_of(self.distinct), weight, most)
         if weights.bind:
