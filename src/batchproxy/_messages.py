@@ -78,3 +78,11 @@ def cut(text: str, most: int = MOST) -> str:
     if len(text) > most:
         text = f"{text[: most - 20]}... ({len(text):,} characters)"
     return escaped(text)
+
+
+def out_of_a_table(what: str) -> str:
+    """What to write instead of a table, where its `what` are wanted."""
+    return (
+        f"a table gives its columns, and not its rows: take the one with the {what} out of it, as "
+        "in list(frame['column'])"
+    )

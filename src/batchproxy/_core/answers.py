@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from .._errors import AnswerTypeError, AnswerValueError
-from .._messages import kind_of, short_list
+from .._messages import kind_of, out_of_a_table, short_list
 from .outcome import NO_FAILURES, Answers, Failure
 
 T_co = TypeVar("T_co", covariant=True)
@@ -73,8 +73,7 @@ def _matched(
     elif hasattr(type(answer), "columns"):
         raise _wrong_kind(
             answer,
-            "a table gives its columns, and not its rows: take the one with the results out of it, "
-            "as in list(frame['column'])",
+            out_of_a_table("results"),
         )
     elif not hasattr(type(answer), "__len__") or not hasattr(type(answer), "__getitem__"):
         raise _wrong_kind(answer, "return a list with one result per item")

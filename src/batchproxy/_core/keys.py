@@ -7,7 +7,7 @@ from itertools import chain
 from types import NoneType
 from typing import Any
 
-from .._messages import kind_of
+from .._messages import kind_of, out_of_a_table
 
 _EQUAL = frozenset({str, int, bool, bytes, NoneType})  # types whose values all equal themselves
 _NONE: Mapping[Hashable, Hashable] = {}
@@ -45,8 +45,7 @@ def refuse_tables(what: str, items: object) -> None:
     if hasattr(type(items), "columns") and hasattr(type(items), "shape"):
         raise TypeError(
             f"{what}() takes an iterable of items as its first argument, got the table "
-            f"{kind_of(items)}, which gives its columns, and not its rows: take the one with the "
-            "items out of it, as in list(frame['column'])"
+            f"{kind_of(items)}; {out_of_a_table('items')}"
         )
 
 
