@@ -101,7 +101,7 @@ async def test_keys_of_other_processes_do_not_thin_a_batch() -> None:
         callers.start("own", proxy.map, range(45), calls)
         await calls.wait_begun(3)
         assert calls.batches == [[0, 1, 40], [41, 42, 43], [44]]
-        assert store.uses["claim_many"] < 12
+        assert store.uses["claim_many"] - store.looks < 12
         assert callers.results == {}
         published_by_another(store, {key: f"other {key}" for key in range(2, 40)})
     expected = naive(range(45))

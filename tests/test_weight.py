@@ -232,7 +232,7 @@ async def test_what_other_processes_hold_does_not_thin_a_batch(
         store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
     assert calls.batches == batches
     assert claimed == [len([key for key in batch if key == key]) for batch in batches]
-    assert store.uses["claim_many"] < 40
+    assert store.uses["claim_many"] - store.looks < 40
     assert callers.results["own"] == ["here" if key in held else str(key) for key in items]
     nothing_left(store, proxy)
 
