@@ -307,6 +307,32 @@ async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
         assert "clean-up" in note
 
 
+async def test_a_failure_after_a_cancellation_that_was_before() -> None:
+    """In shielded clean-up a map() is none that is cancelled: its failures are shared as others."""
+    proxy, calls = AsyncBatchingMapProxy[int, str](), AsyncCalls(gated=True)
+    boom, raised = ValueError("boom"), list[Exception]()
+
+    async def owner() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await proxy.map([1], calls)
+                except ValueError as error:
+                    raised.append(error)
+
+    async with together(proxy) as callers:
+        callers.start("owner", owner)
+        await settle()
+        callers.scopes["owner"].cancel()
+        await settle()
+        await callers.begin("waiter", proxy.map, [1], calls)
+        calls.fail(0, boom)
+    assert raised == [boom] == [callers.results["waiter"]]
+    assert calls.batches == [[1]]
+
+
 # --- asyncio's own cancellation -----------------------------------------------------------------
 
 

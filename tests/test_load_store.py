@@ -1,12 +1,23 @@
 """Points 16 to 18 and 21 of the contract: single keys of a cache with a store."""
 
+import math
+from typing import Any
+
 import pytest
 from memory_store import MemoryStore, PlainStore
-from store_tools import OTHER, all_released, nothing_left, proxy_of, released, shared, used
+from store_tools import (
+    OTHER,
+    all_released,
+    nothing_left,
+    proxy_of,
+    released,
+    shared,
+    used,
+)
 from tools import all_at_once, happens, settle, together
 
-from batchproxy import AsyncBatchingMapProxy, StoreError
-from batchproxy.testing import AsyncCalls, look, names_in_store
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
+from batchproxy.testing import AsyncCalls, Calls, look, names_in_store
 
 
 async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
@@ -102,6 +113,17 @@ async def test_a_key_that_no_store_can_have(store: PlainStore) -> None:
     results = await all_at_once(users.load, [1, frozenset(), 2])
     assert isinstance(results.pop(frozenset()), TypeError)
     assert results == {1: "1", 2: "2"}
+    nothing_left(store, proxy)
+
+
+async def test_a_key_that_is_not_equal_to_itself(store: PlainStore) -> None:
+    """It is computed alone, and never kept, in the store as little as in memory."""
+    proxy = proxy_of(store, 10)
+    assert await proxy.bind(AsyncCalls()).load(math.nan) == "nan"
+    cache = Cache[str](store=store, namespace="m")
+    with BatchingMapProxy[Any, str](10, 2, cache=cache) as other:
+        assert other.bind(Calls()).load((math.nan,)) == "(nan,)"
+    assert not len(proxy.cache)
     nothing_left(store, proxy)
 
 

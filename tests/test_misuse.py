@@ -66,10 +66,19 @@ async def asynchronous() -> AsyncIterator[int]:
     yield 1
 
 
+async def asynchronous_key(item: Any) -> Hashable:
+    raise AssertionError
+
+
 class Raising:
     def __iter__(self) -> Iterator[int]:
         yield 1
         raise TypeError("of the iterator")
+
+
+class Awaited:
+    def __await__(self) -> Iterator[None]:
+        raise AssertionError
 
 
 def no_key(item: object) -> Hashable:
@@ -201,8 +210,8 @@ def kind(name: str) -> str:
         (lambda batch: ["a"], AnswerValueError, "1 results to a batch of 2 items"),
         (lambda batch: ("a", "b", "c"), AnswerValueError, "3 results to a batch of 2 items"),
         (lambda batch: [], AnswerValueError, "0 results to a batch of 2 items"),
-        (lambda batch: {1: "a"}, AnswerValueError, "lacks 2 of its 2 keys"),
-        (lambda batch: {}, AnswerValueError, "lacks 1, 2 of its 2 keys"),
+        (lambda batch: {1: "a"}, AnswerValueError, "lacks 1 of its 2 keys: 2"),
+        (lambda batch: {}, AnswerValueError, "lacks 2 of its 2 keys: 1, 2"),
         (lambda batch: Table(), AnswerValueError, "2 results to a batch of 2 items"),
     ],
 )
@@ -233,7 +242,8 @@ NO_CACHE = "cache must be a Cache or a mutable mapping"
         ({"cache": [1]}, TypeError, NO_CACHE),
         ({"cache": Cache}, TypeError, f"{NO_CACHE}, got <class"),
         ({"cache": MappingProxyType({})}, TypeError, NO_CACHE),
-        ({"key": "id"}, TypeError, "key must be a function from item to key"),
+        ({"key": "id"}, TypeError, "key must be a plain function from item to key"),
+        ({"key": asynchronous_key}, TypeError, "key must be a plain function.*asynchronous_key"),
     ],
 )
 def test_options(face: Proxy, options: Any, error: type[Exception], message: str) -> None:
@@ -281,8 +291,11 @@ def test_prime_and_invalidate() -> None:
     cache.prime({"a": 1})
     with pytest.raises(TypeError, match=r"prime\(\) takes a mapping.*dict\(zip"):
         cache.prime([("b", 2)])
-    with pytest.raises(ValueError, match="exception for 'b': exceptions are not cached"):
-        cache.prime({"a": 2, "b": ValueError()})
+    for error in (ValueError(), KeyboardInterrupt()):
+        with pytest.raises(ValueError, match="exception for 'b': exceptions are not cached"):
+            cache.prime({"a": 2, "b": error})
+    with pytest.raises(AnswerTypeError, match="'Awaited' for 'b', which is still to be awaited"):
+        cache.prime({"a": 2, "b": Awaited()})
     for key in ("a", b"a", 3):
         with pytest.raises(TypeError, match=rf"invalidate\(\) takes an iterable.*\[{key!r}\]"):
             cache.invalidate(key)
@@ -342,6 +355,20 @@ async def test_a_key_function_that_raises(bad: int) -> None:
         calls.open()
     assert callers.results == {"owner": [0, 1, 2], "waiter": [0, 1, 2]}
     assert calls.batches == [good]
+
+
+@both
+@pytest.mark.parametrize("option", ["key", "weight"])
+@pytest.mark.parametrize("bad", [0, 2])
+def test_functions_of_items_that_raise_stop_iteration(face: Proxy, option: str, bad: int) -> None:
+    """It is a failure as others are, and not the end of the items."""
+    items = [{"tags": [number] * (number != bad)} for number in range(3)]
+    rest: Any = {"weight": {"key": str, "max_weight": 1}, "key": {}}[option]
+    rest[option] = lambda item: next(iter(item["tags"]))
+    proxy = face(**rest)
+    with pytest.raises((RuntimeError, StopIteration), match=r"raised StopIteration|^$"):
+        mapped(proxy, items, refuse)
+    assert_untouched(proxy)
 
 
 def test_coroutines_made_of_generators() -> None:

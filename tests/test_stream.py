@@ -8,7 +8,7 @@ import sys
 import tracemalloc
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, Self
 
 import anyio
@@ -48,7 +48,7 @@ from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 class Source:
     """Counts what is read of it; raises at the end, if it is to."""
 
-    def __init__(self, items: Any, error: BaseException | None = None) -> None:
+    def __init__(self, items: Any, error: Any = None) -> None:
         self.items = items
         self.error = error
         self.read = 0
@@ -285,6 +285,19 @@ async def test_known_keys_do_not_thin_a_batch() -> None:
     assert proxy.statistics().shared == 5
 
 
+async def test_progress_of_what_others_compute() -> None:
+    """Their results are told of, too, when they are the last that come."""
+    proxy, seen = AsyncBatchingMapProxy[int, str](1, 2), list[Progress]()
+    calls = AsyncCalls(gated=True)
+    async with together(proxy) as callers:
+        await callers.begin("other", proxy.map, [1], calls)
+        async with proxy.stream([1], calls, progress=seen.append) as results:
+            await settle()
+            calls.open()
+            assert [pair async for pair in results] == pairs([1])
+    assert (seen[-1].done, seen[-1].total, seen[-1].shared) == (1, 1, 1)
+
+
 async def test_as_many_calls_as_there_may_be() -> None:
     """Not more than max_concurrency at a time, of all that the proxy is asked for."""
     proxy = AsyncBatchingMapProxy[int, str](1, 3)
@@ -381,6 +394,24 @@ async def test_leaving_frees_the_keys(how: str) -> None:
     assert left
     assert_idle(proxy)
     assert await proxy.map([50, 51], AsyncCalls()) == ["50", "51"]
+
+
+@faces
+@pytest.mark.parametrize("how", ["end", "exception", "cancellation"])
+async def test_leaving_before_anything_could_begin(face: Face, how: str) -> None:
+    """There is nothing to be ended yet; and what the block raised comes out of it as it is."""
+    proxy, calls = face.proxy(2, **face.options), face.calls()
+    boom, source = ValueError("body"), Source(range(100))
+    with anyio.CancelScope() as scope:
+        if how == "cancellation":
+            scope.cancel()
+        with pytest.raises(ValueError, match="body") if how == "exception" else nullcontext():
+            async with entered(proxy.stream(face.source(source), calls)):
+                if how == "exception":
+                    raise boom
+    assert calls.batches == []
+    assert source.read == 0
+    assert_idle(proxy)
 
 
 async def test_a_failing_call_ends_the_stream() -> None:
@@ -968,13 +999,21 @@ async def test_an_empty_source(face: Face, chunks: bool) -> None:
 
 
 @pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("weighed", [True, False])
 @in_either_order
-async def test_keys_that_equal_nothing(keyed: bool, ordered: bool) -> None:
-    """NaN is one key as long as one is in the window, and is not kept."""
-    nans = [float("nan") for _ in range(6)]
+async def test_keys_that_equal_nothing(keyed: bool, weighed: bool, ordered: bool) -> None:
+    """NaN is one key as long as one is in the window, and neither it nor its weight is kept."""
+    nans, asked = [float("nan") for _ in range(6)], list[float]()
+
+    def weight(item: float) -> float:
+        asked.append(item)
+        return 1
+
     key = (lambda item: (item, 1)) if keyed else None
-    proxy = AsyncBatchingMapProxy[float, str](2, 1, key=key)
+    limit: Any = {"weight": weight, "max_weight": 2} if weighed else {}
+    proxy = AsyncBatchingMapProxy[float, str](2, 1, key=key, **limit)
     calls = AsyncCalls(gated=True)
+    free = sys.getrefcount(nans[-1])
 
     async def read() -> AsyncIterator[float]:
         for nan in nans:
@@ -987,7 +1026,10 @@ async def test_keys_that_equal_nothing(keyed: bool, ordered: bool) -> None:
         assert len(calls.batches) == 1
         calls.open()
         got = [pair async for pair in results]
-    assert len(got) == 12
+        assert len(got) == 12
+        assert len(asked) == 2 * weighed
+        held = sys.getrefcount(nans[-1])
+        assert held == free + 1  # beside its result
     assert all(result == str(item) for item, result in got)
     assert len(calls.keys) == 2
     assert proxy.statistics().cached == 1
@@ -1050,24 +1092,28 @@ async def test_keys_that_were_taken_are_forgotten(face: Face, key: Any) -> None:
     assert held[-1] == free < held[0]
 
 
-@pytest.mark.parametrize("fails", [True, False])
-async def test_nothing_is_left_to_the_collector(fails: bool) -> None:
-    """A stream that was left, with a failure or without, is freed when its last reference goes."""
+@faces
+@pytest.mark.parametrize("how", ["at the end", "call", "source", "untold", "left", "not entered"])
+async def test_nothing_is_left_to_the_collector(face: Face, how: str) -> None:
+    """A stream is freed when its last reference goes, whatever has become of it."""
     with freed_at_once() as made:
-
-        async def fetch(items: list[int]) -> list[Thing]:
-            if fails and 4 in items:
-                raise ValueError("boom")
-            results = [Thing() for _ in items]
-            made.extend(map(weakref.ref, results))
-            return results
-
-        proxy = AsyncBatchingMapProxy[int, Thing](2, 1, cache=Cache(0))
-        with suppress(ValueError):
-            async with proxy.stream(range(6), fetch) as results:
-                async for _ in results:
-                    pass
-        del results, _
+        things = [Thing() for _ in range(6)]
+        made += [weakref.ref(thing) for thing in things]
+        source: Any = Source(things, ValueError if how in ("source", "untold") else None)
+        calls = face.calls(lambda item: 1 / 0 if how == "call" else str(item))
+        proxy = face.proxy(2, **face.options, cache=Cache(0))
+        del things
+        stream: Any = proxy.stream(face.source(source), calls)
+        results: Any = None
+        with suppress(ValueError, ZeroDivisionError):
+            if how != "not entered":
+                async with entered(stream) as results:
+                    async for _ in results:
+                        await settle()
+                        if how in ("untold", "left"):
+                            break
+        calls.batches.clear()
+        results = _ = source = stream = None
         await settle()
 
 

@@ -6,6 +6,7 @@ import functools
 import gc
 import json
 import multiprocessing
+import operator
 import os
 import pickle
 import subprocess
@@ -229,6 +230,18 @@ def test_all_options_are_part_of_the_recipe(
         assert made not in near
         assert pickle.loads(pickled) is made
         assert pickle.dumps(made) == pickled
+
+
+@faces
+def test_functions_that_equal_themselves_only(face: Any, path: str) -> None:
+    """Made alike they are one: what arrives is the proxy itself."""
+    cache = cache_at(path)
+    by_id = operator.itemgetter("id")
+    options: dict[str, Any] = {"weight": functools.partial(int, base=10), "max_weight": 5}
+    proxy = face(1, 1, key=by_id, cache=cache, **options)
+    assert again(proxy) is proxy
+    assert again(face(1, 1, key=operator.itemgetter("name"), cache=cache, **options)) is not proxy
+    assert again(face(1, 1, key=by_id, cache=cache)) is not proxy
 
 
 def test_codecs_of_types(path: str) -> None:

@@ -11,13 +11,14 @@ from ._backing.asked import Question, question
 from ._backing.backing import Backing
 from ._backing.claims import BackedClaims
 from ._backing.codecs import Codec
-from ._backing.options import check_bounds, check_store, is_same_codec, is_same_store
+from ._backing.options import check_bounds, check_store, is_same_store
 from ._core.claims import Claims
 from ._core.keys import hashable, unequal
 from ._core.table import Table
 from ._core.values import Bounded, Expiring, Mapped, Unbounded
+from ._errors import AnswerTypeError
 from ._messages import kind_of, short
-from ._recipes import Travels, enlist
+from ._recipes import Travels, enlist, is_same
 from ._slots import Limit
 from ._store import Store
 
@@ -155,7 +156,7 @@ class Cache(Travels, Generic[T]):
         return (
             (max_size, ttl, namespace, on_store_error) == (*recipe[:2], recipe[3], recipe[5])
             and is_same_store(store, recipe[2])
-            and is_same_codec(codec, recipe[4])
+            and is_same(codec, recipe[4])
         )
 
     def _shared_limit(self, total: int) -> Limit:
@@ -239,7 +240,7 @@ class Cache(Travels, Generic[T]):
         Raises:
             TypeError: `mapping` is no mapping, or a key is one that no store can have.
             ValueError: one of its values is an exception; those are never cached.
-            AnswerTypeError: a value is of a type that the store cannot have.
+            AnswerTypeError: a value is still to be awaited, or of a type that no store can have.
             AnswerValueError: a value would not come back equal from the store.
             StoreError: the store failed; it is not known what it has of these keys.
         """
@@ -249,9 +250,14 @@ class Cache(Travels, Generic[T]):
                 "dict(zip(keys, results)) makes one"
             )
         for key, value in mapping.items():
-            if isinstance(value, Exception):
+            if isinstance(value, BaseException):
                 raise ValueError(
                     f"prime() got an exception for {short(key)}: exceptions are not cached"
+                )
+            if hasattr(type(value), "__await__"):
+                raise AnswerTypeError(
+                    f"prime() got {kind_of(value)} for {short(key)}, which is still to be awaited: "
+                    "give what comes of that"
                 )
         unkept = unequal(mapping)
         answers = {key: value for key, value in mapping.items() if key not in unkept}

@@ -1,11 +1,13 @@
-"""Event loops of either kind: which one runs here, and how to post something to another."""
+"""Event loops of either kind: which one runs here, what needs one, how to post to another."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from types import FunctionType
 from typing import Any
 
 import anyio.lowlevel
@@ -70,3 +72,12 @@ def poster(loop: Any) -> Callable[..., object]:
     kind = "run_sync_soon" if hasattr(loop, "run_sync_soon") else "call_soon_threadsafe"
     post: Callable[..., object] = getattr(loop, kind)
     return post
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling `function` gives what has to be awaited."""
+    if isinstance(function, FunctionType):  # as most are, and what is to be said of them is known
+        return inspect.iscoroutinefunction(function)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__
+    )

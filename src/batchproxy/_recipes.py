@@ -7,9 +7,11 @@ often is there once, and a copy in the same process is the object itself.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, reduce
 from importlib import import_module
 from types import FunctionType, MethodType
@@ -30,7 +32,6 @@ class Travels:
     """Something that is pickled as its recipe: what its class is to be called with."""
 
     _recipe: tuple[Any, ...]
-    """Its parts are equal where they are the same."""
     _closing = False
     """It was closed, or is about to be: it is not found any more, and a new one is made."""
     _stays: ClassVar[bool] = False
@@ -45,7 +46,7 @@ class Travels:
 
     def _is_of(self, recipe: tuple[Any, ...]) -> bool:
         """Whether `recipe` is its own."""
-        return self._recipe == recipe
+        return len(self._recipe) == len(recipe) and all(map(is_same, self._recipe, recipe))
 
     def _is_closed(self) -> bool:
         return self._closing
@@ -67,6 +68,26 @@ class Travels:
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two parts of recipes do the same: they are equal, or of one class and pickled alike.
+
+    (Many a callable is equal to itself only, as those of `operator` and `functools` are.)
+    """
+    if one is other or isinstance(one, Travels):  # which has been found already where it arrived
+        return one is other
+    with suppress(Exception):  # of whatever it is made of
+        if one == other:
+            return True
+    if type(one) is not type(other):
+        return False
+    with suppress(Exception):
+        if one.__reduce_ex__(4) == other.__reduce_ex__(4):
+            return True
+    with suppress(Exception):
+        return pickle.dumps(one, 4) == pickle.dumps(other, 4)
+    return False
 
 
 _lock = threading.RLock()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-from contextlib import suppress
 
 from .._messages import short
 from .._recipes import Travels
@@ -72,18 +70,6 @@ def is_same_store(one: Store, other: Store) -> bool:
     if isinstance(one, Travels) and isinstance(other, Travels):
         return one._recipe == other._recipe
     return one.identity == other.identity and _lease(one) == _lease(other)
-
-
-def is_same_codec(one: Codec | None, other: Codec | None) -> bool:
-    """Whether two codecs do the same: of one class, with parts that are equal, or pickled alike."""
-    if one is other or one is None or other is None or type(one) is not type(other):
-        return one is other
-    with suppress(Exception):  # of whatever it is made of
-        if one.__reduce_ex__(4) == other.__reduce_ex__(4):
-            return True
-    with suppress(Exception):
-        return pickle.dumps(one, 4) == pickle.dumps(other, 4)
-    return False
 
 
 def _lease(store: Store) -> float | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias
 
+from .._loops import is_async
 from .._messages import short
 
 if TYPE_CHECKING:
@@ -60,15 +59,6 @@ def reporting(progress: object) -> Reporting | None:
             f"Progress, got {short(progress)}"
         )
     return Reporting(progress)
-
-
-def is_async(function: Callable[..., object]) -> bool:
-    """Whether calling `function` gives what has to be awaited."""
-    if isinstance(function, FunctionType):  # as most are, and what is to be said of them is known
-        return inspect.iscoroutinefunction(function)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__
-    )
 
 
 def snapshot(plan: Plan) -> Progress:

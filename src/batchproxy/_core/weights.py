@@ -34,7 +34,7 @@ class Weights:
             TypeError: `weight` gave something that is no number.
             ValueError: it gave something negative, NaN, or an integer too large for a float.
         """
-        listed = [*map(weight, items)]
+        listed = [weight(item) for item in items]  # as in `Engine.begin`
         try:  # their sum tells of their types, and is NaN if one is
             total = sum(listed)
             small = type(total) in (int, float) and total < _LARGE

@@ -144,37 +144,35 @@ class Window(Plan):
 
     # At the one end, ...
 
+    def named(self, keys: list[Hashable]) -> list[Hashable]:
+        """`keys`; those not equal to themselves are called as one that is as good, and in here."""
+        if not (same := unequal(keys)):
+            return keys
+        names = {key: self._forms.setdefault(form_of(key), first) for key, first in same.items()}
+        return [names.get(key, key) for key in keys]
+
     def add(self, items: list[Any], keys: list[Hashable]) -> Portion:
         """Add what was just read. What is new of it is to be looked up, and then `want`ed.
 
         Raises:
             TypeError: a key cannot be hashed. Nothing was added.
         """
-        new = keys
-        if keys is not items or unequal(keys) or not self._shelf.add_distinct(keys):
-            new = self._add(Plan(items, keys), items)
+        new = named = self.named(keys)
+        if named is not items or not self._shelf.add_distinct(named):
+            new = self._add(Plan(items, named), items)
         self.count += len(items)
         self._total += len(new)
         return Portion(self, new)
 
     def _add(self, read: Plan, items: list[Any]) -> list[Hashable]:
         if read.unkept:
-            self._name_alike(read)
+            self.unkept = frozenset([*self.unkept, *read.unkept])
         self._sort()
         new = self._shelf.add(items, read.keys, read.distinct)
         if self._firsts is not None and read._firsts is not None:
             firsts = read._firsts
             self._firsts.update(firsts if len(new) == len(firsts) else {k: firsts[k] for k in new})
         return new
-
-    def _name_alike(self, read: Plan) -> None:
-        """Have keys that are not equal to themselves be those that are as good, and in here."""
-        same = {key: self._forms.setdefault(form_of(key), key) for key in read.unkept}
-        self.unkept = frozenset([*self.unkept, *same.values()])
-        if read._firsts is not None:
-            read._firsts.update({same[key]: read._firsts[key] for key in same})
-        read.keys = [same.get(key, key) for key in read.keys]
-        read.distinct = [same.get(key, key) for key in read.distinct]
 
     def want(self, portion: Portion) -> None:
         """Have what is left of `portion` computed."""

@@ -11,7 +11,6 @@ from weakref import ref
 from .._core.flights import Flight
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting, snapshot
-from .._core.progress import is_async as is_async
 from .._slots import Slot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .._core.answers import accept
@@ -20,11 +21,12 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
     but a cancellation, or what else is no `Exception`, goes through as it is.
     """
     answer: Any = None
+    outside = sys.exception()  # in whose handler this may be
     try:
         try:
             answer = await caller.call(flight, plan.items_of(flight.keys))
         except Exception as error:
-            kind = GivenUp if _in_clean_up(error) else _kind(error)
+            kind = GivenUp if _in_clean_up(error, outside) else _kind(error)
             return kind(error, error.__traceback__)
         if isinstance(answer, Failure):  # of a function in another thread
             return _kind(answer.error)(*answer)
@@ -32,7 +34,7 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
     except Exception as error:
         return Failure(error, error.__traceback__)
     finally:
-        del plan, flight, answer  # this frame is in the traceback: a cycle
+        del plan, flight, answer, outside  # this frame is in the traceback: a cycle
 
 
 def _kind(error: BaseException) -> type[Failure]:
@@ -41,13 +43,13 @@ def _kind(error: BaseException) -> type[Failure]:
     return Failure if isinstance(error, Exception) else GivenUp
 
 
-def _in_clean_up(error: BaseException) -> bool:
-    """Whether `error` was raised instead of letting through a cancellation from outside."""
+def _in_clean_up(error: BaseException, outside: BaseException | None) -> bool:
+    """Whether `error` was raised instead of letting through a cancellation, but not one before."""
     if not is_being_cancelled():
         return False
     seen: set[int] = set()  # chains of contexts can be circular
     context = error.__context__
-    while context is not None and id(context) not in seen:
+    while context is not None and context is not outside and id(context) not in seen:
         if is_cancellation(context):
             return True
         seen.add(id(context))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, MutableMapping
-from functools import update_wrapper
 from typing import Any, NoReturn
 
 from .._cache import Cache
@@ -23,6 +22,7 @@ from .._core.sizes import Size
 from .._core.window import Portion, Window
 from .._errors import ClosedError
 from .._forks import Alive
+from .._loops import is_async
 from .._messages import short
 from .._slots import Limit, check_positive
 from .caller import Caller
@@ -57,8 +57,8 @@ class Engine:
                 "limit= takes the place of max_concurrency=: give one of the two; a Limit has the "
                 "number of calls at a time"
             )
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be a function from item to key, got {short(key)}")
+        if key is not None and (not callable(key) or is_async(key)):
+            raise TypeError(f"key must be a plain function from item to key, got {short(key)}")
         weights.check(weight, max_weight)
         if cache is None:
             cache = Cache()
@@ -117,7 +117,8 @@ class Engine:
         if self.closed:
             raise closed("map")
         items = listed(items)
-        keys = items if self.key is None else list(map(self.key, items))
+        # Not by a map(), which would take a StopIteration for its own end.
+        keys = items if self.key is None else [self.key(item) for item in items]
         try:
             if (answers := self._table.lookup(keys)) is not None:
                 if reporting is not None:
@@ -266,26 +267,6 @@ class Engine:
 def closed(method: str) -> ClosedError:
     """The error for a `method` of a proxy that is closed."""
     return ClosedError(f"{method}() on a closed proxy; make a new one (they may share a Cache)")
-
-
-def name_like(bound: object, function: object) -> None:
-    """Let `bound` be called as `function` is.
-
-    Raises:
-        TypeError: that cannot be called.
-    """
-    if not callable(function):
-        raise TypeError(
-            f"bind() takes a function from a list of items to their results, got {short(function)}"
-        )
-    names = ("__module__", "__name__", "__qualname__", "__doc__")
-    update_wrapper(bound, function, names, ())  # type: ignore[arg-type] # it has no call
-
-
-def name_of(function: object) -> str:
-    """What `function` is called, for a repr."""
-    name = getattr(function, "__qualname__", None)
-    return name if isinstance(name, str) else short(function)
 
 
 def _uncallable(method: str, map_func: object) -> TypeError:

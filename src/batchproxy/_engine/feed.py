@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from .._core.keys import check_hashable, hashable, refuse_tables
-from .._core.weights import PassingWeights, checked
+from .._core.weights import checked
 from .._core.window import Portion, Window
 from .._messages import kind_of
 
@@ -95,8 +95,7 @@ class Feed:
                 self.end(error)
                 del items[len(keys) :]
         if self._weight is not None:
-            assert window.passing is not None  # it limits batches by weight, too
-            keys = self._weighed(items, keys, self._weight, window.passing)
+            keys = self._weighed(items, keys, self._weight, window)
         try:
             portion = window.add(items, keys)
         except TypeError:
@@ -115,11 +114,12 @@ class Feed:
         items: list[Any],
         keys: list[Hashable],
         weight: Callable[[Any], float],
-        weights: PassingWeights,
+        window: Window,
     ) -> list[Hashable]:
         """The keys whose weight is to be had; `items` has no others then."""
-        new: dict[Hashable, float] = {}
-        for place, key in enumerate(keys[: hashable(keys)]):
+        weights, new = window.passing, dict[Hashable, float]()
+        assert weights is not None  # it limits batches by weight, too
+        for place, key in enumerate(window.named(keys[: hashable(keys)])):
             if key in weights or key in new:
                 continue
             try:
@@ -132,12 +132,16 @@ class Feed:
         weights.add(new)
         return keys
 
+    def forget(self) -> None:
+        """Let go of what ended it: the frame of `read` is in the traceback, a cycle."""
+        self.error = self._traceback = None
+
     def raise_error(self) -> None:
         """Raise what ended it, if anything did, as the object that it is."""
         if self.error is not None:
-            error, self.error = self.error, None
+            error, traceback = self.error, self._traceback
+            self.forget()
             try:
-                raise error.with_traceback(self._traceback)
+                raise error.with_traceback(traceback)
             finally:
-                self._traceback = None
-                del error  # this frame is in the traceback now: a cycle
+                del error, traceback  # this frame is in the traceback now: a cycle

@@ -57,7 +57,7 @@ class Loads:
 
         Raises:
             ClosedError: the proxy is closed.
-            TypeError: the key is not hashable, or one that the store of the cache cannot have.
+            TypeError: the key is not hashable.
         """
         engine = self.engine
         if engine.closed:
@@ -73,9 +73,18 @@ class Loads:
                 ) from None
             check_hashable([key], has_key=engine.key is not None)
             raise
-        if known is None:
-            engine.cache._check(key)
         return key, known
+
+    def admit(self, key: Hashable, item: Any) -> float:
+        """What `item`, which is to gather with others, weighs.
+
+        Raises:
+            TypeError: its key is one that the store of the cache cannot have, or its weight is no
+                number.
+            ValueError: that is negative, or NaN.
+        """
+        self.engine.cache._check(key)
+        return self.engine.weigh(item)
 
     async def load(
         self, key: Hashable, item: Any, weight: float, loop: Any, caller: Caller | None

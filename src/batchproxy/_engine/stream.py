@@ -183,7 +183,7 @@ class Flow(Steps):
             if self._joined:
                 await self._sleep()
                 window.take_awaited()
-                self._changed()
+                self._caller.tell(window)
             else:
                 await self._met.wait()
 

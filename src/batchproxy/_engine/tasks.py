@@ -35,8 +35,9 @@ class Tasks:
 
     def cancel(self) -> None:
         """Cancel them all."""
-        self._ending = True
-        self._group.cancel_scope.cancel()
+        self._ending = True  # so nothing is started any more, should `run` still be to come
+        if (scope := self._group.cancel_scope) is not None:  # trio's has none before
+            scope.cancel()
 
     async def run(self, functions: Iterable[Callable[[], Awaitable[None]]]) -> None:
         """Start `functions`, and wait until all tasks have ended.

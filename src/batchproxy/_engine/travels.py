@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import update_wrapper
 from typing import Any, Self
 
+from .._messages import short
 from .._recipes import Travels, arrive, by_name, found_by_name
 from .engine import Engine
+from .loading import Loads
 
 
 class TravellingProxy(Travels):
     """A proxy, of either kind, that is pickled as its options, of which one is its cache."""
 
     _engine: Engine
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._engine!r}>"
 
     def _check_travels(self) -> None:
         if self._engine.cache._backing is None:
@@ -39,6 +45,31 @@ class TravellingProxy(Travels):
 class TravellingFunction(Travels):
     """A function bound to a proxy, of either kind, that is pickled by its name, or as these two."""
 
+    _loads: Loads
+
+    def _bind(self, proxy: TravellingProxy, function: Any) -> None:
+        """Bind `function` to `proxy`: be called as that is, too.
+
+        Raises:
+            TypeError: it cannot be called.
+        """
+        if not callable(function):
+            raise TypeError(
+                "bind() takes a function from a list of items to their results, got "
+                f"{short(function)}"
+            )
+        names = ("__module__", "__name__", "__qualname__", "__doc__")
+        update_wrapper(self, function, names, ())  # type: ignore[arg-type] # it has no call
+        self._loads = Loads(proxy._engine, function)
+        self._recipe = (proxy, function)
+        proxy._engine.cache._ask(function)
+
+    def __repr__(self) -> str:
+        proxy, function = self._recipe
+        name = getattr(function, "__qualname__", None)
+        name = name if isinstance(name, str) else short(function)
+        return f"<{type(self).__name__} {name} of {proxy!r}>"
+
     def _check_travels(self) -> None:
         if not found_by_name(self):
             self._recipe[0]._check_travels()
@@ -47,8 +78,3 @@ class TravellingFunction(Travels):
         if found_by_name(self):
             return by_name(self, arrive, type(self), *self._recipe)
         return super().__reduce__()
-
-    def _bind(self, proxy: TravellingProxy, function: Any) -> None:
-        """Note what is bound to what."""
-        self._recipe = (proxy, function)
-        proxy._engine.cache._ask(function)

@@ -19,8 +19,7 @@ from .._core.plan import Plan
 from .._core.progress import Progress, reporting
 from .._engine.caller import innermost, leave
 from .._engine.callers import InTask
-from .._engine.engine import Engine, name_like, name_of
-from .._engine.loading import Loads
+from .._engine.engine import Engine
 from .._engine.travels import TravellingFunction, TravellingProxy
 from .._loops import running_loop
 from .._slots import Limit
@@ -379,9 +378,6 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
         """What this proxy has done so far, in all event loops together. No checkpoint."""
         return self._engine.statistics()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._engine!r}>"
-
 
 class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
     """An asynchronous batch function, bound to the proxy that it is called through.
@@ -408,11 +404,9 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
         proxy: AsyncBatchingMapProxy[S, T],
         function: Callable[[list[S]], Awaitable[Answer[T]]],
     ) -> None:
-        name_like(self, function)
+        self._bind(proxy, function)
         self._proxy = proxy
         self._function = function
-        self._loads = Loads(proxy._engine, function)
-        self._bind(proxy, function)
 
     @property
     def proxy(self) -> AsyncBatchingMapProxy[S, T]:
@@ -581,7 +575,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
             return known[0]  # type: ignore[no-any-return] # the cache is one of T
         if is_unequal(key):
             return (await self.map([item]))[0]  # such a key cannot be waited for
-        weight = loads.engine.weigh(item)
+        weight = loads.admit(key, item)
         loop = running_loop()
         if loop is None:
             await checkpoint()  # which says that there is none
@@ -594,6 +588,3 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
             finally:
                 del outcome, caller  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

@@ -106,6 +106,7 @@ class AsyncStream(Generic[S, T]):
                 self._reporting.end()
             self._buffer = iter(())
             self._window.forget()
+            self._feed.forget()
             del self._group
         raised = self._error
         if (

@@ -15,12 +15,11 @@ from .._core.outcome import Failure
 from .._core.plan import Plan
 from .._core.progress import Progress, Reporting, reporting
 from .._core.window import Portion
-from .._engine.caller import is_async
 from .._engine.callers import FromThread, InCallingThread, InPortal, InWorkerThread
-from .._engine.engine import Engine, name_like, name_of
-from .._engine.loading import Loads
+from .._engine.engine import Engine
 from .._engine.portal import PortalCall, get_portal
 from .._engine.travels import TravellingFunction, TravellingProxy
+from .._loops import is_async
 from .._messages import short
 from .._slots import Limit
 from .stream import Stream
@@ -341,9 +340,6 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
         """What this proxy has done so far, in all threads together."""
         return self._engine.statistics()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._engine!r}>"
-
 
 def _caller(
     engine: Engine,
@@ -382,11 +378,9 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
         proxy: BatchingMapProxy[S, T],
         function: Callable[[list[S]], Answer[T] | Awaitable[Answer[T]]],
     ) -> None:
-        name_like(self, function)
+        self._bind(proxy, function)
         self._proxy = proxy
         self._function = function
-        self._loads = Loads(proxy._engine, function)
-        self._bind(proxy, function)
 
     @property
     def proxy(self) -> BatchingMapProxy[S, T]:
@@ -542,7 +536,7 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
         alone = loads.engine.limit is None and not is_async(self._function)
         if alone or is_unequal(key):
             return self.map([item])[0]  # nobody to gather with
-        weight = loads.engine.weigh(item)
+        weight = loads.admit(key, item)
         call = PortalCall(get_portal(proxy._backend))
         caller = _caller(loads.engine, self._function, call, None)
         box: list[Any] = []
@@ -554,6 +548,3 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
             finally:
                 del outcome, caller, call  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {name_of(self._function)} of {self._proxy!r}>"

@@ -52,13 +52,14 @@ class Stream(Generic[S, T]):
         self._step: Callable[[Portion | None], None] = step
         self._reporting = reporting
         self._buffer: Iterator[tuple[S, T]] = iter(())
-        self._pairs = chain.from_iterable(self._parts())
+        self._pairs: Iterator[tuple[S, T]] = iter(())
         self._entered = self._left = False
 
     def __enter__(self) -> Self:
         if self._entered:
             raise ClosedError(ONCE)
         self._entered = True
+        self._pairs = chain.from_iterable(self._parts())
         return self
 
     def __exit__(
@@ -73,6 +74,8 @@ class Stream(Generic[S, T]):
         for _ in self._buffer:  # also for those who have an iterator
             pass
         self._window.forget()
+        self._feed.forget()
+        self._pairs = iter(())  # those have a frame of this stream: a cycle
 
     def __iter__(self) -> Iterator[tuple[S, T]]:
         self._check()
