@@ -114,8 +114,11 @@ class Keeper:
         self._wake()
 
     def flush(self) -> threading.Event:
-        """Is set when all that is to be released was, or was tried at least."""
+        """Is set when all that is to be released was, or was tried once more at least."""
         done = threading.Event()
+        for claimant in list(self._releases):  # as in `_give_up`; also what has failed before
+            release = self._releases[claimant]
+            release.due, release.store = time.monotonic(), self._store()
         if self._thread is None:
             done.set()
         else:

@@ -60,8 +60,9 @@ def _matched(
             names = items_of(keys)
             if not _has_all(answer, names):
                 raise AnswerValueError(
-                    f"map_func answered with a mapping that lacks {short_list(missing)} of its "
-                    f"{len(keys)} keys; give every key an entry, None where there is no result"
+                    f"map_func answered with a mapping that lacks {len(missing)} of its "
+                    f"{len(keys)} keys: {short_list(missing)}; give every key an entry, None where "
+                    "there is no result"
                 )
         return [answer[name] for name in names]
     elif isinstance(answer, Awaitable):
