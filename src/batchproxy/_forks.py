@@ -41,14 +41,17 @@ def _reset_after_fork() -> None:
     _lock = threading.RLock()
 
 
+def at_fork(**hooks: Callable[[], object]) -> None:
+    """`os.register_at_fork`, where there are forks."""
+    if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
+        os.register_at_fork(**hooks)
+
+
 # What is registered last comes first. A fork takes the lock of logging, too, and what is imported
 # in here may want that: so it has to take this lock before.
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_reset_after_fork,
-    )
+at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_reset_after_fork
+)
 
 
 T = TypeVar("T")
@@ -61,18 +64,18 @@ class Alive(Generic[T]):
     another thread makes an object while one goes through it.
 
     Args:
-        in_child: What is done with each of them after a fork, in the child.
+        reset: What is done with each of them after a fork, in the child.
     """
 
-    def __init__(self, in_child: Callable[[T], None] | None = None) -> None:
+    def __init__(self, reset: Callable[[T], None] | None = None) -> None:
         self._refs: dict[ref[T], None] = {}
-        if in_child is not None and hasattr(os, "register_at_fork"):  # Windows has no fork
+        if reset is not None:
 
-            def reset() -> None:
+            def reset_all() -> None:
                 for each in self.all():
-                    in_child(each)
+                    reset(each)
 
-            os.register_at_fork(after_in_child=reset)
+            at_fork(after_in_child=reset_all)
 
     def add(self, each: T) -> None:
         """Know of `each` as long as it lives. Twice is fine."""

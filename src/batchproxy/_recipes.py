@@ -6,7 +6,6 @@ often is there once, and a copy in the same process is the object itself.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import threading
@@ -18,7 +17,7 @@ from types import FunctionType, MethodType
 from typing import Any, ClassVar, Self, TypeVar
 from weakref import ref
 
-from ._forks import Alive
+from ._forks import Alive, at_fork
 from ._messages import short
 
 T = TypeVar("T", bound="Travels")
@@ -126,8 +125,7 @@ def _reset_after_fork() -> None:
     _lock = threading.RLock()  # whoever held it is gone
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+at_fork(after_in_child=_reset_after_fork)
 
 
 def found_by_name(thing: object) -> bool:

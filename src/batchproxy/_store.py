@@ -41,7 +41,7 @@ class Store(ABC):
     """
 
     max_value_size: int = sys.maxsize
-    """The most bytes that one value may have. A larger one is the failure of its item: it is not
+    """The most bytes that one value may have. A larger one is the failure of its item. It is not
     given to the store, and its neighbours in the batch are kept."""
 
     @property

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from .._forks import unforked
 from .._messages import describe, short, typed
 from .plain import READERS, write_plain
 from .sameness import difference
@@ -32,7 +33,7 @@ class Codec(ABC):
     """
 
     tag: bytes = b""
-    """The byte in front of each value: what this codec wrote it alone reads. Set it in your class.
+    """The byte in front of each value; what this codec wrote it alone reads. Set it in your class.
 
     Lower-case letters belong to batchproxy. Take another byte when what `encode` writes changes its
     meaning: older values are then computed again.
@@ -191,7 +192,8 @@ class MsgspecCodec(_TypedCodec):
 
     def __init__(self, type_: Any, /) -> None:
         try:
-            import msgspec
+            with unforked():
+                import msgspec
         except ImportError as error:
             raise ImportError(
                 "MsgspecCodec needs msgspec: pip install 'batchproxy[msgspec]'"
@@ -219,7 +221,8 @@ class PydanticCodec(_TypedCodec):
 
     def __init__(self, type_: Any, /) -> None:
         try:
-            import pydantic
+            with unforked():
+                import pydantic
         except ImportError as error:
             raise ImportError(
                 "PydanticCodec needs pydantic: pip install 'batchproxy[pydantic]'"

@@ -7,13 +7,13 @@ another its claims.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 from collections.abc import Collection
 from itertools import count
 
 from .._errors import StoreError
+from .._forks import at_fork
 from .._store import Claimant, SharedStore, Store
 from .keeper import Keeper, Owner
 
@@ -163,5 +163,4 @@ def _reset_after_fork() -> None:
 
 
 atexit.register(_flush_at_exit)
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+at_fork(after_in_child=_reset_after_fork)

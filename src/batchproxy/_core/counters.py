@@ -29,7 +29,7 @@ class Statistics:
     failed: int
     """Calls that raised (also `SplitBatch`), or whose answer could not be used."""
     cancelled: int
-    """Calls given up: the caller was cancelled, interrupted, or another call of it failed."""
+    """Calls given up, since the caller was cancelled, interrupted, or another call of it failed."""
     running: int
     """Calls of this proxy under way now."""
     computed: int

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from .._forks import unforked
 from .._loops import is_async
 from .._messages import short
 
@@ -106,7 +107,8 @@ class Reporting:
 class _Bar:
     def __init__(self) -> None:
         try:
-            from tqdm.auto import tqdm as make_bar  # it knows whether this is a notebook
+            with unforked():
+                from tqdm.auto import tqdm as make_bar  # it knows whether this is a notebook
         except ImportError as error:
             raise ImportError(
                 "progress=True needs tqdm: pip install 'batchproxy[progress]'; or give a function "

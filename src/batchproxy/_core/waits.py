@@ -9,12 +9,12 @@ the edges from what one would wait for and see whether they lead back to oneself
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Hashable, Mapping
 from threading import RLock
 from typing import TypeAlias
 
 from .._errors import CircularWaitError
+from .._forks import at_fork
 from .._messages import short_list
 from .flights import Elsewhere, Flight
 
@@ -114,5 +114,4 @@ def _reset_after_fork() -> None:
     _blocked.clear()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+at_fork(after_in_child=_reset_after_fork)

@@ -9,7 +9,6 @@ round trip between the threads.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,7 +25,7 @@ from anyio.abc import TaskGroup
 
 from .. import _loops
 from .._errors import PortalError
-from .._forks import unforked
+from .._forks import at_fork, unforked
 
 T = TypeVar("T")
 
@@ -295,5 +294,4 @@ def _reset_after_fork() -> None:
     _portals.clear()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(after_in_child=_reset_after_fork)
+at_fork(after_in_child=_reset_after_fork)

@@ -298,7 +298,7 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
         Checkpoints: None; see `AsyncStream` for those of the block.
 
         Cancellation: Leaving the block, in whatever way, cancels its calls and has their keys
-            released before it is left. Finished batches stay cached.
+        released before it is left. Finished batches stay cached.
 
         Threads: As of `map`. Calls run in tasks of their own, with the context variables of the
         task that enters the block. Inside a call, a stream is nested in that call, as a ``map()``.
@@ -328,6 +328,10 @@ class AsyncBatchingMapProxy(TravellingProxy, Generic[S, T]):
 
         Raises:
             TypeError: `function` cannot be called.
+
+        Warns:
+            UserWarning: The cache has a store, and another function was bound to its namespace in
+                this process. Each would take the results of the other for its own. Once.
         """
         return AsyncBoundFunction(self, function)
 
@@ -561,11 +565,11 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
         Checkpoints: Always one, also if the result is known; and one before a call.
 
         Cancellation: A cancelled caller leaves at once, and disturbs nobody: if the call ran in its
-            task, that is cancelled, and another of those who wait makes it anew.
+        task, that is cancelled, and another of those who wait makes it anew.
 
         Threads: As those of ``map()``. Those who ask in one event loop gather, and for calls under
-            way all wait, whichever loop or thread they run in. Inside of a call, they gather with
-            those inside of that same call only, and use its slot.
+        way all wait, whichever loop or thread they run in. Inside of a call, they gather with
+        those inside of that same call only, and use its slot.
         """
         loads = self._loads
         key, known = loads.look(item)

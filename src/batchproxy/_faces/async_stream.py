@@ -134,6 +134,12 @@ class AsyncStream(Generic[S, T]):
 
         Returns:
             An iterator of lists of pairs, none of them empty, to be used inside of the block.
+
+        Raises:
+            ClosedError: Where a list is taken outside of the block.
+            Exception: There, too, as where pairs are taken: see `AsyncBatchingMapProxy.stream`.
+
+        Checkpoints: One before each list, but for what is left of pairs taken one by one.
         """
         return _AsyncChunks(self)
 

@@ -265,7 +265,7 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
             StoreError: As of `map`.
 
         Cancellation: Ctrl-C where pairs are taken ends the stream as it does a ``map()``. Between
-            two pairs nothing is under way.
+        two pairs nothing is under way.
 
         Threads: As of `map`. It belongs to one thread at a time.
         """
@@ -302,6 +302,9 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
 
         Raises:
             TypeError: `function` cannot be called.
+
+        Warns:
+            UserWarning: As there.
         """
         return BoundFunction(self, function)
 
@@ -524,7 +527,7 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
             TypeError: The key is not hashable, or one that a store cannot have.
 
         Cancellation: As `BatchingMapProxy.map`; those who wait for a call of which the caller was
-            interrupted make it anew.
+        interrupted make it anew.
 
         Threads: As `BatchingMapProxy.map`.
         """

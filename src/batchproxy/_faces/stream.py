@@ -91,6 +91,10 @@ class Stream(Generic[S, T]):
 
         Returns:
             An iterator of lists of pairs, none of them empty, to be used inside of the block.
+
+        Raises:
+            ClosedError: Where a list is taken outside of the block.
+            Exception: There, too, as where pairs are taken: see `BatchingMapProxy.stream`.
         """
         while True:
             if chunk := list(self._buffer):

@@ -63,7 +63,7 @@ def udf(
             the text of it. Spark has tried the task several times by then.
 
     Cancellation: Spark stops its Python workers when a task is cancelled: their open batches are
-        computed by others when the lease of the store has ended.
+    computed by others when the lease of the store has ended.
 
     Threads: In the processes of Spark's Python workers.
     """

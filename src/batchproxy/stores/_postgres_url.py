@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .._forks import unforked
+
 
 def options_of(server: str) -> dict[str, Any]:
     """What libpq makes of it."""
     try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
+        with unforked():
+            from psycopg import ProgrammingError
+            from psycopg.conninfo import conninfo_to_dict
     except ImportError as error:
         raise ImportError(
             "PostgresStore needs psycopg: pip install 'batchproxy[postgres]'"

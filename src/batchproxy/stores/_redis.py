@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from .._errors import StoreError
+from .._forks import unforked
 from .._messages import describe, short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
@@ -252,7 +253,8 @@ class RedisStore(Travels, SharedStore):
         timeout: float = 5.0,
     ) -> None:
         try:
-            from redis import Redis, RedisCluster
+            with unforked():
+                from redis import Redis, RedisCluster
         except ImportError as error:
             raise ImportError(
                 "RedisStore needs redis-py: pip install 'batchproxy[redis]'"

@@ -71,7 +71,7 @@ class SQLiteStore(Travels, SharedStore):
         ValueError: One of the arguments is not as it should be.
 
     Threads: every method may be called from any thread, and after a ``fork``, which waits until no
-        thread is inside one.
+    thread is inside one.
 
     Pickling: As the file and the other arguments. In another process that is one store, however
     often it arrives. A relative `path` is the file that it named when the store was made.
@@ -214,7 +214,7 @@ class SQLiteStore(Travels, SharedStore):
         """What each namespace has, those left out that have nothing. Reads the whole file.
 
         Returns:
-            By namespace: the number of values, and their bytes.
+            The number of values, and their bytes, by namespace.
         """
         with self._pool.connection() as connection:
             rows = connection.execute(

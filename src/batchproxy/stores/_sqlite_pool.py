@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from weakref import finalize
 
 from .._errors import StoreError
-from .._forks import Alive
+from .._forks import Alive, at_fork
 from ._sqlite_file import File
 
 _PATIENCE = 60.0
@@ -142,9 +141,8 @@ def _reset_after_fork() -> None:
         pool.reset_after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has no fork
-    os.register_at_fork(
-        before=lambda: _gate.before_fork(),
-        after_in_parent=lambda: _gate.after_fork_in_parent(),
-        after_in_child=_reset_after_fork,
-    )
+at_fork(
+    before=lambda: _gate.before_fork(),
+    after_in_parent=lambda: _gate.after_fork_in_parent(),
+    after_in_child=_reset_after_fork,
+)

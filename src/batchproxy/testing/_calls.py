@@ -140,6 +140,9 @@ class Calls(_Recorder[threading.Event]):
 
         Args:
             calls: How many.
+
+        Raises:
+            TimeoutError: There were less for `patience`.
         """
         self._wait(self._begun_gate(calls), f"there were {len(self.batches)} calls, not {calls}")
 
@@ -147,7 +150,8 @@ class Calls(_Recorder[threading.Event]):
 class AsyncCalls(_Recorder[anyio.Event]):
     """A function for `AsyncBatchingMapProxy.map` that records its batches.
 
-    The asynchronous twin of `Calls`: its arguments, attributes and methods are the same.
+    The asynchronous twin of `Calls`: its arguments, attributes and methods are the same; but it
+    waits without an end, as tasks can be cancelled, and has no ``patience``.
 
     Args:
         function: As there. It is no asynchronous function.

@@ -97,7 +97,7 @@ class StoreContract:
     """
 
     patience: float = 30.0
-    """Seconds to wait, at most, for what must happen some time: a value expiring, for one."""
+    """Seconds to wait, at most, for what must happen some time, such as a value expiring."""
 
     def make_store(self) -> Store:
         """A store, open, that nobody else uses; every one made in a test has the same values.
