@@ -130,7 +130,7 @@ def aims(ran: dict[str, list[Run]]) -> Iterator[str]:
     ]
     if others:
         ratio = median(each.wall for each in ours) / min(others)
-        rows.append(("seconds, of the best that loses nothing", 1.15, ratio))
+        rows.append(("seconds, of the best that loses nothing", 1.15, round(ratio, 2)))
     yield "| aim of batchproxy | at most | is | reached |"
     yield "|---|---:|---:|---|"
     for what, at_most, value in rows:

@@ -366,7 +366,8 @@ def test_functions_of_items_that_raise_stop_iteration(face: Proxy, option: str, 
     rest: Any = {"weight": {"key": str, "max_weight": 1}, "key": {}}[option]
     rest[option] = lambda item: next(iter(item["tags"]))
     proxy = face(**rest)
-    with pytest.raises((RuntimeError, StopIteration), match=r"raised StopIteration|^$"):
+    message = f"the {option}= function raised StopIteration for item {bad}"
+    with pytest.raises(RuntimeError, match=message):
         mapped(proxy, items, refuse)
     assert_untouched(proxy)
 

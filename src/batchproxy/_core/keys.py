@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 from .._messages import kind_of, out_of_a_table
+
+T = TypeVar("T")
 
 _EQUAL = frozenset({str, int, bool, bytes, NoneType})  # types whose values all equal themselves
 _NONE: Mapping[Hashable, Hashable] = {}
@@ -47,6 +49,18 @@ def refuse_tables(what: str, items: object) -> None:
             f"{what}() takes an iterable of items as its first argument, got the table "
             f"{kind_of(items)}; {out_of_a_table('items')}"
         )
+
+
+def given(option: str, function: Callable[[Any], T], items: list[Any]) -> list[T]:
+    """What `function`, which is the `option` of a user, gives for each of `items`.
+
+    Raises:
+        RuntimeError: it raised StopIteration, which would pass for the end of the items.
+    """
+    results = [*map(function, items)]  # takes half as long as to call it here
+    if len(results) < len(items):
+        raise RuntimeError(f"the {option}= function raised StopIteration for item {len(results)}")
+    return results
 
 
 def hashable(keys: Sequence[Any]) -> int:

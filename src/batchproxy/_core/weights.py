@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .._messages import short
+from .keys import given
 
 _CHUNK = 64
 _LARGE = 1e200
@@ -34,7 +35,7 @@ class Weights:
             TypeError: `weight` gave something that is no number.
             ValueError: it gave something negative, NaN, or an integer too large for a float.
         """
-        listed = [weight(item) for item in items]  # as in `Engine.begin`
+        listed = given("weight", weight, items)
         try:  # their sum tells of their types, and is NaN if one is
             total = sum(listed)
             small = type(total) in (int, float) and total < _LARGE

@@ -15,7 +15,7 @@ from .._cache import Cache
 from .._core import weights
 from .._core.counters import Counters, Statistics
 from .._core.flights import Flight
-from .._core.keys import check_hashable, listed
+from .._core.keys import check_hashable, given, listed
 from .._core.plan import PIECE, Plan
 from .._core.progress import Progress, Reporting
 from .._core.sizes import Size
@@ -117,8 +117,7 @@ class Engine:
         if self.closed:
             raise closed("map")
         items = listed(items)
-        # Not by a map(), which would take a StopIteration for its own end.
-        keys = items if self.key is None else [self.key(item) for item in items]
+        keys = items if self.key is None else given("key", self.key, items)
         try:
             if (answers := self._table.lookup(keys)) is not None:
                 if reporting is not None:

@@ -561,6 +561,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
             ClosedError: As there.
             StoreError: As there.
             TypeError: The key is not hashable, or one that a store cannot have.
+            ValueError: As there.
 
         Checkpoints: Always one, also if the result is known; and one before a call.
 

@@ -525,6 +525,7 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
             PortalError: As there.
             StoreError: As there.
             TypeError: The key is not hashable, or one that a store cannot have.
+            ValueError: As there.
 
         Cancellation: As `BatchingMapProxy.map`; those who wait for a call of which the caller was
         interrupted make it anew.
