@@ -286,6 +286,9 @@ FILES = {
         ("functions:upper - --store s --namespace 'a\n' --dry-run", PRINTABLE),
         ("functions:upper - --store '' --namespace n --dry-run", "or postgresql://HOST/DB, got ''"),
         ("functions:upper a.csv --on-error record --into error", "and --into are both 'error'"),
+        ("functions:upper a.csv --into ''", "--into must be the name of a field, got ''"),
+        ("functions:upper a.csv --on-error record --error-field ''", "--error-field must be the"),
+        ("functions:upper a.csv --error-field e", "--error-field is for --on-error record: give"),
     ],
 )
 def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:

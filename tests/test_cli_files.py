@@ -307,6 +307,8 @@ def test_headers() -> None:
     ]:
         with pytest.raises(error, match=said):
             reading(data, "csv", "t")
+    with pytest.raises(UsageError, match="several columns ''"):
+        reading(b",a,\n", "csv", "")
     with pytest.raises(UsageError, match="--field is missing: which column is mapped"):
         reading(b"t\n", "csv")
 

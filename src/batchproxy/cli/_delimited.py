@@ -51,8 +51,8 @@ class DelimitedReader(TextReader):
             raise UsageError(f"{name}: --field is missing: which column is mapped? One of {known}")
         if names.field not in columns:
             raise UsageError(f"{name}: no column {short(names.field)}; there are {known}")
-        for used in names:
-            if columns.count(used or "") > 1 and used:
+        for used in (names.field, *names.written):
+            if columns.count(used) > 1:
                 raise UsageError(f"{name}: there are several columns {short(used)}")
         self._place = columns.index(names.field)
 

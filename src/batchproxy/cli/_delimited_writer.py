@@ -46,16 +46,14 @@ class DelimitedWriter(Writer):
         quotes = '"(?:[^"]|"")*+"|' if self._quoted_fields else ""
         self._field = re.compile(rf"({quotes}[^{rest}]*)(?:{rest}|\Z)", re.DOTALL)
         # Whether a result that is no failure is just what stands behind a record as it was read.
-        self._behind = header is not None and not {names.into, names.error} & {*(columns or ())}
+        self._behind = header is not None and {*names.written}.isdisjoint(columns or ())
         self._begun = False
         self._waiting: list[dict[str, str]] = []
         """Values of rows that came before one that says which columns there are."""
         if header is not None:
             self._columns = columns = columns or []
-            added = {
-                name: name for name in (names.into, names.error) if name and name not in columns
-            }
-            self._put(*parted(header), added)
+            added = [name for name in names.written if name not in columns]
+            self._put(*parted(header), dict(zip(added, added)))
         elif columns is not None:
             self._begin()
 
@@ -124,8 +122,7 @@ class DelimitedWriter(Writer):
             self._begin()
 
     def _begin(self) -> None:
-        added = [name for name in (self._names.into, self._names.error) if name]
-        self._columns = list(dict.fromkeys((self._columns or []) + added))
+        self._columns = list(dict.fromkeys([*(self._columns or []), *self._names.written]))
         self._out.write(self._record(self._columns))
         self._begun = True
         for texts in self._waiting:

@@ -179,9 +179,7 @@ def command() -> None:
 @click.option(
     "--error-field",
     metavar="NAME",
-    default="error",
-    show_default=True,
-    help="Where errors are recorded.",
+    help="With --on-error record: where errors are recorded. Default: error.",
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows.")
 @click.option("--dry-run", "dry", is_flag=True, help="Only say what would be computed.")

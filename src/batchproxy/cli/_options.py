@@ -39,7 +39,7 @@ class Options:
     missing: Literal["skip", "send"] | None
     field: str | None
     into: str
-    error_field: str
+    error_field: str | None
     on_error: OnError
     batch_size: int
     max_weight: float | None
@@ -102,10 +102,14 @@ class Options:
             raise UsageError("Parquet cannot be written to standard output: give -o FILE")
         if target == "lines" and self.on_error == "record":
             raise UsageError("plain lines have no place for errors: use --output-format jsonl")
-        for option, name in (("--into", self.into), ("--error-field", self.error_field)):
+        if self.error_field is not None and self.on_error != "record":
+            raise UsageError("--error-field is for --on-error record: give that, too, or neither")
+        for option, name in zip(("--into", "--error-field"), self.names().written):
+            if not name:
+                raise UsageError(f"{option} must be the name of a field, got '': leave it out")
             if not is_text(name):
                 raise UsageError(f"{option} is no text that UTF-8 can say: {short(name)}")
-        if self.on_error == "record" and self.error_field == self.into:
+        if self.names().error == self.into:
             raise UsageError(f"--error-field and --into are both {self.into!r}")
 
     def formats(self) -> tuple[str, str]:
@@ -145,8 +149,8 @@ class Options:
 
     def names(self) -> Names:
         """The fields that are read and written."""
-        error = self.error_field if self.on_error == "record" else None
-        return Names(self.field, self.into, error)
+        error = "error" if self.error_field is None else self.error_field
+        return Names(self.field, self.into, error if self.on_error == "record" else None)
 
     def weighing(self) -> Weighing:
         """What limits batches beside their size."""

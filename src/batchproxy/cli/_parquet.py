@@ -46,7 +46,7 @@ class ParquetReader(Reader):
         if path is None:
             raise UsageError(f"{name}: no column {short(names.field)}; there are {known}")
         self._column, self._inside = path
-        for used in (self._column, names.into, names.error):
+        for used in (self._column, *names.written):
             if columns.count(used) > 1:
                 raise UsageError(f"{name}: there are several columns {short(used)}")
 
@@ -145,7 +145,7 @@ class ParquetWriter(Writer):
             if unknown := [name for name in row.fields if name not in (self._columns or ())]:
                 row.problem, row.fields = row.problem or no_column(unknown), None
         for name in self._columns or []:
-            if name not in (self._names.into, self._names.error):
+            if name not in self._names.written:
                 self._array(name, [(row.fields or {}).get(name) for row in rows])
 
     def write(self, row: Row, outcome: Outcome) -> None:

@@ -41,6 +41,11 @@ class Names(NamedTuple):
     error: str | None
     """Where errors go; None if they are not recorded."""
 
+    @property
+    def written(self) -> list[str]:
+        """The fields that the output has beside those of the input, or in their place."""
+        return [self.into] if self.error is None else [self.into, self.error]
+
 
 class Outcome(NamedTuple):
     """What became of a row."""
