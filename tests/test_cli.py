@@ -189,6 +189,30 @@ def test_a_batch_that_fails_without_a_store(functions: Functions) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "begins", "ends"),
+    [
+        ("in.csv", b"t\na\n", b'"open\n'),
+        ("in.json", b'[{"t": "a"}', b", x]"),
+        ("in.csv.gz", gzip.compress(b"t\na\n", mtime=0), gzip.compress(b"", mtime=0)[:9]),
+    ],
+)
+def test_an_input_that_cannot_be_read_any_further(
+    functions: Functions, windows_of: Any, name: str, begins: bytes, ends: bytes
+) -> None:
+    """Like a row that is malformed, it says how to resume what has begun."""
+    windows_of(1)
+    Path(name).write_bytes(begins + ends)
+    line = ("upper", name, "--field", "t", "--output-format", "jsonl")
+    assert mapped(*line, status=1).splitlines()[1:] == [
+        "batchproxy: nothing was kept; with --store FILE --namespace TEXT the same command, run "
+        "again, goes on where it ended"
+    ]
+    assert functions.batches == [["a"]]
+    Path(name).write_bytes(b"t\n" + ends)
+    assert len(mapped(*line, status=1).splitlines()) == 1
+
+
 def test_rows_that_are_skipped(functions: Functions) -> None:
     """They are not in the output; they are counted, and the exit status tells."""
     line = ("map", "functions:refuse", "-", "--batch-size", 2, "--on-error", "skip")

@@ -214,8 +214,10 @@ def test_results_of_other_types(
 ) -> None:
     """What does not fit later is said, never lost."""
     functions.answers = dict(zip("abc", results))
-    message = said(written("in.txt", "a\nb\nc\n"), "-o", "out.parquet")
+    failed = upper(written("in.txt", "a\nb\nc\n"), "-o", "out.parquet", status=1).stderr
+    message, resume = failed.splitlines()
     assert re.fullmatch(f"batchproxy: {why}.*; use --output-format jsonl", message)
+    assert resume.startswith("batchproxy: nothing was kept; with --store FILE")
 
 
 def test_types_that_are_known_late(

@@ -122,10 +122,15 @@ def _run(options: Options, interrupts: Interrupts) -> int:
             stack.callback(writer.release)
         stack.enter_context(_seldom_collecting())
         rows = windows(reader, size, options.limit, options.is_missing())
-        Passage(options, source, rows, size, writer, results, calls, report).run()
-        with writing(options.output, Stopped):
-            writer.close()
-            output.complete()
+        try:
+            Passage(options, source, rows, size, writer, results, calls, report).run()
+            with writing(options.output, Stopped):
+                writer.close()
+                output.complete()
+        except BadInput as error:
+            if not calls.statistics().calls:
+                raise
+            raise Stopped(str(error)) from error  # what was called is to be gone on with
     report.summary(options.store)
     return SOME_FAILED if report.failed else DONE
 
