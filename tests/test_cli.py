@@ -194,7 +194,7 @@ def test_a_batch_that_fails_without_a_store(functions: Functions) -> None:
     [
         ("in.csv", b"t\na\n", b'"open\n'),
         ("in.json", b'[{"t": "a"}', b", x]"),
-        ("in.csv.gz", gzip.compress(b"t\na\n", mtime=0), gzip.compress(b"", mtime=0)[:9]),
+        ("in.csv.gz", gzip.compress(b"t\na\n" + b"\n" * 20), gzip.compress(b"")[:9]),
     ],
 )
 def test_an_input_that_cannot_be_read_any_further(
@@ -204,10 +204,8 @@ def test_an_input_that_cannot_be_read_any_further(
     windows_of(1)
     Path(name).write_bytes(begins + ends)
     line = ("upper", name, "--field", "t", "--output-format", "jsonl")
-    assert mapped(*line, status=1).splitlines()[1:] == [
-        "batchproxy: nothing was kept; with --store FILE --namespace TEXT the same command, run "
-        "again, goes on where it ended"
-    ]
+    _, resume = mapped(*line, status=1).splitlines()
+    assert resume.startswith("batchproxy: nothing was kept; with --store FILE --namespace TEXT")
     assert functions.batches == [["a"]]
     Path(name).write_bytes(b"t\n" + ends)
     assert len(mapped(*line, status=1).splitlines()) == 1
