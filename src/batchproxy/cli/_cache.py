@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 
+from .._messages import cut, short
 from ..codecs import UnreadableValue, loads
 from ._apart import check_apart
 from ._interrupts import Interrupts
@@ -16,7 +17,6 @@ from ._output import Output, writing
 from ._rows import BadResult, to_json
 from ._store import Opened, Place, open_store, using
 from ._terminal import count, sayable, standard_output, tell
-from ._words import cut, short
 
 
 def info(place: Place) -> None:

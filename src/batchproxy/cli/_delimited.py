@@ -10,13 +10,13 @@ from typing import Self
 
 from click import UsageError
 
+from .._messages import short, short_list
 from ._rows import (
     BadInput,
     Names,
     Row,
 )
 from ._text import Text, TextReader
-from ._words import short, short_list
 
 _LARGEST_FIELD = 16 * 2**20
 """Characters. What an opening quote without a closing one costs at most."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+from .._messages import short
 from ._delimited import Dialect, parted
 from ._rows import (
     BadResult,
@@ -20,7 +21,6 @@ from ._rows import (
     to_text,
 )
 from ._text import TextOutput
-from ._words import short
 
 
 class DelimitedWriter(Writer):

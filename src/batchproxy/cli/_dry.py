@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .. import BatchingMapProxy
+from .._messages import describe
 from ..codecs import digests
 from ._apart import check_apart
 from ._formats import Source, make_reader, make_writer
@@ -21,7 +22,6 @@ from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
 from ._weights import Weighing
 from ._windows import windows
-from ._words import describe
 
 
 def dry_run(options: Options) -> int:

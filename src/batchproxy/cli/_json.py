@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from .._messages import short
 from ._jsonl import SPACE, JsonlWriter, decoder, fill
 from ._rows import BadInput, Names, Outcome, Row
 from ._text import Text, TextReader
-from ._words import short
 
 _NEAR = 16
 """Characters. So near to the end of what has been read, an error may be that there is more."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._messages import short, short_list
 from ._rows import Names, Outcome, Row, Writer, make_portable, to_json
 from ._text import Text, TextOutput, TextReader
 from ._values import member
-from ._words import short, short_list
 
 decoder = json.JSONDecoder()
 SPACE = re.compile(r"[ \t\r\n]*")

@@ -13,7 +13,7 @@ from typing import Any
 
 from click import UsageError
 
-from ._words import describe
+from .._messages import describe
 
 
 def load(target: str, what: str = "FUNCTION") -> Callable[..., Any]:

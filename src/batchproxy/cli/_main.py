@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .._messages import escaped
 from . import _cache
 from ._dry import dry_run
 from ._formats import FORMATS
@@ -17,7 +18,6 @@ from ._map import BROKEN_PIPE, run
 from ._options import Options
 from ._store import Place, clean
 from ._terminal import OutputClosed, say
-from ._words import escaped
 
 _FILE = click.Path(allow_dash=True, readable=False)  # a shell completes it
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from click import UsageError
 
 from .. import Cache
+from .._messages import short
 from ..stores import MemoryStore
 from ._calls import ASYNC_CONCURRENCY, is_async
 from ._formats import Form, format_of
@@ -19,7 +20,6 @@ from ._store import Place
 from ._text import checked_encoding
 from ._values import is_missing, is_missing_or_empty
 from ._weights import BY_COUNT, Weighing, characters
-from ._words import short
 
 OnError = Literal["stop", "skip", "record"]
 

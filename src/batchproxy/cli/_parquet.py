@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from click import UsageError
 
+from .._messages import describe, short, short_list
 from ._rows import BadInput, Names, Outcome, Reader, Row, Writer, first_columns, no_column
-from ._words import describe, short, short_list
 
 try:
     import pyarrow as pa

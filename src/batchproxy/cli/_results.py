@@ -12,9 +12,10 @@ from uuid import UUID
 
 from click import UsageError
 
+from .. import AnswerTypeError
+from .._messages import describe, typed
 from ..codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
 from ._load import find
-from ._words import describe, short
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _LEFT = (NoneType, int, float, str, bytes, list, dict, set, frozenset)
@@ -27,7 +28,7 @@ def plain(value: Any) -> Any:
     So are arrays of NumPy, whose numbers are numbers, and whose moments are text.
 
     Raises:
-        TypeError: something in it is of another type.
+        AnswerTypeError: something in it is of another type.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -46,8 +47,8 @@ def plain(value: Any) -> Any:
         return plain(found)
     if isinstance(value, _LEFT):
         return value
-    raise TypeError(
-        f"a result has {short(value)}, of type {kind.__qualname__!r}: return text, numbers, "
+    raise AnswerTypeError(
+        f"a result has {typed(value)}: return text, numbers, "
         "dates, and lists and dicts of these, or name a codec: --codec pydantic:MODULE:MODEL, "
         "--codec msgspec:MODULE:TYPE or --codec pickle"
     )
@@ -70,7 +71,7 @@ def storable(value: Any) -> Any:
     """`value`, plain; but NumPy's as it is: a store and Parquet keep its few bytes.
 
     Raises:
-        TypeError: as of `plain`.
+        AnswerTypeError: as of `plain`.
     """
     return value if is_numpy(value) else plain(value)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import AnswerTypeError, AnswerValueError
+from .._messages import says, short, short_list
 from ._results import is_numpy, plain
 from ._values import portable
-from ._words import says, short, short_list
 
 
 class BadInput(Exception):
