@@ -92,7 +92,7 @@ def day(items):
 deep, endless = [], []
 for _ in range(3000):
     deep = [deep]
-endless.append(endless)
+endless += [endless, endless]
 BAD = {"b": object(), "c": {"c"}, "huge": 10**5000, "deep": deep, "endless": endless}
 def bad(items):
     return [BAD.get(item, item) for item in items]
@@ -318,6 +318,10 @@ def test_values_that_are_refused() -> None:
     for item, words in (
         ("b", "<stdin>:2: AnswerTypeError: a result has <object object at 0x"),
         ("b", "--codec pydantic:MODULE:MODEL, --codec msgspec:MODULE:TYPE or --codec pickle\n"),
+        *(
+            (item, "nested more than 100 deep, or contains itself; fl")
+            for item in ("deep", "endless")
+        ),
         ("huge", "text, such as hex(number), for integers of thousands of digits: ValueError"),
         ("c", "<stdin>:2: AnswerTypeError: the result of 'c' cannot be stored: a result cannot be"),
         ("c", "of type 'set': use a list; or see --codec, which says how results are kept\n"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
+from .. import AnswerValueError, BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results
@@ -136,7 +136,7 @@ class Calls:
         if not isinstance(result, BaseException):
             try:
                 return self._results.kept(result)
-            except (TypeError, RecursionError) as error:
+            except (TypeError, AnswerValueError) as error:
                 result = error
         elif not isinstance(result, Exception):
             ended = self._ended([item])
