@@ -217,6 +217,10 @@ def test_rows_that_are_skipped(functions: Functions) -> None:
     done = call(*line, data=b"a\nx1\nb\nall\n", status=3)
     assert done.stdout == "a\n"
     assert "batchproxy: 3 rows failed\n" in done.stderr
+    assert "batchproxy: 0 calls saved, compared with one per row\n" in done.stderr
+    line = ("map", "functions:upper", "-", "--input-format", "jsonl", "--on-error", "skip")
+    done = call(*line, data=b"1\n1\n1\nno\n2\nno\n", status=3)
+    assert "batchproxy: 3 calls saved, compared with one per row\n" in done.stderr
 
 
 def test_rows_that_are_recorded(functions: Functions) -> None:
