@@ -218,8 +218,8 @@ def test_rows_that_are_skipped(functions: Functions) -> None:
     assert done.stdout == "a\n"
     assert "batchproxy: 3 rows failed\n" in done.stderr
     assert "batchproxy: 0 calls saved, compared with one per row\n" in done.stderr
-    line = ("map", "functions:upper", "-", "--input-format", "jsonl", "--on-error", "skip")
-    done = call(*line, data=b"1\n1\n1\nno\n2\nno\n", status=3)
+    rows = ("map", "functions:upper", "-", "--input-format", "jsonl", "--on-error", "skip")
+    done = call(*rows, data=b"1\n1\n1\nno\n2\nno\n", status=3)
     assert "batchproxy: 3 calls saved, compared with one per row\n" in done.stderr
 
 
@@ -301,6 +301,7 @@ FILES = {
         ("functions:upper - --namespace n", "give --store FILE as well"),
         ("functions:upper - --store x://y --namespace n", "or a URL of redis://"),
         ("functions:upper - --store no/s --namespace n", "cannot be opened"),
+        ("functions:upper - --store no/s --namespace n --dry-run", "cannot be opened"),
         ("functions:upper - --field t", "plain lines have no fields"),
         ("functions:upper - --on-error record", "no place for errors"),
         ("functions:upper - --input-format parquet", "from standard input"),

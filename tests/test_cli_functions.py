@@ -396,8 +396,9 @@ def test_codecs(models: None, codec: str, function: str, expected: Any) -> None:
 )
 def test_codecs_that_are_none(models: None, codec: str, said: str) -> None:
     """What is wrong is said, before anything is computed."""
-    refused = call("map", "fn.py:plain", "-", "--codec", codec, data=b"a\n", status=2)
-    assert said in " ".join(refused.stderr.split())
+    for dry in ([], ["--dry-run"]):
+        refused = call("map", "fn.py:plain", "-", "--codec", codec, *dry, data=b"a\n", status=2)
+        assert said in " ".join(refused.stderr.split())
     assert called() == []
 
 

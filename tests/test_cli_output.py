@@ -266,7 +266,7 @@ def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said before anything is computed, with the reason; the status is 2.
+    """It is said before anything is computed, also by --dry-run, with the reason; the status is 2.
 
     A file that is read-only is not replaced, though its folder would let it.
     """
@@ -279,13 +279,18 @@ def test_what_is_not_there_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
         "in.txt/out.txt": "Not a directory",
         "n" * 300: "too long",
     }
-    for name, reason in reasons.items():
-        refused = upper("-o", name, status=2)
-        assert reason in " ".join(refused.stderr.split()), name
-        assert "Traceback" not in refused.stderr
     Path("out.txt").write_text("before")
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert "the output 'out.txt' is read-only" in upper("-o", "out.txt", status=2).stderr
+    for dry in ([], ["--dry-run"]):
+        for name, reason in reasons.items():
+            refused = upper("-o", name, *dry, status=2)
+            assert reason in " ".join(refused.stderr.split()), name
+            assert "Traceback" not in refused.stderr
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+            refused = upper("-o", "out.txt", *dry, status=2)
+            assert "the output 'out.txt' is read-only" in refused.stderr
+    upper("-o", "out.txt", "--dry-run")
+    assert Path("out.txt").read_text() == "before"
     assert not Path("called").exists()
     assert parts() == []
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+from click import UsageError
+
 from .. import BatchingMapProxy
 from .._messages import describe
 from ..codecs import digests
@@ -17,6 +19,8 @@ from ._formats import Source, make_reader, make_writer
 from ._keys import key_of
 from ._load import load
 from ._options import Options
+from ._output import can_be_made, check_output
+from ._results import Results
 from ._rows import BadInput
 from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
@@ -31,14 +35,19 @@ def dry_run(options: Options) -> int:
     """
     standard_output()
     check_apart(options.input, options.output, options.store, options.code())
+    if options.output != "-":
+        check_output(options.output)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Source(options.input))  # the function may go elsewhere
         function = load(options.function)
         weighing = options.weighing()
+        Results(options.codec)
         path, namespace = options.store, options.namespace
         store = None
         if path is not None and (path.is_url or os.path.exists(path.text)):
             store = stack.enter_context(open_store(path, create=False))
+        elif path is not None and not can_be_made(path.text):
+            raise UsageError(f"the store {path!r} cannot be opened: no file can be made there")
         seen: set[bytes] = set()
         rows = known = calls = malformed = absent = 0
         try:
