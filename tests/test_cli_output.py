@@ -232,15 +232,22 @@ def test_the_store(name: str, there: bool) -> None:
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_the_code(dry: list[str]) -> None:
-    """Nor over a file of the function, or of the codec."""
-    Path("models.py").write_text("Model = str")
-    line = ("--codec", "pydantic:models.py:Model", "--output-format", "lines", *dry)
-    for name in ("fn.py", "./fn.py", "models.py"):
-        before = Path(name).read_text()
-        refused = upper(*line, "-o", name, status=2)
+@pytest.mark.parametrize("end", [".py", ""])
+def test_the_code(dry: list[str], end: str) -> None:
+    """Nor over a file of the function, the weight or the codec, also of one named as a module."""
+    names = [f"{each}_{len(dry)}" for each in ("a_function", "a_weight", "a_codec")]
+    for name in names:
+        Path(f"{name}.py").write_text("import os\nos.chdir('/')\nModel = str\n")
+    function, weight, codec = (f"{name}{end}:Model" for name in names)
+    line = (function, "in.txt", "--max-weight", 1, "--weight", weight, "--output-format", "lines")
+    here = os.getcwd()
+    for name in names:
+        output = ("--codec", f"pydantic:{codec}", "-o", f"./{name}.py")
+        refused = call("map", *line, *output, *dry, status=2)
+        os.chdir(here)
         assert "the output is the code that is run: " in refused.stderr
-        assert Path(name).read_text() == before
+        assert "Model = str" in Path(f"{name}.py").read_text()
+        assert parts() == []
 
 
 def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from click import UsageError
 from .. import BatchingMapProxy
 from .._messages import describe
 from ..codecs import digests
-from ._apart import check_apart
+from ._apart import check_apart, check_code
 from ._formats import Source, make_reader, make_writer
 from ._keys import key_of
 from ._load import load
@@ -34,7 +34,7 @@ def dry_run(options: Options) -> int:
     All distinct items are told apart exactly, for which 20 bytes of each are in memory.
     """
     standard_output()
-    check_apart(options.input, options.output, options.store, options.code())
+    written = check_apart(options.input, options.output, options.store, options.code())
     if options.output != "-":
         check_output(options.output)
     with contextlib.ExitStack() as stack:
@@ -42,6 +42,7 @@ def dry_run(options: Options) -> int:
         function = load(options.function)
         weighing = options.weighing()
         Results(options.codec)
+        check_code(written, options.loaded())
         path, namespace = options.store, options.namespace
         store = None
         if path is not None and (path.is_url or os.path.exists(path.text)):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import Cache
-from ._apart import check_apart
+from ._apart import check_apart, check_code
 from ._calls import Calls
 from ._formats import Source, make_reader, make_writer
 from ._interrupts import Interrupts
@@ -69,7 +69,7 @@ def run(options: Options) -> int:
 
 def _run(options: Options, interrupts: Interrupts) -> int:
     source_format, target_format = options.formats()
-    check_apart(options.input, options.output, options.store, options.code())
+    written = check_apart(options.input, options.output, options.store, options.code())
     stdout, stderr = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
         # Whatever the function prints would be rows of the output.
@@ -86,6 +86,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         reader = make_reader(source, source_format, options.names(), options.form())
         size = options.window(function)
         results = Results(options.codec)
+        check_code(written, options.loaded())
         cache: Cache[object]  # nothing in memory: the windows under way are, and small results
         if options.store is not None:
             store = stack.enter_context(open_store(options.store, create=True))

@@ -55,10 +55,18 @@ class Options:
 
     def code(self) -> list[str]:
         """The files of Python that are named."""
+        return [name for name in self._modules() if name.endswith(".py")]
+
+    def loaded(self) -> list[str]:
+        """The files of the modules that are named otherwise, once these are loaded."""
+        modules = map(sys.modules.get, self._modules())
+        files = [getattr(module, "__file__", None) for module in modules]
+        return [file for file in files if file is not None]
+
+    def _modules(self) -> list[str]:
         functions = (self.function, self.weight or "")
         names = [each.rpartition(":")[0] for each in functions]
-        names += (self.codec or "").split(":")[1:2]
-        return [name for name in names if name.endswith(".py")]
+        return names + (self.codec or "").split(":")[1:2]
 
     def check(self) -> None:
         """Refuse what does not go together.
