@@ -12,7 +12,6 @@ from typing import Any
 from click import UsageError
 
 from .. import BatchingMapProxy
-from .._messages import describe
 from ..codecs import digests
 from ._apart import check_apart, check_code
 from ._formats import Source, make_reader, make_writer
@@ -24,7 +23,7 @@ from ._results import Results
 from ._rows import BadInput
 from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
-from ._weights import Weighing
+from ._weights import BadWeight, Weighing
 from ._windows import windows
 
 
@@ -76,7 +75,7 @@ def dry_run(options: Options) -> int:
                 known += len(found)
                 left = [by_key[key] for key in new if key not in found]
                 calls += _calls(left, options.batch_size, weighing)
-        except (BadInput, _BadWeight) as error:
+        except (BadInput, BadWeight) as error:
             say(str(error))
             return 1
     there = "" if path is None else f"{known:,} {'is' if known == 1 else 'are'} in {path}, "
@@ -89,17 +88,10 @@ def dry_run(options: Options) -> int:
     return 3 if malformed else 0
 
 
-class _BadWeight(Exception):
-    """An item cannot be weighed; says why."""
-
-
 def _calls(items: list[Any], batch_size: int, weighing: Weighing) -> int:
     """How many calls `items` would take."""
     if weighing.weight is None:
         return math.ceil(len(items) / batch_size)
     proxy = BatchingMapProxy[Any, None](batch_size, key=key_of, **weighing._asdict())
-    try:
-        proxy.map(items, lambda batch: [None] * len(batch))
-    except Exception as error:  # of that function
-        raise _BadWeight(describe(error)) from error
+    proxy.map(items, lambda batch: [None] * len(batch))
     return proxy.statistics().calls

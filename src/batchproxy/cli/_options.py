@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ._rows import Names, is_text
 from ._store import Place
 from ._text import checked_encoding
 from ._values import is_missing, is_missing_or_empty
-from ._weights import BY_COUNT, Weighing, characters
+from ._weights import BY_COUNT, Weighing, characters, named
 
 OnError = Literal["stop", "skip", "record"]
 
@@ -91,8 +92,11 @@ class Options:
                 raise UsageError(f"--{error}") from error
         if self.weight is not None and self.max_weight is None:
             raise UsageError("--weight needs --max-weight N, the most that a batch may weigh")
-        if self.max_weight != self.max_weight:
-            raise UsageError("--max-weight must be a number, got nan")
+        if self.max_weight is not None and not math.isfinite(self.max_weight):
+            raise UsageError(
+                f"--max-weight must be a number of 1e308 at most, got {self.max_weight}; leave it "
+                "out where weight is no limit"
+            )
         for option, number in (
             ("batch-size", self.batch_size),
             ("max-concurrency", self.max_concurrency),
@@ -164,7 +168,9 @@ class Options:
         """What limits batches beside their size."""
         if self.max_weight is None:
             return BY_COUNT
-        weight = characters if self.weight is None else load(self.weight, "--weight")
+        if self.weight is None:
+            return Weighing(characters, self.max_weight)
+        weight = named(load(self.weight, "--weight"), f"--weight {self.weight}")
         return Weighing(weight, self.max_weight)
 
     def window(self, function: Callable[..., Any]) -> int:

@@ -20,6 +20,7 @@ from ._report import Report
 from ._results import Results
 from ._rows import BadResult, Failed, Outcome, Row, Stopped, Writer, error_text
 from ._terminal import count
+from ._weights import BadWeight
 
 _MOST_WINDOWS = 10
 """That are in memory, while some of their rows wait for a batch to be full."""
@@ -114,6 +115,8 @@ class Passage:
             if isinstance(error.__cause__, StopIteration) and not self._calls.items_of(error):
                 end = error.__cause__  # which no iterator can raise
             raised = _raised(end)
+            if isinstance(end, BadWeight):
+                raise Failed(f"{self._where([key_of(end.item)])}{end}") from raised
             keys = [key_of(item) for item in self._calls.items_of(end)] or _refused(end)
             where = self._where(keys)
             text = error_text(raised)

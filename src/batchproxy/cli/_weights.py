@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._core.weights import checked
+from .._messages import describe, short
+
 
 class Weighing(NamedTuple):
     """The options of a proxy that say so; neither is None if any is not."""
@@ -15,6 +18,31 @@ class Weighing(NamedTuple):
 
 
 BY_COUNT = Weighing(None, None)
+
+
+class BadWeight(Exception):
+    """A function gave no weight; says which, and why."""
+
+    def __init__(self, text: str, item: Any) -> None:
+        super().__init__(text)
+        self.item = item
+
+
+def named(weight: Callable[[Any], float], name: str) -> Callable[[Any], float]:
+    """`weight`, with a `BadWeight` for what goes wrong with it: a user knows it by that name."""
+
+    def weigh(item: Any) -> float:
+        try:
+            found = weight(item)
+        except Exception as error:
+            raise BadWeight(f"{name} failed for {short(item)}: {describe(error)}", item) from error
+        try:
+            return checked(item, found)
+        except (TypeError, ValueError) as error:
+            text = str(error).replace("the weight= function", name)
+            raise BadWeight(text, item) from None
+
+    return weigh
 
 
 def characters(item: Any) -> int:
