@@ -11,9 +11,10 @@ from typing import Any, Literal
 from click import UsageError
 
 from .. import Cache
+from .._core.progress import is_async
 from .._messages import short
 from ..stores import MemoryStore
-from ._calls import ASYNC_CONCURRENCY, is_async
+from ._calls import ASYNC_CONCURRENCY
 from ._formats import Form, format_of
 from ._load import load
 from ._rows import Names, is_text
