@@ -327,6 +327,19 @@ def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:
     assert {path.name for path in Path().iterdir()} - {"__pycache__"} == FILES.keys()
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_where_an_import_fails(directory: Path, dry: list[str]) -> None:
+    """It is shown on demand; that an argument names nothing has no place in code."""
+    Path("broken.py").write_text("1 / 0\n")
+    line = ("map", "broken.py:f", "-", *dry)
+    assert "Traceback" not in call(*line, status=2).stderr
+    failed = call(*line, "--traceback", status=2).stderr
+    assert failed.startswith("Traceback (most recent call last):\n")
+    assert 'broken.py", line 1, in <module>' in failed
+    assert "importing 'broken.py' failed: ZeroDivisionError: division by zero" in failed
+    assert "Traceback" not in call("map", "no:f", *line[2:], "--traceback", status=2).stderr
+
+
 @pytest.mark.parametrize(
     ("extra", "line"), [("trio", "- --backend trio"), ("parquet", "in.parquet -o out.parquet")]
 )

@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .. import Cache
 from ._apart import check_apart, check_code
@@ -53,8 +54,8 @@ def run(options: Options) -> int:
             say_so(str(error))
         except Stopped as error:
             raised = isinstance(error, Failed) and error.__cause__
-            if raised and options.traceback:
-                show(clean("".join(traceback.format_exception(raised))), stderr)
+            if raised:
+                show_traceback(options, raised, stderr)
             say_so(str(error))
             if raised and not options.traceback:
                 say_so("--traceback shows where it was raised")
@@ -65,6 +66,13 @@ def run(options: Options) -> int:
             say_so("the function raised KeyboardInterrupt, without a signal")
             say_so(options.how_to_resume())
     return FAILED
+
+
+def show_traceback(options: Options, error: BaseException | None, stream: TextIO) -> None:
+    """Where `error` was raised, if that is asked for."""
+    if options.traceback:
+        text = "".join(traceback.format_exception(error))
+        show(text if options.store is None else options.store.clean(text), stream)
 
 
 def _run(options: Options, interrupts: Interrupts) -> int:
