@@ -104,10 +104,17 @@ def test_results_without_quotes(functions: Functions) -> None:
     functions.answers = {"a": "x\ty", "b": None}
     name = written("in.tsv", "city\na\n\nb\n")
     options = (name, "--field", "city", "--quoting", "none")
-    assert "the result has '\\t', for which there is no place without quotes" in said(*options)
+    no_place = "a text with the delimiter in it has no place without quotes; use --output-format"
+    assert no_place in said(*options)
     done = upper(*options, "--on-error", "record", "--into", "city", status=3).stdout
-    assert done.splitlines()[1].startswith("\tthe result has '\\t', for which")
+    assert done.splitlines()[1].startswith(f"\t{no_place}")
     assert done.splitlines()[2] == "\t"
+    functions.answers = {"a": "x,y", "b": "x\ny"}
+    done = upper(
+        written("in.csv", "city\na\nb\n"), *options[1:], "--on-error", "record", status=3
+    ).stdout
+    assert f"\na,,{no_place}" in done
+    assert "\nb,,a text with the end of a line in it has no place" in done
     functions.upper = lambda items: [LookupError("x\ty\nz") for _ in items]  # type: ignore[method-assign] # for this once
     done = upper(*options, "--on-error", "record", status=3).stdout
     assert done.splitlines()[1] == "a\t\tLookupError: x y z"

@@ -167,8 +167,8 @@ class DelimitedWriter(Writer):
             if '"' in text or self._delimiter in text or "\r" in text or "\n" in text:
                 return '"' + text.replace('"', '""') + '"'
         elif found := next((mark for mark in (self._delimiter, "\r", "\n") if mark in text), None):
-            raise BadResult(
-                f"the result has {found!r}, for which there is no place without quotes; use "
-                "--output-format jsonl"
+            what = "the delimiter" if found == self._delimiter else "the end of a line"
+            raise BadResult(  # in words: it may be recorded beside what it has no place for
+                f"a text with {what} in it has no place without quotes; use --output-format jsonl"
             )
         return text
