@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,10 +106,15 @@ class Options:
         ):
             if number is not None and number > sys.maxsize:
                 raise UsageError(f"--{option} must be {sys.maxsize} at most, got {short(number)}")
+        if os.path.isdir(self.input):
+            raise UsageError(f"the input {self.input!r} is a directory: give a file in it")
         source, target = self.formats()
         self._check_form(source)
         if source == "lines" and self.field is not None:
-            raise UsageError("plain lines have no fields: leave --field out, or --input-format")
+            raise UsageError(
+                "plain lines have no fields: leave --field out, or "
+                "give --input-format csv, or what the input is"
+            )
         if source == "parquet" and self.input == "-":
             raise UsageError("Parquet cannot be read from standard input: give a file")
         if target == "parquet" and self.output == "-":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,6 +148,15 @@ def is_text(text: str) -> bool:
     return text.isascii() or _SURROGATE.search(text) is None
 
 
+def too_much(error: Exception) -> str | None:
+    """What Python's `json` has not, though JSON has; None if `error` is about something else."""
+    if isinstance(error, RecursionError):
+        return "lists or objects nested too deep; flatten them"
+    if "int_max_str_digits" in str(error):
+        return f"an integer of more than {sys.get_int_max_str_digits():,} digits; make it text"
+    return None
+
+
 def to_json(value: Any, *, ascii_only: bool = False) -> str:
     """`value` as JSON on one line; arrays and numbers of NumPy are lists and numbers.
 
@@ -158,7 +168,9 @@ def to_json(value: Any, *, ascii_only: bool = False) -> str:
         if not is_text(text):  # which UTF-8 cannot say, but an escape can
             text = json.dumps(value, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the result is no JSON ({error}): {short(value)}") from error
+        what = too_much(error)
+        why = f"has {what}" if what else f"is no JSON ({error}): {short(value)}"
+        raise BadResult(f"the result {why}") from error
     return text
 
 

@@ -67,6 +67,8 @@ class Place:
 
 
 def _is_file(text: str) -> bool:
+    if text == ":memory:":  # which is no store to resume from, but nothing that is to be hidden
+        return True
     try:
         return isinstance(stores.open_store(text), SQLiteStore)  # nothing is opened yet
     except (ValueError, ImportError):
