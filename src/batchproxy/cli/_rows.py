@@ -85,6 +85,8 @@ class Row:
 class Reader(ABC):
     """Rows of an input, one after another; those that are malformed say so."""
 
+    name: str
+    """That of the input, for messages."""
     columns: list[str] | None = None
     """The names of the fields, in their order, where the format has them once for all rows."""
     with_fields = True

@@ -228,6 +228,7 @@ class TextReader(Reader):
 
     def __init__(self, text: Text) -> None:
         self.text = text
+        self.name = text.name
 
 
 class TextOutput:
