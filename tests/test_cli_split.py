@@ -47,6 +47,9 @@ def negative(item):
 def same(item):
     return item
 
+def huge(item):
+    return 10**5000
+
 def failing(item):
     return {}[item]
 '''
@@ -138,7 +141,8 @@ def test_the_weight_is_what_a_function_says(folder: Path) -> None:
     ("function", "message"),
     [
         ("negative", "gave -1 for 'a': a weight is a number of 0 or more"),
-        ("same", "gave 'a' for 'a': let it return a number of 0 or more"),
+        ("same", "gave 'a' for 'a': a weight is a number of 0 or more"),
+        ("huge", "gave <an int of 16,610 bits> for 'a': a weight is a number of 0 or more"),
         ("failing", "failed for 'a': KeyError: 'a'"),
     ],
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
-from .._core.weights import checked
 from .._messages import describe, short
 
 
@@ -36,11 +38,13 @@ def named(weight: Callable[[Any], float], name: str) -> Callable[[Any], float]:
             found = weight(item)
         except Exception as error:
             raise BadWeight(f"{name} failed for {short(item)}: {describe(error)}", item) from error
-        try:
-            return checked(item, found)
-        except (TypeError, ValueError) as error:
-            text = str(error).replace("the weight= function", name)
-            raise BadWeight(text, item) from None
+        if isinstance(found, Real) and (0 <= found <= sys.float_info.max or found == math.inf):
+            return found
+        raise BadWeight(
+            f"{name} gave {short(found)} for {short(item)}: a weight is a number of 0 or more, at "
+            "most 1e308, or math.inf",
+            item,
+        )
 
     return weigh
 
