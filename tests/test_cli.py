@@ -189,12 +189,38 @@ def test_a_batch_that_fails_without_a_store(functions: Functions) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "begins", "ends"),
+    [
+        ("in.csv", b"t\na\n", b'"open\n'),
+        ("in.json", b'[{"t": "a"}', b", x]"),
+        ("in.csv.gz", gzip.compress(b"t\na\n" + b"\n" * 20, mtime=0), b"\x1f\x8b"),
+    ],
+)
+def test_an_input_that_cannot_be_read_any_further(
+    functions: Functions, windows_of: Any, name: str, begins: bytes, ends: bytes
+) -> None:
+    """Like a row that is malformed, it says how to resume what has begun."""
+    windows_of(1)
+    Path(name).write_bytes(begins + ends)
+    line = ("upper", name, "--field", "t", "--output-format", "jsonl")
+    _, resume = mapped(*line, status=1).splitlines()
+    assert resume.startswith("batchproxy: nothing was kept; with --store FILE --namespace TEXT")
+    assert functions.batches == [["a"]]
+    Path(name).write_bytes(b"t\n" + ends)
+    assert len(mapped(*line, status=1).splitlines()) == 1
+
+
 def test_rows_that_are_skipped(functions: Functions) -> None:
     """They are not in the output; they are counted, and the exit status tells."""
     line = ("map", "functions:refuse", "-", "--batch-size", 2, "--on-error", "skip")
     done = call(*line, data=b"a\nx1\nb\nall\n", status=3)
     assert done.stdout == "a\n"
     assert "batchproxy: 3 rows failed\n" in done.stderr
+    assert "batchproxy: 0 calls saved, compared with one per row\n" in done.stderr
+    rows = ("map", "functions:upper", "-", "--input-format", "jsonl", "--on-error", "skip")
+    done = call(*rows, data=b"1\n1\n1\nno\n2\nno\n", status=3)
+    assert "batchproxy: 3 calls saved, compared with one per row\n" in done.stderr
 
 
 def test_rows_that_are_recorded(functions: Functions) -> None:
@@ -275,7 +301,10 @@ FILES = {
         ("functions:upper - --namespace n", "give --store FILE as well"),
         ("functions:upper - --store x://y --namespace n", "or a URL of redis://"),
         ("functions:upper - --store no/s --namespace n", "cannot be opened"),
-        ("functions:upper - --field t", "plain lines have no fields"),
+        ("functions:upper - --store no/s --namespace n --dry-run", "cannot be opened"),
+        ("functions:upper - --field t", "leave --field out, or give --input-format csv, or what"),
+        ("functions:upper . --field t", "the input '.' is a directory: give a file"),
+        ("functions:upper - --store :memory: --namespace n", "/DB, got ':memory:'"),
         ("functions:upper - --on-error record", "no place for errors"),
         ("functions:upper - --input-format parquet", "from standard input"),
         ("functions:upper - --output-format parquet", "to standard output"),
@@ -286,6 +315,9 @@ FILES = {
         ("functions:upper - --store s --namespace 'a\n' --dry-run", PRINTABLE),
         ("functions:upper - --store '' --namespace n --dry-run", "or postgresql://HOST/DB, got ''"),
         ("functions:upper a.csv --on-error record --into error", "and --into are both 'error'"),
+        ("functions:upper a.csv --into ''", "--into must be the name of a field, got ''"),
+        ("functions:upper a.csv --on-error record --error-field ''", "--error-field must be the"),
+        ("functions:upper a.csv --error-field e", "--error-field is for --on-error record: give"),
     ],
 )
 def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:
@@ -295,6 +327,19 @@ def test_wrong_arguments(functions: Functions, line: str, said: str) -> None:
     failed = call("map", *shlex.split(line), data=b"a\n", status=2)
     assert said in " ".join(failed.stderr.split()) + "\n"
     assert {path.name for path in Path().iterdir()} - {"__pycache__"} == FILES.keys()
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_where_an_import_fails(directory: Path, dry: list[str]) -> None:
+    """It is shown on demand; that an argument names nothing has no place in code."""
+    Path("broken.py").write_text("1 / 0\n")
+    line = ("map", "broken.py:f", "-", *dry)
+    assert "Traceback" not in call(*line, status=2).stderr
+    failed = call(*line, "--traceback", status=2).stderr
+    assert failed.startswith("Traceback (most recent call last):\n")
+    assert 'broken.py", line 1, in <module>' in failed
+    assert "importing 'broken.py' failed: ZeroDivisionError: division by zero" in failed
+    assert "Traceback" not in call("map", "no:f", *line[2:], "--traceback", status=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -431,7 +476,7 @@ def test_cache_clear(filled: None) -> None:
     refused = " ".join(call(*line, status=2).stderr.split())
     assert "2 values of namespace 'n' would be deleted, and there is nobody to ask" in refused
     assert call(*line, "--yes").stdout == "2 values deleted\n"
-    assert call(*line, "--yes").stdout == "0 values deleted\n"
+    assert "'results.db' has no namespace 'n'" in call(*line, "--yes", status=2).stderr
     assert call(*line[:4], "--all", "--yes").stdout == "1 value deleted\n"
     for both in ([], ["--all", "--namespace", "n"]):
         failed = call(*line[:4], *both, status=2)

@@ -169,7 +169,7 @@ def test_malformed_json() -> None:
     said = [str(problem) for _, problem in found]
     assert said[1].startswith(r"no UTF-8: b'\xff' at byte 0 (invalid start byte); ")
     assert said[0].startswith("no JSON: ")
-    assert said[5].startswith("no JSON: ")
+    assert said[5] == "it has lists or objects nested too deep; flatten them"
     assert said[2:5] == [
         "--field t wants an object, this is a number",
         "--field t wants an object, this is null",
@@ -307,6 +307,8 @@ def test_headers() -> None:
     ]:
         with pytest.raises(error, match=said):
             reading(data, "csv", "t")
+    with pytest.raises(UsageError, match="several columns ''"):
+        reading(b",a,\n", "csv", "")
     with pytest.raises(UsageError, match="--field is missing: which column is mapped"):
         reading(b"t\n", "csv")
 
@@ -372,6 +374,13 @@ def test_results_that_are_no_json() -> None:
     for value, why in ((float("nan"), ""), ({1, 2}, ""), (b"x", bytes_), ({"x": object()}, "")):
         with pytest.raises(BadResult, match=f"no JSON{why}"):
             to_json(value)
+    deep: list[Any] = []
+    for _ in range(200_000):
+        deep = [deep]
+    digits = "the result has an integer of more than 4,300 digits; make it text"
+    for much, why in ((10**5000, digits), (deep, "has lists or objects nested too deep")):
+        with pytest.raises(BadResult, match=why):
+            to_json(much)
     assert to_json("\ud800é") == '"\\ud800\\u00e9"'
     with pytest.raises(BadResult, match="no text that UTF-8 can say"):
         to_text("\ud800" + "x" * 300)

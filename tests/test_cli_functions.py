@@ -89,8 +89,13 @@ def types(items):
     } for item in items]
 def day(items):
     return [datetime.date(2026, 1, 2) for item in items]
+deep, endless = [], []
+for _ in range(3000):
+    deep = [deep]
+endless += [endless, endless]
+BAD = {"b": object(), "c": {"c"}, "huge": 10**5000, "deep": deep, "endless": endless}
 def bad(items):
-    return [object() if item == "b" else {item} if item == "c" else item for item in items]
+    return [BAD.get(item, item) for item in items]
 """
 
 MODELS = """
@@ -311,7 +316,13 @@ def test_values_that_json_has_not(tmp_path: Path) -> None:
 def test_values_that_are_refused() -> None:
     """The message names options of the command, and nothing of the library's; others are mapped."""
     for item, words in (
-        ("b", "<stdin>:2: TypeError: a result has <object object at 0x"),
+        ("b", "<stdin>:2: AnswerTypeError: a result has <object object at 0x"),
+        ("b", "--codec pydantic:MODULE:MODEL, --codec msgspec:MODULE:TYPE or --codec pickle\n"),
+        *(
+            (item, "nested more than 100 deep, or contains itself; fl")
+            for item in ("deep", "endless")
+        ),
+        ("huge", "text, such as hex(number), for integers of thousands of digits: ValueError"),
         ("c", "<stdin>:2: AnswerTypeError: the result of 'c' cannot be stored: a result cannot be"),
         ("c", "of type 'set': use a list; or see --codec, which says how results are kept\n"),
     ):
@@ -385,15 +396,18 @@ def test_codecs(models: None, codec: str, function: str, expected: Any) -> None:
 )
 def test_codecs_that_are_none(models: None, codec: str, said: str) -> None:
     """What is wrong is said, before anything is computed."""
-    refused = call("map", "fn.py:plain", "-", "--codec", codec, data=b"a\n", status=2)
-    assert said in " ".join(refused.stderr.split())
+    for dry in ([], ["--dry-run"]):
+        refused = call("map", "fn.py:plain", "-", "--codec", codec, *dry, data=b"a\n", status=2)
+        assert said in " ".join(refused.stderr.split())
     assert called() == []
 
 
 def test_what_the_output_cannot_say() -> None:
     """A result that a codec keeps, and no format has a place for, is the failure of its row."""
     failed = call("map", "fn.py:bad", "-", "--codec", "pickle", data=b"b\n", status=1)
-    assert "<stdin>:1: the result has no place in the output: TypeError" in failed.stderr
+    assert "<stdin>:1: the result has no place in the output: AnswerTypeError" in failed.stderr
+    line = ("map", "fn.py:bad", "-", "--codec", "pickle", "--on-error", "skip")
+    assert call(*line, data=b"huge\na\n", status=3).stdout == "a\n"
 
 
 def test_a_codec_for_another_type(models: None) -> None:

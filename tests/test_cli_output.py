@@ -232,15 +232,22 @@ def test_the_store(name: str, there: bool) -> None:
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_the_code(dry: list[str]) -> None:
-    """Nor over a file of the function, or of the codec."""
-    Path("models.py").write_text("Model = str")
-    line = ("--codec", "pydantic:models.py:Model", "--output-format", "lines", *dry)
-    for name in ("fn.py", "./fn.py", "models.py"):
-        before = Path(name).read_text()
-        refused = upper(*line, "-o", name, status=2)
+@pytest.mark.parametrize("end", [".py", ""])
+def test_the_code(dry: list[str], end: str) -> None:
+    """Nor over a file of the function, the weight or the codec, also of one named as a module."""
+    names = [f"{each}_{len(dry)}" for each in ("a_function", "a_weight", "a_codec")]
+    for name in names:
+        Path(f"{name}.py").write_text("import os\nos.chdir('/')\nModel = str\n")
+    function, weight, codec = (f"{name}{end}:Model" for name in names)
+    line = (function, "in.txt", "--max-weight", 1, "--weight", weight, "--output-format", "lines")
+    here = os.getcwd()
+    for name in names:
+        output = ("--codec", f"pydantic:{codec}", "-o", f"./{name}.py")
+        refused = call("map", *line, *output, *dry, status=2)
+        os.chdir(here)
         assert "the output is the code that is run: " in refused.stderr
-        assert Path(name).read_text() == before
+        assert "Model = str" in Path(f"{name}.py").read_text()
+        assert parts() == []
 
 
 def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:
@@ -266,7 +273,7 @@ def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said before anything is computed, with the reason; the status is 2.
+    """It is said before anything is computed, also by --dry-run, with the reason; the status is 2.
 
     A file that is read-only is not replaced, though its folder would let it.
     """
@@ -279,13 +286,18 @@ def test_what_is_not_there_for_writing(monkeypatch: pytest.MonkeyPatch) -> None:
         "in.txt/out.txt": "Not a directory",
         "n" * 300: "too long",
     }
-    for name, reason in reasons.items():
-        refused = upper("-o", name, status=2)
-        assert reason in " ".join(refused.stderr.split()), name
-        assert "Traceback" not in refused.stderr
     Path("out.txt").write_text("before")
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert "the output 'out.txt' is read-only" in upper("-o", "out.txt", status=2).stderr
+    for dry in ([], ["--dry-run"]):
+        for name, reason in reasons.items():
+            refused = upper("-o", name, *dry, status=2)
+            assert reason in " ".join(refused.stderr.split()), name
+            assert "Traceback" not in refused.stderr
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+            refused = upper("-o", "out.txt", *dry, status=2)
+            assert "the output 'out.txt' is read-only" in refused.stderr
+    upper("-o", "out.txt", "--dry-run")
+    assert Path("out.txt").read_text() == "before"
     assert not Path("called").exists()
     assert parts() == []
 

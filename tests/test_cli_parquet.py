@@ -188,7 +188,7 @@ def test_types_of_results(
 
 
 NO_PARQUET = "this cannot be written as Parquet: .*"
-OTHER = "column 'result': it must be of .*, as that of the rows before, which these values are not"
+OTHER = "in.txt:2: column 'result': .* is not of type .*, as those of the rows before are: "
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,8 @@ OTHER = "column 'result': it must be of .*, as that of the rows before, which th
         (({"a": 1}, {"a": 1, "b": 2}, None), OTHER),
         (([{"a": {"b": 1}}], [{"a": {"c": 1}}], None), OTHER),
         ((1, 2**70, None), OTHER),
-        (("\ud800", "x", "y"), "column 'result': it must be of one type, which these"),
+        (("\ud800", "x", "y"), r"in.txt:1: column 'result': '\\ud800' has no place in Parquet: "),
+        ((2**70, 1, 2), r"in.txt:1: column 'result': 1180591620717411303424 has no place in Par"),
         (({"a": {}}, [], None), f"{NO_PARQUET}cannot mix list and non-list"),
         (
             ({"a": None, "b": 1}, {"c": 1}, None),
@@ -214,8 +215,10 @@ def test_results_of_other_types(
 ) -> None:
     """What does not fit later is said, never lost."""
     functions.answers = dict(zip("abc", results))
-    message = said(written("in.txt", "a\nb\nc\n"), "-o", "out.parquet")
+    failed = upper(written("in.txt", "a\nb\nc\n"), "-o", "out.parquet", status=1).stderr
+    message, resume = failed.splitlines()
     assert re.fullmatch(f"batchproxy: {why}.*; use --output-format jsonl", message)
+    assert resume.startswith("batchproxy: nothing was kept; with --store FILE")
 
 
 def test_types_that_are_known_late(
@@ -225,7 +228,21 @@ def test_types_that_are_known_late(
     monkeypatch.setattr("batchproxy.cli._parquet._MOST_HELD", -1)
     assert outcome(functions, (None, None, "x")).to_pylist() == [None, None, "x"]
     functions.answers = {"a": None, "b": 3, "c": 4}
-    assert "it must be of string, as that of the rows before" in said("in.txt", "-o", "out.parquet")
+    message = said("in.txt", "-o", "out.parquet")
+    assert "in.txt:2: column 'result': 3 is not of type string, as those of the rows be" in message
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip", "record"])
+def test_results_of_several_types_at_once(functions: Functions, on_error: str) -> None:
+    """The first that does not fit is said, in whichever line of the window it is."""
+    functions.answers = {"c": 1, "f": 2}
+    name = written("in.txt", "a\nb\nc\nd\ne\nf\n")
+    message = said(name, "-o", "out.parquet", "--on-error", on_error)
+    fits = "batchproxy: in.txt:3: column 'result': 1 is not of type string, as those of the rows be"
+    assert message.startswith(fits)
+    pq.write_table(pa.table({"t": ["a", "b", "c"]}), "in.parquet")
+    message = said("in.parquet", "--field", "t", "-o", "out.parquet", "--on-error", on_error)
+    assert message.startswith(fits.replace(".txt", ".parquet"))
 
 
 def test_columns_without_members(functions: Functions) -> None:
@@ -239,7 +256,7 @@ def test_json_to_parquet(functions: Functions) -> None:
     """A column of several types is said before anything is paid; one may be replaced."""
     name = written("in.jsonl", '{"t": "a", "n": 1}\n{"t": "b", "n": "x"}\n')
     message = said(name, "--field", "t", "-o", "out.parquet")
-    assert message.startswith("batchproxy: column 'n': it must be of one type, which these values")
+    assert message.startswith("batchproxy: in.jsonl:2: column 'n': 'x' is not of type int64, as")
     assert functions.sent == []
     upper(name, "--field", "t", "--into", "n", "-o", "out.parquet")
     assert read_parquet().to_pylist() == [{"t": "a", "n": "A"}, {"t": "b", "n": "B"}]

@@ -94,6 +94,15 @@ def test_urls_that_lead_nowhere(url: str, shown: str) -> None:
     assert not found, [result.output for result in said]
 
 
+def test_a_url_that_is_none() -> None:
+    """What is wrong with it is said to the end."""
+    pytest.importorskip("redis")
+    line = ("map", "fn.py:upper", "in.txt", "--store", "redis://u@[bad", "--namespace", "n")
+    failed = " ".join(call(*line, status=2).stderr.split())
+    assert "'redis://***' cannot be opened: RedisStore takes a URL such as" in failed
+    assert failed.endswith("or / ? # or @ are not percent-encoded in it")
+
+
 @needs_redis
 def test_a_server_that_goes_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its library says is shown without the password, also in a traceback."""

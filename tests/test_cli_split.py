@@ -43,6 +43,15 @@ def stars(item):
 
 def negative(item):
     return -1
+
+def same(item):
+    return item
+
+def huge(item):
+    return 10**5000
+
+def failing(item):
+    return {}[item]
 '''
 
 
@@ -127,14 +136,28 @@ def test_the_weight_is_what_a_function_says(folder: Path) -> None:
     assert "6 would be computed in 2 calls" in result.output
 
 
-@pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_what_is_no_weight_ends_the_run(folder: Path, more: tuple[str, ...]) -> None:
-    """Before anything is sent, and says which item it is of."""
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--on-error", "skip")])
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("negative", "gave -1 for 'a': a weight is a number of 0 or more"),
+        ("same", "gave 'a' for 'a': a weight is a number of 0 or more"),
+        ("huge", "gave <an int of 16,610 bits> for 'a': a weight is a number of 0 or more"),
+        ("failing", "failed for 'a': KeyError: 'a'"),
+    ],
+)
+def test_what_is_no_weight_ends_the_run(
+    folder: Path, more: tuple[str, ...], function: str, message: str
+) -> None:
+    """Before anything is sent, and says of which function, item and row it is."""
     Path("words.txt").write_text("a\nb\n")
-    weight = ("--max-weight", 3, "--weight", "refusing.py:negative", *more)
+    weight = ("--max-weight", 3, "--weight", f"refusing.py:{function}", *more)
     result = call("map", "refusing.py:plain", "words.txt", *weight, status=1)
-    assert "gave -1 for 'a': a weight is a number of 0 or more" in result.output
+    where = "" if "--dry-run" in more else "words.txt:1: "
+    assert f"batchproxy: {where}--weight refusing.py:{function} {message}" in result.output
     assert calls_of_functions() == []
+    shown = call("map", "refusing.py:plain", "words.txt", *weight, "--traceback", status=1)
+    assert ("in failing\n" in shown.output) == (function == "failing" and where != "")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +165,8 @@ def test_what_is_no_weight_ends_the_run(folder: Path, more: tuple[str, ...]) -> 
     [
         (("--weight", "refusing.py:stars"), "--weight needs --max-weight N"),
         (("--max-weight", 0), "0.0 is not in the range x>0"),
-        (("--max-weight", "nan"), "--max-weight must be a number, got nan"),
+        (("--max-weight", "nan"), "--max-weight must be a number of 1e308 at most, got nan"),
+        (("--max-weight", "1e400"), "--max-weight must be a number of 1e308 at most, got inf"),
         (("--max-weight", 1, "--weight", "refusing.py:starts"), "did you mean stars"),
         (("--max-weight", 1, "--weight", "stars"), "--weight must be PACKAGE.MODULE:NAME"),
         (("--max-weight", 1, "--weight", "weights.py:w", "-o", "weights.py"), "weights.py"),

@@ -10,6 +10,8 @@ import reprlib
 from collections.abc import Collection
 from itertools import islice
 
+from ._errors import BatchProxyError
+
 MOST = 200
 """About how many characters of a value, or of what an exception says, a message has."""
 
@@ -54,9 +56,13 @@ def short_list(values: Collection[object], most: int = 5) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The type of `error`, and what it says as far as that can be had."""
+    """The type of `error`, and what it says as far as that can be had; cut, unless it is our own.
+
+    What our own quote is cut already, and what to do is said at the end.
+    """
     kind, text = type(error).__qualname__, says(error)
-    return f"{kind}: {cut(text)}" if text else kind
+    shown = escaped(text) if isinstance(error, BatchProxyError) else cut(text)
+    return f"{kind}: {shown}" if text else kind
 
 
 def says(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import AnswerTypeError, AnswerValueError
-from ._words import short_list
+from .._messages import short_list
 
 _TEXT = (str, bytes, bytearray, memoryview)
 

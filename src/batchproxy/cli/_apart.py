@@ -19,14 +19,14 @@ _BESIDE = ("", "-wal", "-shm", "-journal")
 
 def check_apart(
     source: str | None, target: str, place: Place | None, code: Iterable[str] = ()
-) -> None:
-    """Refuse to write to what is read.
+) -> set[Hashable]:
+    """Refuse to write to what is read; what tells the output from other files, for `check_code`.
 
     Args:
         source: The input, if there is one.
         target: The output.
         place: The store, if there is one.
-        code: Files of the function.
+        code: Files of Python that are named.
 
     Raises:
         UsageError: two of them are one file, by whatever names.
@@ -42,12 +42,22 @@ def check_apart(
             "the output is the input: rows that are left out, or not reached, would be lost. Write "
             "to another file, and rename that"
         )
-    for path in code:
-        if _names(path) & written:
-            raise UsageError(f"the output is the code that is run: {path!r}")
+    check_code(written, code)
     for what, names in (("output", written), ("input", read)):
         if names & kept:
             raise UsageError(f"the {what} is the store {place!r}, or a file that belongs to it")
+    return written
+
+
+def check_code(written: set[Hashable], code: Iterable[str]) -> None:
+    """Refuse to write to one of the files `code`.
+
+    Raises:
+        UsageError: one of them is what is `written`.
+    """
+    for path in code:
+        if _names(path) & written:
+            raise UsageError(f"the output is the code that is run: {path!r}")
 
 
 def _names(path: str, standard: IO[str] | None = None) -> set[Hashable]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
+from .._messages import cut, short
 from ..codecs import UnreadableValue, loads
 from ._apart import check_apart
 from ._interrupts import Interrupts
@@ -16,7 +17,6 @@ from ._output import Output, writing
 from ._rows import BadResult, to_json
 from ._store import Opened, Place, open_store, using
 from ._terminal import count, sayable, standard_output, tell
-from ._words import cut, short
 
 
 def info(place: Place) -> None:
@@ -40,15 +40,22 @@ def export(place: Place, namespace: str | None, path: str, interrupts: Interrupt
     check_apart(None, path, place)
     with open_store(place, create=False) as store:
         with using(place):
-            names = sorted(store.usage())
-        if namespace is not None:
-            if namespace not in names:
-                raise click.UsageError(f"{place!r} has no namespace {short(namespace)}")
-            names = [namespace]
+            usage = store.usage()
+        names = _named(place, namespace, usage)
         with writing(path), Output(path, sys.stdout) as output:
             if output.part is not None:
                 interrupts.litter.append(output.part)
             _export(place, store, names, output)
+
+
+def _named(place: Place, namespace: str | None, usage: Iterable[str]) -> list[str]:
+    """Those of the namespaces there that are asked for."""
+    names = sorted(usage)
+    if namespace is None:
+        return names
+    if namespace not in names:
+        raise click.UsageError(f"{place!r} has no namespace {short(namespace)}")
+    return [namespace]
 
 
 def _export(place: Place, store: Opened, names: list[str], output: Output) -> None:
@@ -81,8 +88,8 @@ def clear(place: Place, namespace: str | None, *, everything: bool, yes: bool) -
     with open_store(place, create=False) as store:
         with using(place):
             usage = store.usage()
-        names = [namespace] if namespace is not None else sorted(usage)
-        values = count(sum(usage[name].values for name in names if name in usage), "value")
+        names = _named(place, namespace, usage)
+        values = count(sum(usage[name].values for name in names), "value")
         where = "all namespaces" if namespace is None else f"namespace {short(namespace)}"
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():

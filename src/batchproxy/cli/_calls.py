@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from anyio import current_effective_deadline
 
-from .. import BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
+from .. import AnswerValueError, BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
+from .._core.progress import is_async
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results
@@ -19,13 +20,6 @@ ASYNC_CONCURRENCY = 8
 
 _MEANT = (Exception, KeyboardInterrupt, SystemExit)
 """What goes on into the map(): the last two end it, by the will of who raised them."""
-
-
-def is_async(function: Callable[..., object]) -> bool:
-    """Whether it runs in an event loop, as for `BatchingMapProxy.map`."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__
-    )
 
 
 class Ended(Exception):
@@ -136,7 +130,7 @@ class Calls:
         if not isinstance(result, BaseException):
             try:
                 return self._results.kept(result)
-            except (TypeError, RecursionError) as error:
+            except (TypeError, AnswerValueError) as error:
                 result = error
         elif not isinstance(result, Exception):
             ended = self._ended([item])

@@ -10,13 +10,13 @@ from typing import Self
 
 from click import UsageError
 
+from .._messages import short, short_list
 from ._rows import (
     BadInput,
     Names,
     Row,
 )
 from ._text import Text, TextReader
-from ._words import short, short_list
 
 _LARGEST_FIELD = 16 * 2**20
 """Characters. What an opening quote without a closing one costs at most."""
@@ -51,8 +51,8 @@ class DelimitedReader(TextReader):
             raise UsageError(f"{name}: --field is missing: which column is mapped? One of {known}")
         if names.field not in columns:
             raise UsageError(f"{name}: no column {short(names.field)}; there are {known}")
-        for used in names:
-            if columns.count(used or "") > 1 and used:
+        for used in (names.field, *names.written):
+            if columns.count(used) > 1:
                 raise UsageError(f"{name}: there are several columns {short(used)}")
         self._place = columns.index(names.field)
 

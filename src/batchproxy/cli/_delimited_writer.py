@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
+from .._messages import short
 from ._delimited import Dialect, parted
 from ._rows import (
     BadResult,
@@ -20,7 +21,6 @@ from ._rows import (
     to_text,
 )
 from ._text import TextOutput
-from ._words import short
 
 
 class DelimitedWriter(Writer):
@@ -46,16 +46,14 @@ class DelimitedWriter(Writer):
         quotes = '"(?:[^"]|"")*+"|' if self._quoted_fields else ""
         self._field = re.compile(rf"({quotes}[^{rest}]*)(?:{rest}|\Z)", re.DOTALL)
         # Whether a result that is no failure is just what stands behind a record as it was read.
-        self._behind = header is not None and not {names.into, names.error} & {*(columns or ())}
+        self._behind = header is not None and {*names.written}.isdisjoint(columns or ())
         self._begun = False
         self._waiting: list[dict[str, str]] = []
         """Values of rows that came before one that says which columns there are."""
         if header is not None:
             self._columns = columns = columns or []
-            added = {
-                name: name for name in (names.into, names.error) if name and name not in columns
-            }
-            self._put(*parted(header), added)
+            added = [name for name in names.written if name not in columns]
+            self._put(*parted(header), dict(zip(added, added)))
         elif columns is not None:
             self._begin()
 
@@ -124,8 +122,7 @@ class DelimitedWriter(Writer):
             self._begin()
 
     def _begin(self) -> None:
-        added = [name for name in (self._names.into, self._names.error) if name]
-        self._columns = list(dict.fromkeys((self._columns or []) + added))
+        self._columns = list(dict.fromkeys([*(self._columns or []), *self._names.written]))
         self._out.write(self._record(self._columns))
         self._begun = True
         for texts in self._waiting:
@@ -170,8 +167,8 @@ class DelimitedWriter(Writer):
             if '"' in text or self._delimiter in text or "\r" in text or "\n" in text:
                 return '"' + text.replace('"', '""') + '"'
         elif found := next((mark for mark in (self._delimiter, "\r", "\n") if mark in text), None):
-            raise BadResult(
-                f"the result has {found!r}, for which there is no place without quotes; use "
-                "--output-format jsonl"
+            what = "the delimiter" if found == self._delimiter else "the end of a line"
+            raise BadResult(  # in words: it may be recorded beside what it has no place for
+                f"a text with {what} in it has no place without quotes; use --output-format jsonl"
             )
         return text

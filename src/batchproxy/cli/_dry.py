@@ -9,19 +9,22 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+from click import UsageError
+
 from .. import BatchingMapProxy
 from ..codecs import digests
-from ._apart import check_apart
+from ._apart import check_apart, check_code
 from ._formats import Source, make_reader, make_writer
 from ._keys import key_of
 from ._load import load
 from ._options import Options
+from ._output import can_be_made, check_output
+from ._results import Results
 from ._rows import BadInput
 from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
-from ._weights import Weighing
+from ._weights import BadWeight, Weighing
 from ._windows import windows
-from ._words import describe
 
 
 def dry_run(options: Options) -> int:
@@ -30,15 +33,21 @@ def dry_run(options: Options) -> int:
     All distinct items are told apart exactly, for which 20 bytes of each are in memory.
     """
     standard_output()
-    check_apart(options.input, options.output, options.store, options.code())
+    written = check_apart(options.input, options.output, options.store, options.code())
+    if options.output != "-":
+        check_output(options.output)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Source(options.input))  # the function may go elsewhere
         function = load(options.function)
         weighing = options.weighing()
+        Results(options.codec)
+        check_code(written, options.loaded())
         path, namespace = options.store, options.namespace
         store = None
         if path is not None and (path.is_url or os.path.exists(path.text)):
             store = stack.enter_context(open_store(path, create=False))
+        elif path is not None and not can_be_made(path.text):
+            raise UsageError(f"the store {path!r} cannot be opened: no file can be made there")
         seen: set[bytes] = set()
         rows = known = calls = malformed = absent = 0
         try:
@@ -66,7 +75,7 @@ def dry_run(options: Options) -> int:
                 known += len(found)
                 left = [by_key[key] for key in new if key not in found]
                 calls += _calls(left, options.batch_size, weighing)
-        except (BadInput, _BadWeight) as error:
+        except (BadInput, BadWeight) as error:
             say(str(error))
             return 1
     there = "" if path is None else f"{known:,} {'is' if known == 1 else 'are'} in {path}, "
@@ -79,17 +88,10 @@ def dry_run(options: Options) -> int:
     return 3 if malformed else 0
 
 
-class _BadWeight(Exception):
-    """An item cannot be weighed; says why."""
-
-
 def _calls(items: list[Any], batch_size: int, weighing: Weighing) -> int:
     """How many calls `items` would take."""
     if weighing.weight is None:
         return math.ceil(len(items) / batch_size)
     proxy = BatchingMapProxy[Any, None](batch_size, key=key_of, **weighing._asdict())
-    try:
-        proxy.map(items, lambda batch: [None] * len(batch))
-    except Exception as error:  # of that function
-        raise _BadWeight(describe(error)) from error
+    proxy.map(items, lambda batch: [None] * len(batch))
     return proxy.statistics().calls

@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, NamedTuple, Self, cast
 
 from click import UsageError
 
+from .._messages import short_list
 from ._contents import UNREAD, ending_of
 from ._delimited import DelimitedReader, Dialect
 from ._delimited_writer import DelimitedWriter
@@ -23,7 +24,6 @@ from ._jsonl import JsonlReader, JsonlWriter
 from ._lines import LinesReader, LinesWriter
 from ._rows import BadInput, BadResult, Names, Reader, Writer
 from ._text import Text, TextOutput, TextReader
-from ._words import short_list
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "lines", "parquet")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from .._messages import short
 from ._jsonl import SPACE, JsonlWriter, decoder, fill
-from ._rows import BadInput, Names, Outcome, Row
+from ._rows import BadInput, Names, Outcome, Row, too_much
 from ._text import Text, TextReader
-from ._words import short
 
 _NEAR = 16
 """Characters. So near to the end of what has been read, an error may be that there is more."""
@@ -60,7 +60,7 @@ class JsonReader(TextReader):
                     self._go_to(self._place + error.pos - place)
                     raise self._error(f"no JSON: {error.msg}") from error
             except (ValueError, RecursionError) as error:  # a number too long, lists too deep
-                raise self._error(f"no JSON: {error}") from error
+                raise self._error(f"it has {too_much(error)}") from error
             else:
                 if end < last - _NEAR or not self._more():  # a number may go on
                     break

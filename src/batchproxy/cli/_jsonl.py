@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ._rows import Names, Outcome, Row, Writer, make_portable, to_json
+from .._messages import short, short_list
+from ._rows import Names, Outcome, Row, Writer, make_portable, to_json, too_much
 from ._text import Text, TextOutput, TextReader
 from ._values import member
-from ._words import short, short_list
 
 decoder = json.JSONDecoder()
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -40,7 +40,8 @@ class JsonlReader(TextReader):
                     try:
                         fill(row, json.loads(line), self._field)
                     except (ValueError, RecursionError) as error:
-                        row.problem = f"no JSON: {error}{_hint(row)}"
+                        what = too_much(error)
+                        row.problem = f"it has {what}" if what else f"no JSON: {error}{_hint(row)}"
                 yield row
 
 

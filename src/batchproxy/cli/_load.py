@@ -13,7 +13,11 @@ from typing import Any
 
 from click import UsageError
 
-from ._words import describe
+from .._messages import describe
+
+
+class ImportFailed(UsageError):
+    """A module cannot be imported; the `__cause__` is what it raised."""
 
 
 def load(target: str, what: str = "FUNCTION") -> Callable[..., Any]:
@@ -101,8 +105,8 @@ def _look_in(directory: str) -> None:
         sys.path.insert(0, directory)
 
 
-def _failed(module: str, error: BaseException) -> UsageError:
+def _failed(module: str, error: BaseException) -> ImportFailed:
     remedy = ""
     if "no known parent package" in str(error):
         remedy = "; give a module of a package as PACKAGE.MODULE:FUNCTION"
-    return UsageError(f"importing {module!r} failed: {describe(error)}{remedy}")
+    return ImportFailed(f"importing {module!r} failed: {describe(error)}{remedy}")

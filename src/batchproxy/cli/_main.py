@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from .._messages import escaped
 from . import _cache
 from ._dry import dry_run
 from ._formats import FORMATS
 from ._interrupts import Interrupts
-from ._map import BROKEN_PIPE, run
+from ._load import ImportFailed
+from ._map import BROKEN_PIPE, run, show_traceback
 from ._options import Options
 from ._store import Place, clean
 from ._terminal import OutputClosed, say
-from ._words import escaped
 
 _FILE = click.Path(allow_dash=True, readable=False)  # a shell completes it
 
@@ -179,13 +181,11 @@ def command() -> None:
 @click.option(
     "--error-field",
     metavar="NAME",
-    default="error",
-    show_default=True,
-    help="Where errors are recorded.",
+    help="With --on-error record: where errors are recorded. Default: error.",
 )
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows.")
 @click.option("--dry-run", "dry", is_flag=True, help="Only say what would be computed.")
-@click.option("--traceback", is_flag=True, help="Show where the function failed.")
+@click.option("--traceback", is_flag=True, help="Show where the function, or its import, failed.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 def map_(dry: bool, **arguments: Any) -> None:
     """Map the rows of INPUT through FUNCTION, a function from a list of items to their results.
@@ -205,10 +205,14 @@ def map_(dry: bool, **arguments: Any) -> None:
     options.check()
     if options.backend == "trio" and importlib.util.find_spec("trio") is None:
         raise click.UsageError("--backend trio needs trio: pip install 'batchproxy[trio]'")
-    if not dry:
-        raise SystemExit(run(options))
-    with _interrupts():
-        raise SystemExit(dry_run(options))
+    try:
+        if not dry:
+            raise SystemExit(run(options))
+        with _interrupts():
+            raise SystemExit(dry_run(options))
+    except ImportFailed as error:
+        show_traceback(options, error.__cause__, sys.stderr)
+        raise
 
 
 @command.group()

@@ -9,9 +9,10 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .. import Cache
-from ._apart import check_apart
+from ._apart import check_apart, check_code
 from ._calls import Calls
 from ._formats import Source, make_reader, make_writer
 from ._interrupts import Interrupts
@@ -53,8 +54,8 @@ def run(options: Options) -> int:
             say_so(str(error))
         except Stopped as error:
             raised = isinstance(error, Failed) and error.__cause__
-            if raised and options.traceback:
-                show(clean("".join(traceback.format_exception(raised))), stderr)
+            if raised:
+                show_traceback(options, raised, stderr)
             say_so(str(error))
             if raised and not options.traceback:
                 say_so("--traceback shows where it was raised")
@@ -67,9 +68,16 @@ def run(options: Options) -> int:
     return FAILED
 
 
+def show_traceback(options: Options, error: BaseException | None, stream: TextIO) -> None:
+    """Where `error` was raised, if that is asked for."""
+    if options.traceback:
+        text = "".join(traceback.format_exception(error))
+        show(text if options.store is None else options.store.clean(text), stream)
+
+
 def _run(options: Options, interrupts: Interrupts) -> int:
     source_format, target_format = options.formats()
-    check_apart(options.input, options.output, options.store, options.code())
+    written = check_apart(options.input, options.output, options.store, options.code())
     stdout, stderr = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
         # Whatever the function prints would be rows of the output.
@@ -86,6 +94,7 @@ def _run(options: Options, interrupts: Interrupts) -> int:
         reader = make_reader(source, source_format, options.names(), options.form())
         size = options.window(function)
         results = Results(options.codec)
+        check_code(written, options.loaded())
         cache: Cache[object]  # nothing in memory: the windows under way are, and small results
         if options.store is not None:
             store = stack.enter_context(open_store(options.store, create=True))
@@ -122,10 +131,15 @@ def _run(options: Options, interrupts: Interrupts) -> int:
             stack.callback(writer.release)
         stack.enter_context(_seldom_collecting())
         rows = windows(reader, size, options.limit, options.is_missing())
-        Passage(options, source, rows, size, writer, results, calls, report).run()
-        with writing(options.output, Stopped):
-            writer.close()
-            output.complete()
+        try:
+            Passage(options, source, rows, size, writer, results, calls, report).run()
+            with writing(options.output, Stopped):
+                writer.close()
+                output.complete()
+        except BadInput as error:
+            if not calls.statistics().calls:
+                raise
+            raise Stopped(str(error)) from error  # what was called is to be gone on with
     report.summary(options.store)
     return SOME_FAILED if report.failed else DONE
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +12,17 @@ from typing import Any, Literal
 from click import UsageError
 
 from .. import Cache
+from .._core.progress import is_async
+from .._messages import short
 from ..stores import MemoryStore
-from ._calls import ASYNC_CONCURRENCY, is_async
+from ._calls import ASYNC_CONCURRENCY
 from ._formats import Form, format_of
 from ._load import load
 from ._rows import Names, is_text
 from ._store import Place
 from ._text import checked_encoding
 from ._values import is_missing, is_missing_or_empty
-from ._weights import BY_COUNT, Weighing, characters
-from ._words import short
+from ._weights import BY_COUNT, Weighing, characters, named
 
 OnError = Literal["stop", "skip", "record"]
 
@@ -39,7 +42,7 @@ class Options:
     missing: Literal["skip", "send"] | None
     field: str | None
     into: str
-    error_field: str
+    error_field: str | None
     on_error: OnError
     batch_size: int
     max_weight: float | None
@@ -55,10 +58,18 @@ class Options:
 
     def code(self) -> list[str]:
         """The files of Python that are named."""
+        return [name for name in self._modules() if name.endswith(".py")]
+
+    def loaded(self) -> list[str]:
+        """The files of the modules that are named otherwise, once these are loaded."""
+        modules = map(sys.modules.get, self._modules())
+        files = [getattr(module, "__file__", None) for module in modules]
+        return [file for file in files if file is not None]
+
+    def _modules(self) -> list[str]:
         functions = (self.function, self.weight or "")
         names = [each.rpartition(":")[0] for each in functions]
-        names += (self.codec or "").split(":")[1:2]
-        return [name for name in names if name.endswith(".py")]
+        return names + (self.codec or "").split(":")[1:2]
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -83,8 +94,11 @@ class Options:
                 raise UsageError(f"--{error}") from error
         if self.weight is not None and self.max_weight is None:
             raise UsageError("--weight needs --max-weight N, the most that a batch may weigh")
-        if self.max_weight != self.max_weight:
-            raise UsageError("--max-weight must be a number, got nan")
+        if self.max_weight is not None and not math.isfinite(self.max_weight):
+            raise UsageError(
+                f"--max-weight must be a number of 1e308 at most, got {self.max_weight}; leave it "
+                "out where weight is no limit"
+            )
         for option, number in (
             ("batch-size", self.batch_size),
             ("max-concurrency", self.max_concurrency),
@@ -92,20 +106,29 @@ class Options:
         ):
             if number is not None and number > sys.maxsize:
                 raise UsageError(f"--{option} must be {sys.maxsize} at most, got {short(number)}")
+        if os.path.isdir(self.input):
+            raise UsageError(f"the input {self.input!r} is a directory: give a file in it")
         source, target = self.formats()
         self._check_form(source)
         if source == "lines" and self.field is not None:
-            raise UsageError("plain lines have no fields: leave --field out, or --input-format")
+            raise UsageError(
+                "plain lines have no fields: leave --field out, or "
+                "give --input-format csv, or what the input is"
+            )
         if source == "parquet" and self.input == "-":
             raise UsageError("Parquet cannot be read from standard input: give a file")
         if target == "parquet" and self.output == "-":
             raise UsageError("Parquet cannot be written to standard output: give -o FILE")
         if target == "lines" and self.on_error == "record":
             raise UsageError("plain lines have no place for errors: use --output-format jsonl")
-        for option, name in (("--into", self.into), ("--error-field", self.error_field)):
+        if self.error_field is not None and self.on_error != "record":
+            raise UsageError("--error-field is for --on-error record: give that, too, or neither")
+        for option, name in zip(("--into", "--error-field"), self.names().written):
+            if not name:
+                raise UsageError(f"{option} must be the name of a field, got '': leave it out")
             if not is_text(name):
                 raise UsageError(f"{option} is no text that UTF-8 can say: {short(name)}")
-        if self.on_error == "record" and self.error_field == self.into:
+        if self.names().error == self.into:
             raise UsageError(f"--error-field and --into are both {self.into!r}")
 
     def formats(self) -> tuple[str, str]:
@@ -145,14 +168,16 @@ class Options:
 
     def names(self) -> Names:
         """The fields that are read and written."""
-        error = self.error_field if self.on_error == "record" else None
-        return Names(self.field, self.into, error)
+        error = "error" if self.error_field is None else self.error_field
+        return Names(self.field, self.into, error if self.on_error == "record" else None)
 
     def weighing(self) -> Weighing:
         """What limits batches beside their size."""
         if self.max_weight is None:
             return BY_COUNT
-        weight = characters if self.weight is None else load(self.weight, "--weight")
+        if self.weight is None:
+            return Weighing(characters, self.max_weight)
+        weight = named(load(self.weight, "--weight"), f"--weight {self.weight}")
         return Weighing(weight, self.max_weight)
 
     def window(self, function: Callable[..., Any]) -> int:

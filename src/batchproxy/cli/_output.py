@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -34,10 +35,8 @@ class Output(AbstractContextManager["Output"]):
     def __init__(self, path: str, stdout: TextIO | None) -> None:
         self.part: Path | None = None
         self._target = Path(os.path.realpath(path))  # a link stays one
-        try:
+        with _refusing():
             self._raw = self._open(path, stdout)
-        except OSError as error:
-            raise UsageError(f"the output cannot be written: {error}") from error
         self.file = compressed(path, self._raw)
 
     def _open(self, path: str, stdout: TextIO | None) -> IO[bytes]:
@@ -45,27 +44,14 @@ class Output(AbstractContextManager["Output"]):
             if stdout is None:
                 raise UsageError("standard output is closed; give -o FILE")
             return cast(BinaryIO, _Stdout(stdout.buffer))
-        there = True
-        try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                return open(path, "wb")
-        except FileNotFoundError:
-            there = False
-        if not os.path.basename(path):
-            raise UsageError(f"the output has no name: {path!r}")
-        if there and not os.access(path, os.W_OK):
-            raise UsageError(f"the output {path!r} is read-only")
+        there = check_output(path)
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            return open(path, "wb")
         # Nobody can have guessed the name, and nothing that is there is opened. What replaces a
         # file is private until it gets the rights of that; a new one has those of any new file.
         part = self._target.with_name(f".batchproxy-{secrets.token_hex(8)}.part")
-        mode = 0o600 if there else 0o666
-        try:
-            file = open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115 - __exit__ closes it
-        except OSError as error:
-            raise UsageError(
-                f"the output cannot be written: no file can be made in {str(part.parent)!r}, where "
-                f"it is until it is complete: {error.strerror}"
-            ) from error
+        mode = 0o666 if there is None else 0o600
+        file = open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115 - __exit__ closes it
         self.part = part
         return file
 
@@ -97,6 +83,44 @@ class Output(AbstractContextManager["Output"]):
         for file in (self.file, self._raw):
             with suppress(OSError):  # all was written by `complete`, or the run has failed
                 file.close()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Inside, an output that cannot be written is a wrong argument."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"the output cannot be written: {error}") from error
+
+
+@_refusing()
+def check_output(path: str) -> os.stat_result | None:
+    """What is there now. Nothing is made, or opened.
+
+    Raises:
+        UsageError: it cannot be written, as far as can be known before, and why.
+    """
+    there = None
+    with suppress(FileNotFoundError):
+        there = os.stat(path)
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.path.basename(path):
+        raise UsageError(f"the output has no name: {path!r}")
+    if there is not None and not os.access(path, os.W_OK):
+        raise UsageError(f"the output {path!r} is read-only")
+    if (there is None or stat.S_ISREG(there.st_mode)) and not can_be_made(path):
+        raise UsageError(
+            "the output cannot be written: no file can be made in "
+            f"{os.path.dirname(os.path.realpath(path))!r}, where it is until it is complete"
+        )
+    return there
+
+
+def can_be_made(path: str) -> bool:
+    """Whether a file can be made in that folder, as far as can be known before."""
+    return os.access(os.path.dirname(os.path.realpath(path)), os.W_OK | os.X_OK)
 
 
 def _give_rights(file: int, target: Path) -> None:

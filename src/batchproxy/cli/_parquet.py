@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
@@ -9,8 +10,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from click import UsageError
 
+from .._messages import describe, short, short_list
 from ._rows import BadInput, Names, Outcome, Reader, Row, Writer, first_columns, no_column
-from ._words import describe, short, short_list
 
 try:
     import pyarrow as pa
@@ -30,7 +31,7 @@ class ParquetReader(Reader):
     """Rows of the batches that the file is read in."""
 
     def __init__(self, file: BinaryIO, names: Names, name: str) -> None:
-        self._name = name
+        self.name = name
         try:
             self._parquet = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
@@ -46,7 +47,7 @@ class ParquetReader(Reader):
         if path is None:
             raise UsageError(f"{name}: no column {short(names.field)}; there are {known}")
         self._column, self._inside = path
-        for used in (self._column, names.into, names.error):
+        for used in (self._column, *names.written):
             if columns.count(used) > 1:
                 raise UsageError(f"{name}: there are several columns {short(used)}")
 
@@ -58,7 +59,7 @@ class ParquetReader(Reader):
                 batch = next(batches, None)
             except (pa.ArrowException, OSError) as error:
                 raise BadInput(
-                    f"{self._name} cannot be read any further: {describe(error)}"
+                    f"{self.name} cannot be read any further: {describe(error)}"
                 ) from error
             if batch is None:
                 return
@@ -127,6 +128,7 @@ class ParquetWriter(Writer):
         self._file = file
         self._names = names
         self._schema = reader.schema if isinstance(reader, ParquetReader) else None
+        self._source = reader.name
         self._columns = reader.columns
         self._types: dict[str, Any] = {}
         self._rows: list[Row] = []
@@ -145,8 +147,8 @@ class ParquetWriter(Writer):
             if unknown := [name for name in row.fields if name not in (self._columns or ())]:
                 row.problem, row.fields = row.problem or no_column(unknown), None
         for name in self._columns or []:
-            if name not in (self._names.into, self._names.error):
-                self._array(name, [(row.fields or {}).get(name) for row in rows])
+            if name not in self._names.written:
+                self._array(name, [(row.fields or {}).get(name) for row in rows], rows)
 
     def write(self, row: Row, outcome: Outcome) -> None:
         self._rows.append(row)
@@ -185,27 +187,27 @@ class ParquetWriter(Writer):
         values[self._names.into] = [_of_lists(done.result) for done in self._outcomes]
         if self._names.error is not None:
             values[self._names.error] = [done.error for done in self._outcomes]
-        self._held.append((table, {name: self._array(name, values[name]) for name in values}))
+        arrays = {name: self._array(name, values[name], self._rows) for name in values}
+        self._held.append((table, arrays))
         self._rows.clear()
         self._outcomes.clear()
 
-    def _array(self, name: str, values: list[Any]) -> Any:
-        """A column of these values, of the type that the values before had."""
+    def _array(self, name: str, values: list[Any], rows: list[Row]) -> Any:
+        """A column of these values, which `rows` have, of the type that the values before had."""
         known = self._types.get(name)
         try:
-            column = pa.array(values)
-            if _has_empty(column.type):  # for which Parquet has no type
-                column = pa.array(list(map(_without_empty, values)))
-            if known is not None and column.type != known:
-                if lost := _lost(column.type, known):
-                    raise TypeError(f"there was no {short(lost)} before")
-                column.cast(known)  # which refuses 2.5 as a whole number, and the next 2 as text
-                column = pa.array(values, known)
+            column = _column(values, known)
         except _ERRORS as error:
-            before = "one type" if known is None else f"{known}, as that of the rows before"
+            count = bisect_left(
+                range(len(values)), True, key=lambda count: _fails(values[:count], known)
+            )
+            before = _column(values[: count - 1], None).type if known is None else known
+            what = f"is not of type {before}, as those of the rows before are"
+            if pa.types.is_null(before):
+                what = "has no place in Parquet"
             raise BadInput(
-                f"column {short(name)}: it must be of {before}, which these values are not: "
-                f"{describe(error)}; use --output-format jsonl"
+                f"{self._source}:{rows[count - 1].line}: column {short(name)}: "
+                f"{short(values[count - 1])} {what}: {describe(error)}; use --output-format jsonl"
             ) from error
         if not _is_open(column.type):
             self._types[name] = column.type
@@ -248,6 +250,31 @@ def _parquet_errors() -> Iterator[None]:
         raise BadInput(
             f"this cannot be written as Parquet: {describe(error)}; use --output-format jsonl"
         ) from error
+
+
+def _column(values: list[Any], known: Any) -> Any:
+    """A column of these values; of the type `known`, if there is one.
+
+    Raises:
+        Exception: one of `_ERRORS`; they do not fit.
+    """
+    column = pa.array(values)
+    if _has_empty(column.type):  # for which Parquet has no type
+        column = pa.array(list(map(_without_empty, values)))
+    if known is not None and column.type != known:
+        if lost := _lost(column.type, known):
+            raise TypeError(f"there was no {short(lost)} before")
+        column.cast(known)  # which refuses 2.5 as a whole number, and the next 2 as text
+        column = pa.array(values, known)
+    return column
+
+
+def _fails(values: list[Any], known: Any) -> bool:
+    try:
+        _column(values, known)
+    except _ERRORS:
+        return True
+    return False
 
 
 def _slices(rows: list[Row]) -> list[Any]:

@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any
 
 from .. import AnswerTypeError, BatchProxyError, Progress
+from .._messages import cut
 from ._calls import Calls, Ended
 from ._formats import Source
 from ._keys import key_of
@@ -19,7 +20,7 @@ from ._report import Report
 from ._results import Results
 from ._rows import BadResult, Failed, Outcome, Row, Stopped, Writer, error_text
 from ._terminal import count
-from ._words import cut
+from ._weights import BadWeight
 
 _MOST_WINDOWS = 10
 """That are in memory, while some of their rows wait for a batch to be full."""
@@ -114,9 +115,13 @@ class Passage:
             if isinstance(error.__cause__, StopIteration) and not self._calls.items_of(error):
                 end = error.__cause__  # which no iterator can raise
             raised = _raised(end)
+            if isinstance(end, BadWeight):
+                raise Failed(f"{self._where([key_of(end.item)])}{end}") from raised
             keys = [key_of(item) for item in self._calls.items_of(end)] or _refused(end)
             where = self._where(keys)
-            raise Failed(f"{where}{cut(error_text(raised))}{_hint(end)}") from raised
+            text = error_text(raised)
+            text = text if isinstance(raised, BatchProxyError) else cut(text)  # as in `describe`
+            raise Failed(f"{where}{text}{_hint(end)}") from raised
 
     def _items(self) -> Iterator[Any]:
         """What is to be computed, window by window; those before are written on the way."""

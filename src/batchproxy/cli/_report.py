@@ -112,7 +112,7 @@ class Report(AbstractContextManager["Report"]):
         found = "" if store is None else f", {count(done.stored, 'hit')} in {store}{others}"
         self.say(f"{count(rows, 'row')}, {self.distinct} distinct, in {seconds:.1f} s")
         self.say(f"{done.computed:,} computed in {count(done.calls, 'call')}{found}")
-        saved = max(rows - self.missing - done.calls, 0)
+        saved = max(rows - self.missing - self.failed - done.calls, 0)
         self.say(f"{count(saved, 'call')} saved, compared with one per row")
         if self.missing:
             self.say(f"{count(self.missing, 'row')} without a value, not sent")

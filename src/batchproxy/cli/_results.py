@@ -12,42 +12,51 @@ from uuid import UUID
 
 from click import UsageError
 
+from .. import AnswerTypeError, AnswerValueError
+from .._messages import describe, typed
 from ..codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
 from ._load import find
-from ._words import describe, short
 
 _SCALARS = frozenset({NoneType, bool, int, float, str})
 _LEFT = (NoneType, int, float, str, bytes, list, dict, set, frozenset)
 """What is as it is, or is refused by a store, which says what to write instead."""
+_LEVELS = 100
+"""Of lists and dicts in one another, as in a store."""
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, levels: int = _LEVELS) -> Any:
     """`value` as what JSON can say: dates, times, decimals and UUIDs are text, tuples are lists.
 
     So are arrays of NumPy, whose numbers are numbers, and whose moments are text.
 
     Raises:
-        TypeError: something in it is of another type.
+        AnswerTypeError: something in it is of another type.
+        AnswerValueError: it has more than `levels` of lists and dicts.
     """
     kind = type(value)
     if kind in _SCALARS:
         return value
+    if isinstance(value, list | tuple | dict) and not levels:
+        raise AnswerValueError(
+            f"a result has lists or dicts nested more than {_LEVELS} deep, or contains itself; "
+            "flatten it"
+        )
     if isinstance(value, list | tuple):
         if kind is list and _SCALARS.issuperset(map(type, value)):
             return value  # a vector of thousands of numbers: not one by one
-        return list(map(plain, value))
+        return [plain(part, levels - 1) for part in value]
     if kind is dict:
-        return {key: plain(part) for key, part in value.items()}
+        return {key: plain(part, levels - 1) for key, part in value.items()}
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, Decimal | UUID):
         return str(value)
     if is_numpy(value) and (found := _in_python(value)) is not value:
-        return plain(found)
+        return plain(found, levels)
     if isinstance(value, _LEFT):
         return value
-    raise TypeError(
-        f"a result has {short(value)}, of type {kind.__qualname__!r}: return text, numbers, "
+    raise AnswerTypeError(
+        f"a result has {typed(value)}: return text, numbers, "
         "dates, and lists and dicts of these, or name a codec: --codec pydantic:MODULE:MODEL, "
         "--codec msgspec:MODULE:TYPE or --codec pickle"
     )
@@ -70,7 +79,7 @@ def storable(value: Any) -> Any:
     """`value`, plain; but NumPy's as it is: a store and Parquet keep its few bytes.
 
     Raises:
-        TypeError: as of `plain`.
+        AnswerTypeError, AnswerValueError: as of `plain`.
     """
     return value if is_numpy(value) else plain(value)
 
@@ -94,7 +103,7 @@ class Results:
     def __init__(self, codec: str | None) -> None:
         self.codec: Codec | None = None
         self.kept: Callable[[Any], Any] = storable
-        """A result as it goes into the store, and comes out. Raises TypeError: there is no way."""
+        """A result as it goes into the store, and comes out. Raises as `plain` does."""
         self.written: Callable[[Any], Any] = storable
         """A result as the formats of the output know it. Raises exceptions of any kind."""
         if codec is None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import AnswerTypeError, AnswerValueError
+from .._messages import says, short, short_list
 from ._results import is_numpy, plain
 from ._values import portable
-from ._words import says, short, short_list
 
 
 class BadInput(Exception):
@@ -40,6 +41,11 @@ class Names(NamedTuple):
     """Where results go."""
     error: str | None
     """Where errors go; None if they are not recorded."""
+
+    @property
+    def written(self) -> list[str]:
+        """The fields that the output has beside those of the input, or in their place."""
+        return [self.into] if self.error is None else [self.into, self.error]
 
 
 class Outcome(NamedTuple):
@@ -79,6 +85,8 @@ class Row:
 class Reader(ABC):
     """Rows of an input, one after another; those that are malformed say so."""
 
+    name: str
+    """That of the input, for messages."""
     columns: list[str] | None = None
     """The names of the fields, in their order, where the format has them once for all rows."""
     with_fields = True
@@ -142,6 +150,15 @@ def is_text(text: str) -> bool:
     return text.isascii() or _SURROGATE.search(text) is None
 
 
+def too_much(error: Exception) -> str | None:
+    """What Python's `json` has not, though JSON has; None if `error` is about something else."""
+    if isinstance(error, RecursionError):
+        return "lists or objects nested too deep; flatten them"
+    if "int_max_str_digits" in str(error):
+        return f"an integer of more than {sys.get_int_max_str_digits():,} digits; make it text"
+    return None
+
+
 def to_json(value: Any, *, ascii_only: bool = False) -> str:
     """`value` as JSON on one line; arrays and numbers of NumPy are lists and numbers.
 
@@ -153,7 +170,9 @@ def to_json(value: Any, *, ascii_only: bool = False) -> str:
         if not is_text(text):  # which UTF-8 cannot say, but an escape can
             text = json.dumps(value, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the result is no JSON ({error}): {short(value)}") from error
+        what = too_much(error)
+        why = f"has {what}" if what else f"is no JSON ({error}): {short(value)}"
+        raise BadResult(f"the result {why}") from error
     return text
 
 

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from click import ClickException, UsageError
 
 from .. import stores
+from .._messages import describe, escaped, says
 from ..stores import PostgresStore, RedisStore, SQLiteStore
-from ._words import describe, escaped
 
 Opened: TypeAlias = SQLiteStore | RedisStore | PostgresStore
 
@@ -67,6 +67,8 @@ class Place:
 
 
 def _is_file(text: str) -> bool:
+    if text == ":memory:":  # which is no store to resume from, but nothing that is to be hidden
+        return True
     try:
         return isinstance(stores.open_store(text), SQLiteStore)  # nothing is opened yet
     except (ValueError, ImportError):
@@ -106,8 +108,10 @@ def open_store(place: Place, *, create: bool) -> Opened:
     """
     if not place.is_url and not create and not os.path.exists(place.text):
         raise UsageError(f"there is no store {place!r}")
+    words = says  # of the library's own: nothing is opened yet
     try:
         store = stores.open_store(place.text)
+        words = describe
         try:
             store.get_many("batchproxy", [bytes(20)])  # it connects when it is first used
         except BaseException:
@@ -115,7 +119,7 @@ def open_store(place: Place, *, create: bool) -> Opened:
             raise
     except Exception as error:
         # Without its cause, whose traceback would be shown with its own words.
-        reason = place.clean(describe(error))
+        reason = place.clean(words(error))
         raise UsageError(f"the store {place!r} cannot be opened: {reason}") from None
     return store
 

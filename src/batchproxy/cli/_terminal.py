@@ -10,7 +10,7 @@ from typing import TextIO
 
 from click import ClickException, UsageError
 
-from ._words import escaped
+from .._messages import escaped
 
 
 class OutputClosed(Exception):

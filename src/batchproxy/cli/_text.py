@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from click import UsageError
 
+from .._messages import short
 from ._contents import HEAD, opened
 from ._rows import BadInput, BadResult, Reader
-from ._words import short
 
 _MARKS = {
     "utf-8": codecs.BOM_UTF8,
@@ -228,6 +228,7 @@ class TextReader(Reader):
 
     def __init__(self, text: Text) -> None:
         self.text = text
+        self.name = text.name
 
 
 class TextOutput:

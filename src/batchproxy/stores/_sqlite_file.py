@@ -170,7 +170,7 @@ class File:
         name = getattr(error, "sqlite_errorname", "")
         for prefix, meaning in {
             "SQLITE_BUSY": f"was locked by another process for more than {self._timeout:g} s; "
-            "give SQLiteStore a longer timeout, or find out who holds it",
+            "find out who holds it, or, in Python, give SQLiteStore a longer timeout",
             "SQLITE_CANTOPEN": "or a file beside it (-wal, -shm) cannot be opened for writing; see "
             "who may write there, and whether the disk is mounted read-only",
             "SQLITE_CORRUPT": "is damaged; `PRAGMA integrity_check` in the sqlite3 shell says how. "
