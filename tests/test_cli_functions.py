@@ -265,7 +265,10 @@ def test_a_function_that_cancels_itself() -> None:
         ("Table()", "AnswerTypeError: the function answered with 'Table'"),
         ("items[1:]", "AnswerValueError: the function answered with 1 results to a batch of 2 it"),
         ("range(3)", "AnswerValueError: the function answered with 3 results to a batch of 2 item"),
-        ("{'a': 1}", "AnswerValueError: the function answered with a mapping that lacks 'b' of"),
+        (
+            "{'a': 1}",
+            "AnswerValueError: the function answered with a mapping that lacks 1 of its 2",
+        ),
     ],
 )
 def test_answers_of_a_wrong_kind(answer: str, said: str) -> None:

@@ -256,19 +256,19 @@ def test_a_function_that_goes_elsewhere(tmp_path: Path) -> None:
     elsewhere.mkdir()
     for name in ("in.txt", "out.txt"):
         (elsewhere / name).write_text("another")
-    for name in ("leaving", "leaving_again"):
+    for name in ("moving", "moving_again"):
         (tmp_path / f"{name}.py").write_text(
             "import os\nos.chdir('elsewhere')\n"
             "def upper(items): return [item.upper() for item in items]"
         )
-    done = call("map", "leaving.py:upper", "in.txt", "-o", "out.txt", *STORE)
+    done = call("map", "moving.py:upper", "in.txt", "-o", "out.txt", *STORE)
     assert "1 computed in 1 call, 0 hits in results.db" in done.stderr
     assert (tmp_path / "out.txt").read_text() == "A"
     assert (elsewhere / "out.txt").read_text() == "another"
     assert (tmp_path / "results.db").exists()
     assert not (elsewhere / "results.db").exists()
     os.chdir(tmp_path)
-    dry = call("map", "leaving_again.py:upper", "in.txt", *STORE, "--dry-run").stdout
+    dry = call("map", "moving_again.py:upper", "in.txt", *STORE, "--dry-run").stdout
     assert dry == "1 row, 1 distinct\n1 is in results.db, 0 would be computed in 0 calls\n"
 
 

@@ -134,7 +134,7 @@ def test_both_faces_are_alike() -> None:
 
 # What one folder has of the library besides, lest there be a copy of it: the words of messages, and
 # which functions are asynchronous.
-BESIDES = {"cli": ["_messages", "_core.progress"]}
+BESIDES = {"cli": ["_messages", "_loops"]}
 
 
 @pytest.mark.parametrize("folder", ["cli", "integrations"])

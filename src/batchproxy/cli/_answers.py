@@ -21,8 +21,9 @@ def listed(answer: Any, items: list[Any]) -> list[Any]:
     if isinstance(answer, Mapping):
         if missing := [item for item in items if item not in answer]:
             raise AnswerValueError(
-                f"the function answered with a mapping that lacks {short_list(missing)} of its "
-                f"{len(items)} items; give every item an entry, None where there is no result"
+                f"the function answered with a mapping that lacks {len(missing)} of its "
+                f"{len(items)} items: {short_list(missing)}; give every item an entry, None where "
+                "there is no result"
             )
         return [answer[item] for item in items]
     kind = type(answer)

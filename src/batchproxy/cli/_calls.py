@@ -10,7 +10,7 @@ from typing import Any, Literal
 from anyio import current_effective_deadline
 
 from .. import AnswerValueError, BatchingMapProxy, Cache, Progress, SplitBatch, Statistics, Stream
-from .._core.progress import is_async
+from .._loops import is_async
 from ._answers import listed
 from ._keys import key_of
 from ._results import Results

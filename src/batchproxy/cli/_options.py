@@ -12,7 +12,7 @@ from typing import Any, Literal
 from click import UsageError
 
 from .. import Cache
-from .._core.progress import is_async
+from .._loops import is_async
 from .._messages import short
 from ..stores import MemoryStore
 from ._calls import ASYNC_CONCURRENCY
