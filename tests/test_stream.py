@@ -285,6 +285,22 @@ async def test_known_keys_do_not_thin_a_batch() -> None:
     assert proxy.statistics().shared == 5
 
 
+async def test_a_full_window_waits_for_what_others_compute() -> None:
+    """What comes of that makes room for more: so no thin batch goes out meanwhile."""
+    proxy = AsyncBatchingMapProxy[int, str](4, 2)
+    other, calls = AsyncCalls(gated=True), AsyncCalls()
+    async with together(proxy) as callers:
+        await callers.begin("other", proxy.map, [0], other)
+        async with proxy.stream(range(9), calls, window=4) as results:
+            await callers.begin("first", results.__anext__)
+            assert calls.batches == []
+            other.open()
+            await settle()
+            assert callers.results["first"] == (0, "0")
+            assert [pair async for pair in results] == pairs(range(1, 9))
+    assert calls.batches == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
 async def test_progress_of_what_others_compute() -> None:
     """Their results are told of, too, when they are the last that come."""
     proxy, seen = AsyncBatchingMapProxy[int, str](1, 2), list[Progress]()

@@ -132,8 +132,8 @@ class Window(Plan):
 
     @property
     def stuck(self) -> bool:
-        """Whether nothing is under way or ready, a batch is not full, and there is no room."""
-        if not self.left or self.room or self.running or self.awaited or self._full_batches(1):
+        """Whether nothing is under way or ready, and there is no room for more."""
+        if not self.left or self.room or self.running or self.awaited:
             return False
         return not self.ready
 
