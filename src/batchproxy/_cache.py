@@ -262,8 +262,11 @@ class Cache(Travels, Generic[T]):
         names: dict[Any, bytes] = {}
         backing.encoding.digests(list(answers), names)
         encoded, refused = backing.encoding.encoded(answers, names)
-        for failure in refused.values():
-            raise failure.error
+        if refused:
+            try:
+                raise next(iter(refused.values())).error
+            finally:
+                del refused  # this frame is in the traceback now: a cycle
         # First: no call under way may write its own any more.
         forget = partial(self._table.invalidate, answers)
         backing.writers.forget(forget, partial(backing.replace, encoded), prime)

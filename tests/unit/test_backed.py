@@ -1,17 +1,19 @@
 """The steps of a map() that ask a store, where threads are refused and interrupts come."""
 
+import gc
 import math
 import threading
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
 from store_tools import OTHER, all_released, cache_and_proxy, cache_on, proxy_of
-from tools import Interrupt, happens, together
+from tools import FREE_THREADED, Interrupt, happens, together
 
-from batchproxy import AsyncBatchingMapProxy, StoreError
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, StoreError
 from batchproxy._backing import elsewhere as _elsewhere
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
@@ -213,3 +215,30 @@ async def test_a_store_that_says_nothing() -> None:
     store.fail["claim_many"] = OSError("unplugged")
     assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all
     await all_released(store, proxy)
+
+
+def test_what_is_refused_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failure leaves nothing to the collector."""
+
+    class Result:
+        pass
+
+    def compute(items: list[int]) -> list[Any]:
+        monkeypatch.setattr(Workers, "submit", refuse)
+        made = [Result() for _ in items]
+        kept.update(made)
+        return made
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    kept, proxy = WeakSet[Result](), BatchingMapProxy[int, Any](cache=cache_on(MemoryStore()))
+    gc.disable()
+    try:
+        with pytest.raises(StoreError, match="no thread can be started"):
+            proxy.map([1, 2], compute)
+        if FREE_THREADED:  # as in tests/test_garbage.py
+            gc.collect()
+        assert not kept
+    finally:
+        gc.enable()

@@ -243,6 +243,7 @@ class BackedClaims(Claims):
             self._backing.drop(forgotten, self._names)
             if settle:
                 self._settle(flight, answers, published)
+            del answers, published, wanted  # as in `_publish`
         finally:
             self._backing.writers.taken(flight)
             self.table.take_back(flight)

@@ -52,11 +52,11 @@ class Encoding:
                     )
                 encoded[name] = data
             except Exception as error:  # whatever the codec of a user raises
-                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
-                refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
-                refusal.__cause__, refusal._key = error, key
-                refused[key] = Failure(refusal, None)
-        return encoded, refused
+                refused[key] = _refusal(key, error)
+        try:
+            return encoded, refused
+        finally:
+            del results, refused  # this frame is in the traceback of each: a cycle
 
     def decoded(
         self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
@@ -80,3 +80,10 @@ class Encoding:
                 first,
             )
         return values, unreadable
+
+
+def _refusal(key: Hashable, error: Exception) -> Failure:
+    kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
+    refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
+    refusal.__cause__, refusal._key = error, key
+    return Failure(refusal, None)
