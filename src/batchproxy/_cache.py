@@ -354,7 +354,7 @@ def _to_be_found(method: str, keys: Any) -> list[Any]:
     """The distinct ones of `keys`, but for those that nothing is kept for."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
-            f"{method}() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
+            f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
             f"single key into a list: {method}([{short(keys)}])"
         )
     keys = list(keys)

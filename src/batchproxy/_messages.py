@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Collection
 from itertools import islice
+from traceback import format_tb
 
 MOST = 200
 """About how many characters of a value, or of what an exception says, a message has."""
@@ -57,6 +58,16 @@ def describe(error: BaseException) -> str:
     """The type of `error`, and what it says as far as that can be had."""
     kind, text = type(error).__qualname__, says(error)
     return f"{kind}: {cut(text)}" if text else kind
+
+
+def told(error: BaseException) -> str:
+    """What `error` says, with room for what to do about it."""
+    return cut(says(error), 3 * MOST)
+
+
+def traced(error: BaseException) -> str:
+    """Where `error` was raised, line by line, and `describe` of it."""
+    return "".join(format_tb(error.__traceback__)) + describe(error)
 
 
 def says(error: BaseException) -> str:

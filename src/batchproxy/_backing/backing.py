@@ -88,7 +88,7 @@ class Backing:
         self._unwritten.begin_process()
 
     def __repr__(self) -> str:
-        text = f"store={self.store!r} namespace={short(self._namespace)}"
+        text = f"store={short(self.store)} namespace={short(self._namespace)}"
         return f"{text} unwritten={count}" if (count := len(self._unwritten.results)) else text
 
     def grant(self) -> Grant | None:

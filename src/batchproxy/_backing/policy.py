@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 from .._errors import StoreError
-from .._messages import describe
+from .._messages import describe, told
 from .fuse import Fuse
 
 R = TypeVar("R")
@@ -92,7 +92,7 @@ class Continuing:
         now = time.monotonic()
         if now - self._said >= _SILENCE:
             self._said = now
-            _logger.warning("map() goes on without its store: %s", error)
+            _logger.warning("map() goes on without its store: %s", told(error))
 
 
 Policy: TypeAlias = Raising | Continuing

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import NoReturn
 
 from .._forks import Alive
+from .._messages import kind_of
 from .._store import Claimant, Claims, SharedStore, check_seconds
 
 
@@ -34,7 +35,7 @@ class MemoryStore(SharedStore):
 
     def __init__(self, other: MemoryStore | None = None, *, lease: float = 10.0) -> None:
         if other is not None and not isinstance(other, MemoryStore):
-            raise TypeError(f"other must be a MemoryStore, got {type(other).__qualname__!r}")
+            raise TypeError(f"other must be a MemoryStore, got {kind_of(other)}")
         check_seconds("lease", lease)
         self.lease = lease
         self._memory: _Memory = _Memory() if other is None else other._memory

@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import islice, repeat
 from typing import Self
 
+from .._messages import short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._sqlite_file import File
@@ -89,7 +90,7 @@ class SQLiteStore(Travels, SharedStore):
     ) -> None:
         name = os.fspath(path)
         if not isinstance(name, str):
-            raise TypeError(f"path must be text or a pathlib.Path, got {path!r}")
+            raise TypeError(f"path must be text or a pathlib.Path, got {short(path)}")
         if name in ("", ":memory:"):
             raise ValueError(
                 f"path must name a file, got {name!r}: a database in memory belongs to one "
