@@ -271,9 +271,10 @@ class RedisStore(Travels, SharedStore):
         elif isinstance(server, Redis | RedisCluster):
             self._client = server
         else:
+            kind = type(server)
             raise TypeError(
                 "RedisStore takes a URL such as 'redis://localhost:6379/0', a redis.Redis or a "
-                f"redis.RedisCluster, got {cut(f'{type(server).__module__}.{type(server).__qualname__}')}"
+                f"redis.RedisCluster, got {cut(f'{kind.__module__}.{kind.__qualname__}')}"
             )
         encoder = self._client.get_encoder()
         if encoder.decode_responses or not _is_utf8(encoder.encoding):
