@@ -99,7 +99,7 @@ class SQLiteStore(Travels, SharedStore):
         check_seconds("timeout", timeout, zero=True)
         check_seconds("lease", lease)
         self.lease = lease
-        self.max_value_size: int = _longest() - _ROW
+        self.max_value_size: int = _LONGEST - _ROW
         self._path = os.path.abspath(name)
         self._boot = _boot_id()
         self._pool = Pool(File(self._path, durable, timeout))
@@ -461,3 +461,7 @@ def _longest() -> int:
     """How many bytes a value may have, as SQLite was built."""
     with closing(sqlite3.connect(":memory:")) as connection:
         return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+
+
+# Now: a store may be made while another thread forks, which waits for what goes through the pool.
+_LONGEST = _longest()
