@@ -18,9 +18,9 @@ from batchproxy._backing import elsewhere as _elsewhere
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
 from batchproxy._backing.writers import Writers
-from batchproxy.codecs import PickleCodec
+from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import Claims
-from batchproxy.testing import AsyncCalls, names_in_store
+from batchproxy.testing import AsyncCalls
 
 
 def test_pauses_grow_and_are_random() -> None:
@@ -78,7 +78,7 @@ async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.claim_many("n", digests([2]), OTHER, 1)
     calls, proxy = AsyncCalls(), proxy_of(store)
     with pytest.raises(StoreError, match="no thread can be started"):
         await proxy.map([1, 2], calls)
@@ -98,7 +98,7 @@ async def test_who_is_new_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(_elsewhere, "_pause", pause)
     store = MemoryStore()
-    names = names_in_store(1, 2)
+    names = digests([1, 2])
     store.claim_many("n", names, OTHER, 2)
     proxy = proxy_of(store)
     async with together(proxy) as callers:
@@ -141,7 +141,7 @@ async def test_closing_waits_for_what_is_to_be_written(
 async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> None:
     """Who waits for them gets its failure, or computes without it."""
     store, others = MemoryStore(), lookouts()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.claim_many("n", digests([2]), OTHER, 1)
     proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
     async with together() as callers:
         callers.start("waiter", proxy.map, [2], calls)
