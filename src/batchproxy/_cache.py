@@ -56,8 +56,8 @@ class Cache(Travels, Generic[T]):
         ttl: Seconds, 0 or more, after which a value is forgotten, counted from the end of the call
             that gave it, on the monotonic clock; None (the default) for never. In a store they are
             counted on its own clock; a value that was read from there is not kept in memory.
-        store: Where results are kept beyond this process: a `SQLiteStore`, a `RedisStore`, or a
-            `Store` of your own.
+        store: Where results are kept beyond this process, or by several caches: a `SQLiteStore`, a
+            `RedisStore`, a `PostgresStore`, a `MemoryStore`, or a `Store` of your own.
         namespace: What the results in the store are the results of. It stands for the function, the
             model and the version of the prompt: give it another name when one of these changes.
         codec: How values become bytes; by default bytes, text, JSON and NumPy arrays do, and others

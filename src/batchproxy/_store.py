@@ -1,4 +1,4 @@
-"""What a store is: the protocol, on bytes, that the engine runs in worker threads."""
+"""What a store is: the protocol, on bytes, that `_backing` runs in its threads and its users'."""
 
 from __future__ import annotations
 

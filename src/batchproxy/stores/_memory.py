@@ -128,7 +128,7 @@ class MemoryStore(SharedStore):
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{self!r} cannot be pickled or copied, as its memory is that of this process: use a "
-            "SQLiteStore or a RedisStore, which other processes can share"
+            "SQLiteStore, a RedisStore or a PostgresStore, which other processes can share"
         )
 
     def __repr__(self) -> str:
