@@ -31,7 +31,8 @@ from batchproxy import (
     Cache,
     StoreError,
 )
-from batchproxy.testing import AsyncCalls, look, names_in_store
+from batchproxy.codecs import digests
+from batchproxy.testing import AsyncCalls, look
 
 
 async def test_a_second_run_computes_nothing(store: PlainStore) -> None:
@@ -195,7 +196,7 @@ async def test_leaving_while_the_store_is_asked(store: PlainStore, then: str) ->
     what others are found to compute."""
     proxy = proxy_of(store)
     if isinstance(store, MemoryStore) and then == "another process has a key":
-        store.claim_many("n", names_in_store(2), OTHER, 1)
+        store.claim_many("n", digests([2]), OTHER, 1)
     store.gate("get_many").open()  # when the map() begins
     gate = store.gate(store.asks)
     calls = AsyncCalls()
@@ -234,7 +235,7 @@ async def test_an_unreadable_value_is_a_miss(
     store: PlainStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged, computed anew, and replaced."""
-    [name, other] = names_in_store(1, 2)
+    [name, other] = digests([1, 2])
     store.values["n", name] = b"jnonsense"
     store.values["n", other] = b"t2"
     calls = AsyncCalls()
@@ -249,19 +250,19 @@ async def test_an_unreadable_value_is_a_miss(
 async def test_unreadable_values_beside_a_full_batch() -> None:
     """They are asked for again with the next one."""
     store = MemoryStore()
-    store.values["n", names_in_store(2)[0]] = b"jnonsense"
+    store.values["n", digests([2])[0]] = b"jnonsense"
     calls = AsyncCalls()
     assert await proxy_of(store, 1, 1).map([1, 2, 3], calls) == ["1", "2", "3"]
     assert calls.batches == [[1], [2], [3]]
     store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
-    store.values["n", names_in_store(1)[0]] = store.values["n", names_in_store(4)[0]] = b"jnonsense"
+    store.claim_many("n", digests([2]), OTHER, 1)
+    store.values["n", digests([1])[0]] = store.values["n", digests([4])[0]] = b"jnonsense"
     proxy = proxy_of(store, 1, 1)
     calls = AsyncCalls()
     async with together() as callers:
         callers.start("own", proxy.map, [2, 1, 3, 4], calls)
         await calls.wait_begun(3)
-        store.release_many("n", names_in_store(2), OTHER)
+        store.release_many("n", digests([2]), OTHER)
     assert callers.results == {"own": ["2", "1", "3", "4"]}
     assert sorted(calls.batches) == [[1], [2], [3], [4]]
     nothing_left(store, proxy)
@@ -328,7 +329,7 @@ async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_ask
 async def test_a_failure_ends_the_waiting_for_other_processes() -> None:
     """They are not asked any more."""
     store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.claim_many("n", digests([2]), OTHER, 1)
     proxy = proxy_of(store)
     calls = AsyncCalls(gated=True)
     error = OSError("no")
@@ -405,7 +406,7 @@ def test_an_interrupt_while_something_is_forgotten(store: PlainStore) -> None:
     until(lambda: not look(cache).forgetting)
     assert len(cache) == 0
     assert proxy.map([2], naive) == ["2"]
-    assert {key for _, key in store.values} == set(names_in_store(2))
+    assert {key for _, key in store.values} == set(digests([2]))
 
 
 def test_what_is_forgotten_where_no_thread_can_be_started(
@@ -526,7 +527,7 @@ async def test_what_could_not_be_written_is_written_when_the_cache_is_closed(
 async def test_going_on_where_an_unreadable_value_cannot_be_deleted() -> None:
     """It is computed, though nobody else is kept from it."""
     store = MemoryStore()
-    for name in names_in_store(1, 2, 3):
+    for name in digests([1, 2, 3]):
         store.values["n", name] = b"jnonsense"
     store.fail["delete_many"] = OSError("read only")
     calls = AsyncCalls()
@@ -586,7 +587,7 @@ async def test_a_call_under_way_does_not_bring_back_what_is_forgotten(
         calls.open()
     assert callers.results == {"own": ["1", "2"]}
     stored = {key for _, key in store.values}
-    [first, second] = names_in_store(1, 2)
+    [first, second] = digests([1, 2])
     assert (first in stored) == (how == "prime")
     assert (second in stored) == (how != "clear")
     again = AsyncCalls(lambda item: "new")
@@ -643,7 +644,7 @@ async def test_writing_waits_for_what_is_being_forgotten(store: PlainStore) -> N
         assert callers.results == {}
         gate.open()
     assert callers.results == {"own": ["1", "2"], "forget": None}
-    assert {key for _, key in store.values} == set(names_in_store(2))
+    assert {key for _, key in store.values} == set(digests([2]))
 
 
 async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
@@ -660,7 +661,7 @@ async def test_keys_forgotten_while_they_are_claimed(store: PlainStore) -> None:
     assert callers.results == {"own": ["1", "2"]}
     assert 1 not in cache
     assert 2 in cache
-    assert {key for _, key in store.values} == set(names_in_store(2))
+    assert {key for _, key in store.values} == set(digests([2]))
     await all_released(store, proxy)
 
 

@@ -563,3 +563,52 @@ def test_a_store_that_fails_a_synchronous_map(
 
     one()
     until(watched.gone)
+
+
+# --- Results that a store refuses ---
+
+
+def refused_answers(watched: Watched) -> Callable[[list[Any]], list[Any]]:
+    """Gives text that no store keeps, since it is of a class of its own, but for one."""
+    return lambda items: ["plain", *watched.items(len(items) - 1)]
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+@pytest.mark.parametrize("on", [MemoryStore, PlainStore, partial(failing_store, "publish_many")])
+async def test_results_that_a_store_refuses(
+    watched: Watched, on: Callable[[], Any], return_exceptions: bool
+) -> None:
+    """Neither they nor their failures are left, also where the store fails besides."""
+
+    async def one() -> None:
+        made = on()
+        proxy = Proxy(key=str, cache=made if isinstance(made, Cache) else cache_on(made))
+        answers = in_a_task(refused_answers(watched))
+        options = {"return_exceptions": return_exceptions}
+        for result in await proxy.map(watched.items(), answers, **options):
+            if isinstance(result, Exception):
+                watched.error(result)
+
+    await noted(lambda *_: one(), None, watched)
+    await happens(watched.gone)
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+def test_results_that_a_store_refuses_a_synchronous_map(
+    watched: Watched, return_exceptions: bool
+) -> None:
+    """The same; and what is primed."""
+
+    def one(*_: object) -> None:
+        proxy = SyncProxy(key=str, cache=cache_on(MemoryStore()))
+        options = {"return_exceptions": return_exceptions}
+        for result in proxy.map(watched.items(), refused_answers(watched), **options):
+            if isinstance(result, Exception):
+                watched.error(result)
+
+    def primed(*_: object) -> None:
+        cache_on(MemoryStore()).prime(dict(enumerate(watched.items())))
+
+    for attempt in (one, primed):
+        sync_noted(attempt, SyncProxy(), watched)
+    until(watched.gone)

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from hashlib import blake2b
@@ -17,18 +17,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batchproxy import BatchingMapProxy, Cache
+from batchproxy.codecs import digests
 from batchproxy.stores import SQLiteStore
-from batchproxy.testing import Calls, names_in_store
+from batchproxy.testing import Calls
 
 try:
     import numpy as np
 except ImportError:
     np = None  # type: ignore[assignment] # so that the tests can be collected
-
-
-def digests(keys: Sequence[Hashable]) -> list[bytes]:
-    """What `keys` are called in a store."""
-    return names_in_store(*keys)
 
 
 # What is digested. A change of any of these makes every existing store useless.

@@ -22,9 +22,8 @@ from postgres_server import PostgresServer, dumped, needs_postgres
 from redis_server import RedisServer, needs_redis
 
 from batchproxy import BatchingMapProxy, Cache
-from batchproxy.codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec
+from batchproxy.codecs import Codec, MsgspecCodec, PickleCodec, PydanticCodec, digests
 from batchproxy.stores import Claimant, PostgresStore, RedisStore, SharedStore, SQLiteStore
-from batchproxy.testing import names_in_store
 
 DATA = Path(__file__).parent / "data"
 SQLITE, REDIS, POSTGRES = "sqlite-1.db.gz", "redis-1.json", "postgres-1.sql"
@@ -74,7 +73,7 @@ def fill(store: SharedStore) -> None:
     for name in OF_CODECS:
         cache = Cache[Any](store=store, namespace=name, codec=codec_of(name))
         cache.prime({1: result_of(name)})
-    store.claim_many(PLAIN, names_in_store(CLAIMED), Claimant("gone", 1), 1)
+    store.claim_many(PLAIN, digests([CLAIMED]), Claimant("gone", 1), 1)
 
 
 def load(client: Any, stored: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from store_tools import (
 from tools import all_at_once, happens, settle, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
-from batchproxy.testing import AsyncCalls, Calls, look, names_in_store
+from batchproxy.codecs import digests
+from batchproxy.testing import AsyncCalls, Calls, look
 
 
 async def test_they_are_read_and_computed_together(store: PlainStore) -> None:
@@ -132,7 +133,7 @@ async def test_keys_that_another_process_computes() -> None:
     store, proxy = shared(3)
     calls = AsyncCalls()
     users = proxy.bind(calls)
-    held = names_in_store(0, 2)
+    held = digests([0, 2])
     store.claim_many("n", held, OTHER, len(held))
     async with together() as callers:
         callers.each(users.load, range(5))
@@ -161,7 +162,7 @@ async def test_nobody_waits_any_more_for_what_another_process_computes() -> None
     store, proxy = shared(3, 1)
     calls = AsyncCalls(gated=True)
     users = proxy.bind(calls)
-    held = names_in_store(2)
+    held = digests([2])
     store.claim_many("n", held, OTHER, 1)
     async with together() as callers:
         for number in range(3):  # the last two wait for a slot, and the first of those leads
@@ -195,7 +196,7 @@ async def test_another_process_gives_up() -> None:
     store, proxy = shared(10)
     calls = AsyncCalls()
     users = proxy.bind(calls)
-    held = names_in_store(*range(4))
+    held = digests(range(4))
     store.claim_many("n", held, OTHER, len(held))
     async with together() as callers:
         callers.each(users.load, range(4))

@@ -129,6 +129,7 @@ def test_values_as_large_as_sqlite_takes(tmp_path: Path, monkeypatch: pytest.Mon
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", limited)
+    monkeypatch.setattr("batchproxy.stores._sqlite._LONGEST", small)
     with SQLiteStore(tmp_path / "results.db") as store:
         most = store.max_value_size
         assert small - 1_000 <= most < small

@@ -417,6 +417,24 @@ def test_no_connection_is_free(
         assert thread.outcome() == store.get_many("n", [A]) == {A: b"1"}
 
 
+def test_closing_while_one_is_waited_for(
+    postgres_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a connection is told at once; and nobody makes another one."""
+    monkeypatch.setattr(_postgres_pool, "_MOST", 1)
+    store = PostgresStore(postgres_url, schema=schema, timeout=3600)
+    store.set_many("n", {A: b"1"}, None)
+    pool = store._pool
+    with locked(postgres_url, schema):
+        thread = Thread(lambda: store.get_many("n", [A]))
+        until(lambda: not pool._idle)
+        waiter = Thread(lambda: store.get_many("n", [A]))
+        until(lambda: pool._changed._waiters)  # type: ignore[attr-defined] # who sleeps there
+        store.close()
+        assert str(waiter.outcome()).endswith("is closed; make another one")
+    assert thread.outcome() == {A: b"1"}
+
+
 def test_a_store_that_is_forgotten(postgres_url: str, schema: str, client: Any) -> None:
     """Its connections are closed, without a warning."""
     store = PostgresStore(f"{postgres_url}&application_name={schema}", schema=schema)

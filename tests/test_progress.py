@@ -13,7 +13,8 @@ from memory_store import MemoryStore
 from tools import collect, modes, naive, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
-from batchproxy.testing import AsyncCalls, assert_idle, names_in_store
+from batchproxy.codecs import digests
+from batchproxy.testing import AsyncCalls, assert_idle
 
 Async = AsyncBatchingMapProxy[int, Any]
 
@@ -96,7 +97,7 @@ async def test_what_is_found_instead_of_being_claimed_is_told() -> None:
     async with together() as callers:
         callers.start("own", proxy.map, [1], AsyncCalls(), progress=seen.append)
         await gate.wait_entered()
-        store.values["n", names_in_store(1)[0]] = b"tthere"
+        store.values["n", digests([1])[0]] = b"tthere"
         gate.open()
     assert callers.results == {"own": ["there"]}
     assert seen[-1] == Progress(done=1, total=1, hits=1, shared=0, calls=0, failures=0)

@@ -21,18 +21,19 @@ from store_tools import OTHER, all_released, cache_on, nothing_left, shared, use
 from tools import collect, naive, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, assert_idle, look, names_in_store, wait_released
+from batchproxy.codecs import digests
+from batchproxy.testing import AsyncCalls, assert_idle, look, wait_released
 
 
 def held_by_another(store: MemoryStore, *keys: Any) -> None:
     """Another process, which is alive, is computing `keys`."""
-    claims = store.claim_many("n", names_in_store(*keys), OTHER, len(keys))
+    claims = store.claim_many("n", digests(keys), OTHER, len(keys))
     assert len(claims.claimed) == len(keys)
 
 
 def published_by_another(store: MemoryStore, values: dict[Any, str]) -> None:
     """It has computed them."""
-    encoded = {names_in_store(key)[0]: b"t" + value.encode() for key, value in values.items()}
+    encoded = {digests([key])[0]: b"t" + value.encode() for key, value in values.items()}
     store.publish_many("n", encoded, OTHER, None)
 
 
@@ -140,7 +141,7 @@ async def test_keys_that_another_process_gave_up_are_taken_over(how: str) -> Non
         await calls.wait_begun()
         assert calls.batches == [[3]]
         if how == "released":
-            store.release_many("n", names_in_store(1, 2), OTHER)
+            store.release_many("n", digests([1, 2]), OTHER)
         else:
             store.now += store.lease + 1
     assert callers.results == {"own": ["1", "2", "3"]}
@@ -207,7 +208,7 @@ async def test_what_cannot_be_read_is_not_adopted(
     async with together() as callers:
         callers.start("own", proxy.map, [1], calls)
         await calls.wait_begun()
-        store.publish_many("n", {names_in_store(1)[0]: b"jnonsense"}, OTHER, None)
+        store.publish_many("n", {digests([1])[0]: b"jnonsense"}, OTHER, None)
         gate, again = store.gate(store.writes), store.gate(store.writes)
         gate.open()
         calls.open()
@@ -276,7 +277,7 @@ def test_releases_do_not_pile_up_behind_a_store_that_stalls() -> None:
         """Claims it; the name that it was claimed by."""
         with pytest.raises(ValueError, match="no"):
             proxy.map([key], failing)
-        return store.claims["n", names_in_store(key)[0]].process
+        return store.claims["n", digests([key])[0]].process
 
     first = fail(0)
     key = 0

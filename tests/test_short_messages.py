@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
+from batchproxy.codecs import Codec
+from batchproxy.stores import MemoryStore, SQLiteStore, Store
 
 PROMPT = "secret prompt " * 10_000
 KEYS = [(f"{PROMPT}{number}",) * 9 for number in range(10)]
@@ -41,6 +43,50 @@ class Broken(MutableMapping[Any, Any]):
         raise ValueError(PROMPT)
 
 
+class Talking(MemoryStore):
+    """A store with a repr that is of no use, and that cannot take anything."""
+
+    max_value_size = 0
+    shown: object = Long(PROMPT)
+
+    def __repr__(self) -> str:
+        return repr(self.shown)
+
+
+class Unspeakable(Talking):
+    shown = Hostile()
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+
+class Refusing(Codec):
+    """Refuses everything, with an exception of the user's."""
+
+    tag = b"X"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def encode(self, value: Any) -> bytes:
+        raise self._error
+
+    def decode(self, data: bytes) -> Any:
+        raise self._error
+
+
+def refused(store: Store, codec: Codec | None = None) -> None:
+    """The other results are not lost, and the failure is one of the list."""
+    cache = Cache[Any](store=store, namespace="n", codec=codec)
+    [failure] = BatchingMapProxy[Any, Any](cache=cache).map(
+        [1], lambda items: items, return_exceptions=True
+    )
+    assert len(repr(cache)) < 500
+    raise failure
+
+
 def ring() -> None:
     proxy = BatchingMapProxy[Any, Any]()
 
@@ -67,7 +113,15 @@ wrong: Any = [Long(PROMPT), Hostile(), (["x" * 1000] * 1000,) * 2]
         lambda: BatchingMapProxy[Any, Any]().map(KEYS, lambda items: {}),
         ring,
         several_fail,
+        lambda: refused(Talking()),
+        lambda: refused(Unspeakable()),
+        *(
+            lambda error=error: refused(MemoryStore(), Refusing(error))
+            for error in (ValueError("\x1b[31m" + PROMPT), TypeError(Hostile()), Silent())
+        ),
         lambda: Cache[Any]().invalidate(PROMPT),
+        lambda: MemoryStore(lease=10**5000),
+        lambda: SQLiteStore(PROMPT.encode()),  # type: ignore[arg-type] # as here
         lambda: Cache[Any]().prime({PROMPT: ValueError()}),
         lambda: Cache[Any](store=Long("\x1b[31m\n")),  # type: ignore[arg-type] # as here
         *(
@@ -88,6 +142,9 @@ wrong: Any = [Long(PROMPT), Hostile(), (["x" * 1000] * 1000,) * 2]
                 lambda value: BatchingMapProxy[Any, Any]().map([1], function, progress=value),
                 lambda value: BatchingMapProxy[Any, Any]().map([1], lambda items: value),
                 lambda value: BatchingMapProxy[Any, Any](backend=value),
+                lambda value: MemoryStore(value),
+                lambda value: MemoryStore(lease=value),
+                lambda value: SQLiteStore("db", timeout=value),
             )
         ),
     ],
@@ -112,3 +169,29 @@ def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:
         "in __getitem__" in each.message for each in caplog.records if "reading" in each.message
     )
     assert len(caplog.text) < 5000
+
+
+class Failing(Talking):
+    """A store of the user's that says too much."""
+
+    max_value_size = 100
+
+    def get_many(self, *_: Any) -> Any:
+        raise StoreError("\x1b[31m" + PROMPT)
+
+
+@pytest.mark.parametrize("error", [ValueError("\x1b[31m" + PROMPT), Silent()])
+def test_log_lines_of_what_users_give(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """What a progress function raises is logged with the place; a store that is left alone, too."""
+
+    def report(_: object) -> None:
+        raise error
+
+    cache = Cache[Any](store=Failing(), namespace="n", on_store_error="continue")
+    proxy = BatchingMapProxy[Any, Any](cache=cache)
+    assert proxy.map([1], lambda items: items, progress=report) == [1]
+    said = [each for each in caplog.records if each.name == "batchproxy"]
+    assert len(said) == 2
+    assert any("in report" in each.message for each in said)
+    assert "\x1b" not in caplog.text
+    assert len(caplog.text) < 3000

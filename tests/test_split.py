@@ -36,8 +36,9 @@ from batchproxy import (
     SplitBatch,
     StoreError,
 )
+from batchproxy.codecs import digests
 from batchproxy.stores import Claimant
-from batchproxy.testing import AsyncCalls, Calls, assert_idle, look, names_in_store
+from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
 
 class Bad(Exception):
@@ -117,7 +118,7 @@ async def test_a_refused_batch_is_halved(cache: str) -> None:
     assert_idle(proxy)
     if store is not None:
         await all_released(store, proxy)
-        assert {name for _, name in store.values} == {*names_in_store(*{*range(10)} - {3})}
+        assert {name for _, name in store.values} == {*digests([*{*range(10)} - {3}])}
 
 
 @modes
@@ -732,11 +733,11 @@ async def test_a_half_is_written_and_announced_when_it_has_finished() -> None:
         calls.fail(0, SplitBatch())
         await calls.wait_begun(2)
         assert not store.values
-        assert {key for _, key in store.claims} == {*names_in_store(*range(4))}
+        assert {key for _, key in store.claims} == {*digests(range(4))}
         calls.finish(1)
         await calls.wait_begun(3)
-        assert {key for _, key in store.values} == {*names_in_store(0, 1)}
-        assert {key for _, key in store.claims} == {*names_in_store(2, 3)}
+        assert {key for _, key in store.values} == {*digests([0, 1])}
+        assert {key for _, key in store.claims} == {*digests([2, 3])}
         assert await other.map([0, 1], never_asked) == ["0", "1"]
         calls.finish(2)
     assert callers.results == {"own": naive(range(4))}
@@ -762,9 +763,9 @@ async def test_the_claim_of_a_failed_item_is_given_back_at_once(how: str) -> Non
             await calls.wait_begun(number + 1)
             calls.finish(number)
         await calls.wait_begun(3)
-        [name] = names_in_store(0)
+        [name] = digests([0])
         await happens(lambda: ("n", name) not in store.claims)
-        assert {key for _, key in store.claims} == {*names_in_store(1)}
+        assert {key for _, key in store.claims} == {*digests([1])}
         calls.finish(2)
     assert isinstance(callers.results["own"][0], Exception)
     assert callers.results["own"][1] == "1"
@@ -780,7 +781,7 @@ async def test_what_others_published_of_a_half_is_taken() -> None:
         await calls.wait_begun()
         calls.fail(0, SplitBatch())
         await calls.wait_begun(2)
-        store.values["n", names_in_store(1)[0]] = b"tother"
+        store.values["n", digests([1])[0]] = b"tother"
         calls.open()
     assert callers.results == {"own": ["0", "other", "2", "3"]}
     nothing_left(store, proxy)
@@ -832,13 +833,13 @@ async def test_processes_wait_for_a_half() -> None:
     """Another process that has claimed a part of it changes nothing."""
     store, proxy = shared(4)
     other = Claimant("other", 1)
-    store.claim_many("n", names_in_store(1), other, 1)
+    store.claim_many("n", digests([1]), other, 1)
     service = Service(most=2)
     async with together() as callers:
         callers.start("own", proxy.map, range(5), service)
         while len(service.batches) < 3:  # noqa: ASYNC110 - it calls nobody back
             await anyio.sleep(0.001)
-        store.publish_many("n", {names_in_store(1)[0]: b"tother"}, other, None)
+        store.publish_many("n", {digests([1])[0]: b"tother"}, other, None)
     assert service.batches == [[0, 2, 3, 4], [0, 2], [3, 4]]
     assert callers.results == {"own": ["0", "other", "2", "3", "4"]}
     nothing_left(store, proxy)

@@ -376,6 +376,14 @@ store.set_many("n", batch(1), None)
         assert store.get_many("n", keys(3)) == batch(2)
 
 
+def test_nothing_is_opened_before_it_is_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is SQLite asked what it can take, for which a fork would not wait."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        longest = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    monkeypatch.setattr(sqlite3, "connect", None)
+    assert longest - 1_000 <= SQLiteStore(path).max_value_size < longest
+
+
 # Threads and forks
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools import Clock
 
 from batchproxy.stores import (
     Claimant,
@@ -373,6 +374,32 @@ def test_a_machine_that_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     contract.setUp()
     with pytest.raises(AssertionError, match="too short for a machine as busy as this one"):
         contract.test_a_heartbeat_keeps_claims()
+
+
+def test_what_is_over_leaves_memory(clock: Clock) -> None:
+    """Two expired values for each that is written, and the claims and leases of the dead."""
+    store = MemoryStore()
+    memory, a, b, c = store._memory, Claimant("a", 1), Claimant("b", 1), Claimant("c", 1)
+    keys = [bytes([number]) * 20 for number in range(10)]
+    for _ in range(2_000):
+        store.set_many("n", dict.fromkeys(keys, b"1"), 5)
+    assert len(memory.ends) < 2_000
+    store.set_many("n", {keys[0]: b"1"}, None)
+    store.delete_many("n", keys[1:2])
+    clock.now += 5
+    assert repr(store) == "<MemoryStore: 1 values>"
+    store.publish_many("n", {keys[1]: b"1"}, a, None)
+    while memory.ends:
+        store.set_many("n", {keys[0]: b"1"}, None)
+    assert len(memory.values) == 2
+    for claimant in (a, b, c):
+        store.claim_many("n", [bytes(20), claimant.process.encode() * 20], claimant, 2)
+    store.release_many("n", [bytes(20), b"a" * 20], a)
+    for _ in range(2):
+        clock.now += store.lease / 2
+        store.claim_many("n", [], b, 0)
+    assert set(memory.leases) == {"b"}
+    assert {claimant.process for claimant in memory.claims.values()} == {"b"}
 
 
 @pytest.mark.parametrize("contract", [StoreContract, SharedStoreContract])

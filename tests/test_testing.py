@@ -7,13 +7,13 @@ from memory_store import MemoryStore
 from tools import Thread, never, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
+from batchproxy.codecs import digests
 from batchproxy.testing import (
     AsyncCalls,
     Calls,
     Inside,
     assert_idle,
     look,
-    names_in_store,
     wait_released,
 )
 
@@ -133,7 +133,7 @@ def test_what_is_under_way_in_a_store() -> None:
     calls = Calls(gated=True)
     caller = Thread(proxy.map, [1], calls)
     calls.wait_begun()
-    assert list(store.claims) == [("n", names_in_store(1)[0])]
+    assert list(store.claims) == [("n", digests([1])[0])]
     assert (look(proxy).claiming, look(proxy).writing) == (1, 0)
     writing = store.gate("publish_many")
     calls.open()

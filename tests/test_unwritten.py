@@ -23,9 +23,9 @@ from batchproxy import (
     CircularWaitError,
     StoreError,
 )
-from batchproxy.codecs import PickleCodec
+from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import Claimant, SQLiteStore
-from batchproxy.testing import AsyncCalls, names_in_store
+from batchproxy.testing import AsyncCalls
 
 
 def store_threads() -> list[threading.Thread]:
@@ -417,12 +417,12 @@ async def test_nan_does_not_reach_a_store(store: PlainStore) -> None:
     if isinstance(store, MemoryStore):  # others hold keys, so more is asked for at once
         await happens(lambda: not store.claims)
         other = Claimant("other", 1)
-        store.claim_many("n", names_in_store(5, 6), other, 2)
+        store.claim_many("n", digests([5, 6]), other, 2)
         async with together() as callers:
             items = [5, 6, nan, 7, 8, 9]
             callers.start("own", proxy.map, items, calls)
             await happens(lambda: 9 in calls.keys)
-            store.publish_many("n", dict.fromkeys(names_in_store(5, 6), b"tother"), other, None)
+            store.publish_many("n", dict.fromkeys(digests([5, 6]), b"tother"), other, None)
         assert callers.results["own"] == ["other", "other", "nan", "7", "8", "9"]
         assert all(len(batch) == 2 for batch in calls.batches[5:])
         await happens(lambda: not store.claims)

@@ -14,7 +14,8 @@ from store_tools import OTHER, cache_on, nothing_left
 from tools import both, modes, naive, never, never_asked, together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, SplitBatch
-from batchproxy.testing import AsyncCalls, Calls, assert_idle, names_in_store
+from batchproxy.codecs import digests
+from batchproxy.testing import AsyncCalls, Calls, assert_idle
 
 WEIGHED = {"weight": abs, "max_weight": 10}
 
@@ -218,7 +219,7 @@ async def test_what_other_processes_hold_does_not_thin_a_batch(
 ) -> None:
     """It is passed over; of the rest no more is claimed than fits."""
     store = MemoryStore()
-    store.claim_many("n", names_in_store(*held), OTHER, len(held))
+    store.claim_many("n", digests(held), OTHER, len(held))
     proxy, calls = of_ten(store, weight), AsyncCalls()
     claimed: list[int] = []
 
@@ -229,7 +230,7 @@ async def test_what_other_processes_hold_does_not_thin_a_batch(
     async with together() as callers:
         callers.start("own", proxy.map, items, counting)
         await calls.wait_begun(len(batches))
-        store.publish_many("n", dict.fromkeys(names_in_store(*held), b"there"), OTHER, None)
+        store.publish_many("n", dict.fromkeys(digests(held), b"there"), OTHER, None)
     assert calls.batches == batches
     assert claimed == [len([key for key in batch if key == key]) for batch in batches]
     assert store.uses["claim_many"] - store.looks < 40
@@ -247,7 +248,7 @@ async def test_what_another_process_wrote_meanwhile_does_not_thin_a_batch(
     async with together() as callers:
         callers.start("own", proxy.map, items, calls)
         await calls.wait_begun()
-        store.set_many("n", dict.fromkeys(names_in_store(7, 8, 9), b"there"), None)
+        store.set_many("n", dict.fromkeys(digests([7, 8, 9]), b"there"), None)
         calls.open()
     assert calls.batches == [[10], [1, 2, 3], [11], [4]]
     assert callers.results["own"] == ["10", "1", *["here"] * 3, "2", "3", "11", "4"]

@@ -57,8 +57,8 @@ class Cache(Travels, Generic[T]):
         ttl: Seconds, 0 or more, after which a value is forgotten, counted from the end of the call
             that gave it, on the monotonic clock; None (the default) for never. In a store they are
             counted on its own clock; a value that was read from there is not kept in memory.
-        store: Where results are kept beyond this process: a `SQLiteStore`, a `RedisStore`, or a
-            `Store` of your own.
+        store: Where results are kept beyond this process, or by several caches: a `SQLiteStore`, a
+            `RedisStore`, a `PostgresStore`, a `MemoryStore`, or a `Store` of your own.
         namespace: What the results in the store are the results of. It stands for the function, the
             model and the version of the prompt: give it another name when one of these changes.
         codec: How values become bytes; by default bytes, text, JSON and NumPy arrays do, and others
@@ -268,8 +268,11 @@ class Cache(Travels, Generic[T]):
         names: dict[Any, bytes] = {}
         backing.encoding.digests(list(answers), names)
         encoded, refused = backing.encoding.encoded(answers, names)
-        for failure in refused.values():
-            raise failure.error
+        if refused:
+            try:
+                raise next(iter(refused.values())).error
+            finally:
+                del refused  # this frame is in the traceback now: a cycle
         # First: no call under way may write its own any more.
         forget = partial(self._table.invalidate, answers)
         backing.writers.forget(forget, partial(backing.replace, encoded), prime)
@@ -357,7 +360,7 @@ def _to_be_found(method: str, keys: Any) -> list[Any]:
     """The distinct ones of `keys`, but for those that nothing is kept for."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
-            f"{method}() takes an iterable of keys, got a {type(keys).__qualname__!r}; put a "
+            f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
             f"single key into a list: {method}([{short(keys)}])"
         )
     keys = list(keys)

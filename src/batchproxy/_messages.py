@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Collection
 from itertools import islice
+from traceback import format_tb
 
 from ._errors import BatchProxyError
 
@@ -63,6 +64,16 @@ def describe(error: BaseException) -> str:
     kind, text = type(error).__qualname__, says(error)
     shown = escaped(text) if isinstance(error, BatchProxyError) else cut(text)
     return f"{kind}: {shown}" if text else kind
+
+
+def told(error: BaseException) -> str:
+    """What `error` says, with room for what to do about it."""
+    return cut(says(error), 3 * MOST)
+
+
+def traced(error: BaseException) -> str:
+    """Where `error` was raised, line by line, and `describe` of it."""
+    return "".join(format_tb(error.__traceback__)) + describe(error)
 
 
 def says(error: BaseException) -> str:

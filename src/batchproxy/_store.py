@@ -1,4 +1,4 @@
-"""What a store is: the protocol, on bytes, that the engine runs in worker threads."""
+"""What a store is: the protocol, on bytes, that `_backing` runs in its threads and its users'."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def check_seconds(name: str, seconds: object, *, zero: bool = False) -> None:
         raise TypeError(f"{name} must be a number of seconds, got {short(seconds)}")
     if not 0 <= seconds <= DAY or not (seconds or zero):
         least = "0 seconds or more" if zero else "more than 0 seconds"
-        raise ValueError(f"{name} must be {least}, and a day (86,400) at most, got {seconds}")
+        raise ValueError(
+            f"{name} must be {least}, and a day (86,400) at most, got {short(seconds)}"
+        )
 
 
 class Store(ABC):

@@ -1,24 +1,26 @@
 """The steps of a map() that ask a store, where threads are refused and interrupts come."""
 
+import gc
 import math
 import threading
 from typing import Any
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 import pytest
 from memory_store import Gate, MemoryStore, PlainStore
 from store_tools import OTHER, all_released, cache_and_proxy, cache_on, proxy_of
-from tools import Interrupt, happens, together
+from tools import FREE_THREADED, Interrupt, happens, together
 
-from batchproxy import AsyncBatchingMapProxy, StoreError
+from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, StoreError
 from batchproxy._backing import elsewhere as _elsewhere
 from batchproxy._backing.elsewhere import _pause
 from batchproxy._backing.workers import Workers
 from batchproxy._backing.writers import Writers
-from batchproxy.codecs import PickleCodec
+from batchproxy.codecs import PickleCodec, digests
 from batchproxy.stores import Claims
-from batchproxy.testing import AsyncCalls, names_in_store
+from batchproxy.testing import AsyncCalls
 
 
 def test_pauses_grow_and_are_random() -> None:
@@ -76,7 +78,7 @@ async def test_no_thread_to_look_out_for_others(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     store = MemoryStore()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.claim_many("n", digests([2]), OTHER, 1)
     calls, proxy = AsyncCalls(), proxy_of(store)
     with pytest.raises(StoreError, match="no thread can be started"):
         await proxy.map([1, 2], calls)
@@ -96,7 +98,7 @@ async def test_who_is_new_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(_elsewhere, "_pause", pause)
     store = MemoryStore()
-    names = names_in_store(1, 2)
+    names = digests([1, 2])
     store.claim_many("n", names, OTHER, 2)
     proxy = proxy_of(store)
     async with together(proxy) as callers:
@@ -139,7 +141,7 @@ async def test_closing_waits_for_what_is_to_be_written(
 async def test_a_store_that_fails_while_others_compute(on_store_error: str) -> None:
     """Who waits for them gets its failure, or computes without it."""
     store, others = MemoryStore(), lookouts()
-    store.claim_many("n", names_in_store(2), OTHER, 1)
+    store.claim_many("n", digests([2]), OTHER, 1)
     proxy, calls = proxy_of(store, on_store_error=on_store_error), AsyncCalls()
     async with together() as callers:
         callers.start("waiter", proxy.map, [2], calls)
@@ -213,3 +215,30 @@ async def test_a_store_that_says_nothing() -> None:
     store.fail["claim_many"] = OSError("unplugged")
     assert await proxy.map([nan], AsyncCalls()) == ["nan"]  # for which it is not asked at all
     await all_released(store, proxy)
+
+
+def test_what_is_refused_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failure leaves nothing to the collector."""
+
+    class Result:
+        pass
+
+    def compute(items: list[int]) -> list[Any]:
+        monkeypatch.setattr(Workers, "submit", refuse)
+        made = [Result() for _ in items]
+        kept.update(made)
+        return made
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    kept, proxy = WeakSet[Result](), BatchingMapProxy[int, Any](cache=cache_on(MemoryStore()))
+    gc.disable()
+    try:
+        with pytest.raises(StoreError, match="no thread can be started"):
+            proxy.map([1, 2], compute)
+        if FREE_THREADED:  # as in tests/test_garbage.py
+            gc.collect()
+        assert not kept
+    finally:
+        gc.enable()

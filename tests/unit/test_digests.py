@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import batchproxy
-from batchproxy.testing import names_in_store
+from batchproxy.codecs import digests
 
 KEYS = ["text", 42, (1, "a", (None, 2.5, b"\0"))]
 
@@ -37,4 +37,4 @@ def test_other_processes(python: str, seed: str) -> None:
         text=True,
         env={**os.environ, "PYTHONHASHSEED": seed},
     )
-    assert printed.split() == [name.hex() for name in names_in_store(*KEYS)]
+    assert printed.split() == [name.hex() for name in digests(KEYS)]

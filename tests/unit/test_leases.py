@@ -10,7 +10,8 @@ from tools import until
 from batchproxy import BatchingMapProxy, Cache, StoreError
 from batchproxy._backing import leases as _leases
 from batchproxy._backing.keeper import Owner
-from batchproxy.testing import Calls, names_in_store, wait_released
+from batchproxy.codecs import digests
+from batchproxy.testing import Calls, wait_released
 
 
 def lease_threads() -> set[threading.Thread]:
@@ -22,7 +23,7 @@ def test_a_fork_gives_no_claims_of_its_parent_back(monkeypatch: pytest.MonkeyPat
     store = MemoryStore()
     store.lease = 86_400
     grant = _leases.Grant(store, "n", Owner())
-    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
+    grant.add(store.claim_many("n", digests([1]), grant.begin(), 1).claimed)
     with monkeypatch.context() as child:
         child.setattr(_leases, "_this", _leases._Process())
         grant.release()
@@ -37,7 +38,7 @@ def test_giving_back_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     store = MemoryStore()
     process = _leases.this_process()
     grant = _leases.Grant(store, "n", Owner())
-    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
+    grant.add(store.claim_many("n", digests([1]), grant.begin(), 1).claimed)
     for method in ("release", "end"):
         with monkeypatch.context() as interrupted:
             interrupted.setattr(process, method, interrupt)
@@ -61,7 +62,7 @@ def test_what_is_given_back_after_a_failure_is_waited_for(caplog: pytest.LogCapt
     process = _leases.this_process()
     grant = _leases.Grant(store, "n", Owner())
     for error in (OSError("unplugged"), None):
-        grant.add(store.claim_many("n", names_in_store(str(error)), grant.begin(), 1).claimed)
+        grant.add(store.claim_many("n", digests([str(error)]), grant.begin(), 1).claimed)
         if error:
             store.fail["release_many"] = error
         else:
@@ -79,7 +80,7 @@ def test_what_cannot_be_given_back_is_forgotten() -> None:
     store, others = MemoryStore(), lease_threads()
     store.lease = 0.04
     grant = _leases.Grant(store, "n", Owner())
-    grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
+    grant.add(store.claim_many("n", digests([1]), grant.begin(), 1).claimed)
     store.fail["release_many"] = OSError("unplugged")
     (thread,) = lease_threads() - others
     grant.release()
@@ -95,7 +96,7 @@ def test_who_closes_a_store_waits_for_no_other() -> None:
     stalled.release_many = lambda *_: waits.append(flushed.wait(3))  # type: ignore[method-assign] # it stalls
     for store in stores:
         grant = _leases.Grant(store, "n", Owner())
-        grant.add(store.claim_many("n", names_in_store(1), grant.begin(), 1).claimed)
+        grant.add(store.claim_many("n", digests([1]), grant.begin(), 1).claimed)
         grant.release()
     process.flush(10, healthy)
     assert healthy.claims == {}
@@ -136,7 +137,7 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
         with pytest.raises(StoreError, match="can't start"):
             first.begin()
     for key, grant in enumerate(grants):
-        grant.add(store.claim_many("n", names_in_store(key), grant.begin(), 1).claimed)
+        grant.add(store.claim_many("n", digests([key]), grant.begin(), 1).claimed)
     (thread,) = lease_threads() - others
     assert len(process._claiming) == 3  # the first one, too, that could not at first
     beats = process._keepers[id(store)]._beats.copy()
@@ -151,8 +152,8 @@ def test_a_lease_thread_that_does_not_start_or_dies_is_replaced(
         second.release()
     third.release()
     process.flush(10)
-    assert set(store.claims) == {("n", names_in_store(0)[0])}
-    first.add(names_in_store(0))
+    assert set(store.claims) == {("n", digests([0])[0])}
+    first.add(digests([0]))
     first.release()
     process.flush(10)
     assert store.claims == {}

@@ -88,7 +88,7 @@ class Backing:
         self._unwritten.begin_process()
 
     def __repr__(self) -> str:
-        text = f"store={self.store!r} namespace={short(self._namespace)}"
+        text = f"store={short(self.store)} namespace={short(self._namespace)}"
         return f"{text} unwritten={count}" if (count := len(self._unwritten.results)) else text
 
     def grant(self) -> Grant | None:
@@ -178,13 +178,15 @@ class Backing:
     ) -> Published:
         """Keep `results`: from then on they are never lost. Inside ``writers.writing``."""
         encoded, refused = self.encoding.encoded(results, names)
+        keys = list(results)
+        del results  # the frames of what refused some lead here: their failures would keep them all
 
         def ask() -> dict[Hashable, Any]:
             there = self._write(encoded, grant, self._ttl)
             differing = {name: data for name, data in there.items() if data != encoded[name]}
             if not differing:
                 return {}
-            by_name = {names[key]: key for key in results}
+            by_name = {names[key]: key for key in keys}
             adopted, unreadable = self.encoding.decoded(differing, by_name)
             if unreadable and grant is not None:  # ours take their place, unless others are quicker
                 grant.store.discard_many(self._namespace, unreadable)
@@ -198,19 +200,25 @@ class Backing:
             self._unwritten.keep(encoded, self._ttl)
             # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
             return Published({}, refused, StoreFailure(error, error.__traceback__))
-        if self._unwritten.results:
-            self._unwritten.retry(self._write_late)
-        return Published(adopted, refused)
+        else:
+            if self._unwritten.results:
+                self._unwritten.retry(self._write_late)
+            return Published(adopted, refused)
+        finally:
+            del refused  # a cycle, for the same reason
 
     def postpone(
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], error: StoreError
     ) -> Published:
         """What `publish` does of `results` that cannot be written now, for the reason `error`."""
         encoded, refused = self.encoding.encoded(results, names)
-        if self.policy.goes_on(error):
-            return Published({}, refused)
-        self._unwritten.keep(encoded, self._ttl)
-        return Published({}, refused, StoreFailure(error, error.__traceback__))
+        try:
+            if self.policy.goes_on(error):
+                return Published({}, refused)
+            self._unwritten.keep(encoded, self._ttl)
+            return Published({}, refused, StoreFailure(error, error.__traceback__))
+        finally:
+            del refused, results  # as in `publish`
 
     def drop(self, keys: Collection[Hashable], names: dict[Hashable, bytes]) -> None:
         """Do not write results of `keys` that were postponed: they have been forgotten."""

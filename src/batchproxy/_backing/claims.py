@@ -25,7 +25,7 @@ from .policy import unusable
 
 R = TypeVar("R")
 
-WINDOW = 10_000
+MOST_ASKED = 10_000
 """The most keys that a store is asked for at once, if a batch is not larger."""
 
 
@@ -55,12 +55,12 @@ class BackedClaims(Claims):
         self._size = 0  # how many keys are asked for at once, if a batch is not larger
 
     async def look(self, plan: Plan) -> None:
-        """As there; reads a window of what is missing in memory. Takes no slot."""
+        """As there; reads a part of what is missing in memory. Takes no slot."""
         flight = Flight(self._home)
         plan.running.add(flight)
         try:
             # By count, whatever they weigh.
-            if asked := self.table.claim(plan, flight, WINDOW, WINDOW):
+            if asked := self.table.claim(plan, flight, MOST_ASKED, MOST_ASKED):
                 found = await self._in_thread(flight, partial(self._read, flight))
                 if isinstance(found, StoreFailure):
                     self.unread = False
@@ -131,7 +131,7 @@ class BackedClaims(Claims):
                 if not (room or passed or self._size):
                     break  # the next key does not fit
                 full = len(claimed.mine) == room and (room or not passed)
-                self._size = 0 if full else min(2 * len(asked), WINDOW)
+                self._size = 0 if full else min(2 * len(asked), MOST_ASKED)
         if plan.awaited:
             plan.take_awaited()  # they may have failed meanwhile
 
@@ -243,6 +243,7 @@ class BackedClaims(Claims):
             self._backing.drop(forgotten, self._names)
             if settle:
                 self._settle(flight, answers, published)
+            del answers, published, wanted  # as in `_publish`
         finally:
             self._backing.writers.taken(flight)
             self.table.take_back(flight)

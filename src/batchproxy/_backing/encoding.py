@@ -8,7 +8,7 @@ from typing import Any
 
 from .._core.outcome import Failure
 from .._errors import AnswerTypeError, AnswerValueError
-from .._messages import short
+from .._messages import short, told
 from .._store import Store
 from .codecs import Codec, Codecs, UnreadableValue
 from .digests import digests
@@ -47,16 +47,16 @@ class Encoding:
                 data = dumps(value)
                 if len(data) > self._store.max_value_size:
                     raise ValueError(
-                        f"it has {len(data):,} bytes, and {self._store!r} takes values of at most "
-                        f"{self._store.max_value_size:,}"
+                        f"it has {len(data):,} bytes, and {short(self._store)} takes values of at "
+                        f"most {self._store.max_value_size:,}"
                     )
                 encoded[name] = data
             except Exception as error:  # whatever the codec of a user raises
-                kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
-                refusal = kind(f"the result of {short(key)} cannot be stored: {error}")
-                refusal.__cause__, refusal._key = error, key
-                refused[key] = Failure(refusal, None)
-        return encoded, refused
+                refused[key] = _refusal(key, error)
+        try:
+            return encoded, refused
+        finally:
+            del results, refused  # this frame is in the traceback of each: a cycle
 
     def decoded(
         self, stored: Mapping[bytes, bytes], by_name: Mapping[bytes, Hashable]
@@ -80,3 +80,10 @@ class Encoding:
                 first,
             )
         return values, unreadable
+
+
+def _refusal(key: Hashable, error: Exception) -> Failure:
+    kind = AnswerTypeError if isinstance(error, TypeError) else AnswerValueError
+    refusal = kind(f"the result of {short(key)} cannot be stored: {told(error)}")
+    refusal.__cause__, refusal._key = error, key
+    return Failure(refusal, None)

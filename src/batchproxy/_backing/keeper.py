@@ -18,7 +18,7 @@ from uuid import uuid4
 from weakref import ref
 
 from .._errors import StoreError
-from .._messages import describe
+from .._messages import describe, short
 from .._store import Claimant, SharedStore
 from .workers import daemon
 
@@ -195,7 +195,9 @@ class Keeper:
             try:
                 store.heartbeat(grant.namespace, name)
             except Exception as error:
-                _logger.warning("the lease in %r could not be renewed: %s", store, describe(error))
+                _logger.warning(
+                    "the lease in %s could not be renewed: %s", short(store), describe(error)
+                )
 
     def _release(self, store: SharedStore) -> None:
         now = time.monotonic()

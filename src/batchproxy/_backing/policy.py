@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 from .._errors import StoreError
-from .._messages import describe
+from .._messages import describe, told
 from .fuse import Fuse
 
 R = TypeVar("R")
@@ -19,8 +19,8 @@ _SILENCE = 60.0
 """Seconds for which it is not said again that a store fails."""
 
 
-def strictly(what: str, ask: Callable[[], R], otherwise: object = None) -> R:
-    """What `ask` gives, and never `otherwise`.
+def strictly(what: str, ask: Callable[[], R]) -> R:
+    """What `ask` gives.
 
     Raises:
         StoreError: instead of whatever else a store raises; it "could not be" `what`.
@@ -44,7 +44,9 @@ def unusable(error: BaseException) -> StoreError:
 class Raising:
     """``on_store_error="raise"``."""
 
-    ask = staticmethod(strictly)
+    def ask(self, what: str, ask: Callable[[], R], otherwise: R) -> R:
+        """What `ask` gives, and never `otherwise`."""
+        return strictly(what, ask)
 
     def begin_process(self) -> None:
         """Nothing is to be done."""
@@ -92,7 +94,7 @@ class Continuing:
         now = time.monotonic()
         if now - self._said >= _SILENCE:
             self._said = now
-            _logger.warning("map() goes on without its store: %s", error)
+            _logger.warning("map() goes on without its store: %s", told(error))
 
 
 Policy: TypeAlias = Raising | Continuing

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .._forks import unforked
 from .._loops import is_async
-from .._messages import short
+from .._messages import short, traced
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -99,9 +99,11 @@ class Reporting:
     def _try(self, function: Callable[[], object]) -> None:
         try:
             function()
-        except Exception:
+        except Exception as error:
             self._report = None  # first: the log may be what cannot be written to
-            _logger.exception("the progress function failed, and is not called again")
+            _logger.error(
+                "the progress function failed, and is not called again\n%s", traced(error)
+            )
 
 
 class _Bar:

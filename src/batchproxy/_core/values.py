@@ -11,10 +11,9 @@ import time
 from collections.abc import Collection, Hashable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
-from traceback import format_tb
 from typing import Any, Protocol
 
-from .._messages import describe, short_list
+from .._messages import short_list, traced
 from .outcome import MISSING
 
 _logger = logging.getLogger("batchproxy")
@@ -233,8 +232,7 @@ class Expiring:
 
 def _say(what: str, error: Exception) -> None:
     """Log what the user's mapping raised, and where, but not at length what it says."""
-    where = "".join(format_tb(error.__traceback__))
-    _logger.error("%s\n%s%s", what, where, describe(error))
+    _logger.error("%s\n%s", what, traced(error))
 
 
 class Mapped:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID
 
-from .._messages import short
+from .._messages import cut, short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._postgres_make import make
@@ -87,7 +87,7 @@ class PostgresStore(Travels, SharedStore):
         if not isinstance(server, str):
             raise TypeError(
                 "PostgresStore takes a URL such as 'postgresql://user@localhost/database', got "
-                f"{type(server).__module__}.{type(server).__qualname__}"
+                f"{cut(f'{type(server).__module__}.{type(server).__qualname__}')}"
             )
         if not re.fullmatch(r"(?!pg_)[A-Za-z_][A-Za-z0-9_]{0,62}", schema):
             raise ValueError(

@@ -127,14 +127,16 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections, those in use as soon as they come back."""
-        self._closed = True
         with self._changed:
+            self._closed = True
             _close_all(self._idle)
+            self._changed.notify_all()  # whoever waits for one waits in vain
 
     def _take(self, urgent: bool) -> Connection[Any]:
         start = now = time.monotonic()
         with self._changed:
             while not self._idle:
+                self.check()
                 if not self._open or (now >= start + _BRIEFLY and (urgent or self._open < _MOST)):
                     self._open += 1
                     break

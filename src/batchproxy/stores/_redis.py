@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from .._errors import StoreError
 from .._forks import unforked
-from .._messages import describe, short
+from .._messages import cut, describe, short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._steps import steps
@@ -273,9 +273,10 @@ class RedisStore(Travels, SharedStore):
         elif isinstance(server, Redis | RedisCluster):
             self._client = server
         else:
+            kind = type(server)
             raise TypeError(
                 "RedisStore takes a URL such as 'redis://localhost:6379/0', a redis.Redis or a "
-                f"redis.RedisCluster, got {type(server).__module__}.{type(server).__qualname__}"
+                f"redis.RedisCluster, got {cut(f'{kind.__module__}.{kind.__qualname__}')}"
             )
         encoder = self._client.get_encoder()
         if encoder.decode_responses or not _is_utf8(encoder.encoding):

@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import islice, repeat
 from typing import Self
 
+from .._messages import short
 from .._recipes import Travels, enlist
 from .._store import Claimant, Claims, SharedStore, Usage, check_seconds
 from ._sqlite_file import File
@@ -89,7 +90,7 @@ class SQLiteStore(Travels, SharedStore):
     ) -> None:
         name = os.fspath(path)
         if not isinstance(name, str):
-            raise TypeError(f"path must be text or a pathlib.Path, got {path!r}")
+            raise TypeError(f"path must be text or a pathlib.Path, got {short(path)}")
         if name in ("", ":memory:"):
             raise ValueError(
                 f"path must name a file, got {name!r}: a database in memory belongs to one "
@@ -98,7 +99,7 @@ class SQLiteStore(Travels, SharedStore):
         check_seconds("timeout", timeout, zero=True)
         check_seconds("lease", lease)
         self.lease = lease
-        self.max_value_size: int = _longest() - _ROW
+        self.max_value_size: int = _LONGEST - _ROW
         self._path = os.path.abspath(name)
         self._boot = _boot_id()
         self._pool = Pool(File(self._path, durable, timeout))
@@ -460,3 +461,7 @@ def _longest() -> int:
     """How many bytes a value may have, as SQLite was built."""
     with closing(sqlite3.connect(":memory:")) as connection:
         return connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+
+
+# Now: a store may be made while another thread forks, which waits for what goes through the pool.
+_LONGEST = _longest()

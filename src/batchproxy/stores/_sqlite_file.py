@@ -133,7 +133,8 @@ class File:
             raise StoreError(
                 f"{self.path!r} is on a network file system ({kind}): SQLite's write-ahead log "
                 "needs memory that all its users share, which machines do not; name a file on a "
-                "local disk, or use a RedisStore to share results between machines"
+                "local disk, or use a RedisStore or a PostgresStore to share results between "
+                "machines"
             )
         with suppress(OSError):  # it is there, or SQLite says why it cannot be
             # Before SQLite does: readable by its owner only, which is also for what it puts beside.

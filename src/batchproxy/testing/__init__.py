@@ -24,7 +24,6 @@ from ._calls import Calls as Calls
 from ._probe import Inside as Inside
 from ._probe import assert_idle as assert_idle
 from ._probe import look as look
-from ._probe import names_in_store as names_in_store
 from ._probe import wait_released as wait_released
 from ._stores import SharedStoreContract as SharedStoreContract
 from ._stores import StoreContract as StoreContract
@@ -37,7 +36,6 @@ __all__ = [
     "StoreContract",
     "assert_idle",
     "look",
-    "names_in_store",
     "wait_released",
 ]
 

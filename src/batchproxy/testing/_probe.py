@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from .._backing import leases
 from .._backing.backing import Backing
-from .._backing.digests import digests
 from .._cache import Cache
 from .._core import waits
 from .._engine.engine import Engine
@@ -158,15 +157,3 @@ def wait_released(seconds: float = 10.0) -> None:
     Threads: Blocks: in an event loop, call it in a worker thread.
     """
     leases.this_process().flush(seconds)
-
-
-def names_in_store(*keys: Hashable) -> list[bytes]:
-    """What keys are called in a store, which knows them by digests of one length.
-
-    Args:
-        keys: Any that a cache with a store takes.
-
-    Raises:
-        TypeError: A key is one that no store can have.
-    """
-    return digests(keys)
