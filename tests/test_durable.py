@@ -308,6 +308,19 @@ async def test_time_to_live(store: PlainStore) -> None:
     assert again.statistics().cached == 1
 
 
+async def test_time_to_live_of_what_others_published() -> None:
+    """What is adopted was not computed here: it is not kept either."""
+    store = MemoryStore()
+    one, other = (proxy_of(store, ttl=60) for _ in range(2))
+
+    async def fetch(items: list[int]) -> list[str]:
+        other.cache.prime({1: "primed"})
+        return naive(items)
+
+    assert await one.map([1, 2], fetch) == ["primed", "2"]
+    assert one.cache.get_many([1, 2]) == {2: "2"}
+
+
 async def test_no_call_is_made_after_a_failure_that_came_while_the_store_was_asked() -> None:
     """Of a call that this map() waits for: it learns of it before its own."""
     store, proxy = shared()

@@ -267,6 +267,37 @@ async def test_forgotten_results_are_not_written(store: PlainStore) -> None:
     assert await proxy.map([3], calls) == [30]
 
 
+async def test_what_cannot_be_read_makes_room_for_unwritten_results(store: PlainStore) -> None:
+    """Of another codec, say: nobody has that, and these were paid for."""
+    calls, proxy = AsyncCalls(), proxy_of(store, on_store_error="raise")
+    store.refuse_writes()
+    with pytest.raises(StoreError):
+        await proxy.map([1], calls)
+    store.fail.clear()
+    store.set_many("n", dict.fromkeys(digests([1]), b"m\x01"), None)
+    assert await proxy.map([1], calls) == ["1"]
+    assert await proxy_of(store).map([1], calls) == ["1"]
+    assert calls.batches == [[1]]
+    nothing_left(store, proxy)
+
+
+async def test_the_time_of_a_result_begins_with_it(store: PlainStore, clock: Clock) -> None:
+    """And not when a store has failed to take it."""
+    calls, proxy = AsyncCalls(), proxy_of(store, ttl=30, on_store_error="raise")
+    gate = store.gate(store.writes)
+    async with together() as callers:
+        callers.start("own", proxy.map, [1], calls)
+        await gate.wait_entered()
+        clock.now += 20
+        store.refuse_writes()
+        gate.open()
+    assert isinstance(callers.results["own"], StoreError)
+    store.fail.clear()
+    clock.now += 20
+    assert await proxy.map([1], calls) == ["1"]
+    assert calls.batches == [[1], [1]]
+
+
 async def test_unwritten_results_expire(store: PlainStore, clock: Clock) -> None:
     """With a ttl they are written for the rest of their time, and not at all after it."""
     proxy = proxy_of(store, max_size=0, ttl=60)

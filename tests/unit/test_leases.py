@@ -88,6 +88,22 @@ def test_what_cannot_be_given_back_is_forgotten() -> None:
     assert not thread.is_alive()
 
 
+def test_what_another_call_keeps_claimed_is_tried_on() -> None:
+    """Its lease goes on with that of the other call: nobody else could have it before that ends."""
+    store, owner = MemoryStore(), Owner()
+    store.lease = 0.04
+    goes_on, failed = (_leases.Grant(store, "n", owner) for _ in range(2))
+    for key, grant in enumerate((goes_on, failed)):
+        grant.add(store.claim_many("n", digests([key]), grant.begin(), 1).claimed)
+    store.fail["release_many"] = OSError("unplugged")
+    failed.release()
+    until(lambda: store.uses["release_many"] > 10)  # four in the time of a lease
+    store.fail.clear()
+    until(lambda: len(store.claims) == 1)
+    goes_on.release()
+    until(lambda: not store.claims)
+
+
 def test_who_closes_a_store_waits_for_no_other() -> None:
     """Another one may stall."""
     stores = stalled, healthy = MemoryStore(), MemoryStore()

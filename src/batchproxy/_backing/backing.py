@@ -8,10 +8,10 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from .._core.flights import Flight
-from .._core.outcome import Failure, StoreFailure
+from .._core.outcome import StoreFailure
 from .._core.table import Table
 from .._errors import StoreError
 from .._forks import Alive
@@ -19,7 +19,7 @@ from .._messages import short
 from .._store import Claimant, Claims, SharedStore, Store
 from .codecs import Codec
 from .elsewhere import Lookout, Seen
-from .encoding import Encoding
+from .encoding import Claimed, Encoding, Published
 from .keeper import Owner
 from .leases import Grant, this_process
 from .policy import Continuing, Policy, Raising, strictly
@@ -29,25 +29,6 @@ from .writers import PATIENCE, Writers, undisturbed
 
 THREADS = 8
 """The most worker threads of one cache."""
-
-
-class Claimed(NamedTuple):
-    """What came of asking for keys: `Claims` by key instead of by digest, values decoded."""
-
-    values: dict[Hashable, Any]
-    mine: list[Hashable]
-    held: list[Hashable]
-
-
-class Published(NamedTuple):
-    """What came of writing the results of a call."""
-
-    adopted: dict[Hashable, Any]
-    """Values that others had published before, which are to be taken instead."""
-    refused: dict[Hashable, Failure]
-    """The failures of those that cannot be stored."""
-    failure: StoreFailure | None = None
-    """Why nothing was written. The results are kept until they can be: they were paid for."""
 
 
 class Backing:
@@ -177,27 +158,18 @@ class Backing:
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], grant: Grant | None
     ) -> Published:
         """Keep `results`: from then on they are never lost. Inside ``writers.writing``."""
+        expires = self._expires()
         encoded, refused = self.encoding.encoded(results, names)
-        keys = list(results)
+        by_name = {names[key]: key for key in results}
         del results  # the frames of what refused some lead here: their failures would keep them all
 
         def ask() -> dict[Hashable, Any]:
-            there = self._write(encoded, grant, self._ttl)
-            differing = {name: data for name, data in there.items() if data != encoded[name]}
-            if not differing:
-                return {}
-            by_name = {names[key]: key for key in keys}
-            adopted, unreadable = self.encoding.decoded(differing, by_name)
-            if unreadable and grant is not None:  # ours take their place, unless others are quicker
-                grant.store.discard_many(self._namespace, unreadable)
-                ours = {name: encoded[name] for name in unreadable}
-                adopted |= self.encoding.decoded(self._write(ours, grant, self._ttl), by_name)[0]
-            return adopted
+            return self._write(encoded, by_name, grant, self._ttl)
 
         try:
             adopted = self.policy.ask("written", ask, dict[Hashable, Any]())
         except BaseException as error:
-            self._unwritten.keep(encoded, self._ttl)
+            self._unwritten.keep(encoded, expires)
             # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
             return Published({}, refused, StoreFailure(error, error.__traceback__))
         else:
@@ -211,11 +183,12 @@ class Backing:
         self, results: Mapping[Hashable, Any], names: dict[Hashable, bytes], error: StoreError
     ) -> Published:
         """What `publish` does of `results` that cannot be written now, for the reason `error`."""
+        expires = self._expires()
         encoded, refused = self.encoding.encoded(results, names)
         try:
             if self.policy.goes_on(error):
                 return Published({}, refused)
-            self._unwritten.keep(encoded, self._ttl)
+            self._unwritten.keep(encoded, expires)
             return Published({}, refused, StoreFailure(error, error.__traceback__))
         finally:
             del refused, results  # as in `publish`
@@ -224,25 +197,48 @@ class Backing:
         """Do not write results of `keys` that were postponed: they have been forgotten."""
         self._unwritten.forget([names[key] for key in keys])
 
+    def _expires(self) -> float | None:
+        """When what a call gave now is to be forgotten, on the monotonic clock."""
+        return None if self._ttl is None else time.monotonic() + self._ttl
+
     def _write(
-        self, encoded: Mapping[bytes, bytes], grant: Grant | None, ttl: float | None
-    ) -> dict[bytes, bytes]:
+        self,
+        encoded: Mapping[bytes, bytes],
+        by_name: Mapping[bytes, Hashable],
+        grant: Grant | None,
+        ttl: float | None,
+    ) -> dict[Hashable, Any]:
         """Write what is not there yet; the values of what is. Raises whatever the store raises."""
         if not encoded:
             return {}
         if grant is None:
             self.store.set_many(self._namespace, encoded, ttl)
             return {}
+        there = self._publish(encoded, grant, ttl)
+        differing = {name: data for name, data in there.items() if data != encoded[name]}
+        if not differing:
+            return {}
+        adopted, unreadable = self.encoding.decoded(differing, by_name)
+        if unreadable:  # ours take their place, unless others are quicker
+            grant.store.discard_many(self._namespace, unreadable)
+            ours = {name: encoded[name] for name in unreadable}
+            adopted |= self.encoding.decoded(self._publish(ours, grant, ttl), by_name)[0]
+        return adopted
+
+    def _publish(
+        self, encoded: Mapping[bytes, bytes], grant: Grant, ttl: float | None
+    ) -> dict[bytes, bytes]:
         there = grant.store.publish_many(self._namespace, encoded, grant.claimant, ttl)
         grant.remove(encoded)
         return there
 
-    def _write_late(self, encoded: dict[bytes, bytes], ttl: float | None) -> None:
-        grant = self.grant()
+    def _write_late(self, encoded: Mapping[bytes, bytes], ttl: float | None) -> None:
+        by_name, grant = {name: name for name in encoded}, self.grant()
         if grant is None:  # such a store replaces what others have published meanwhile
-            for name in self.store.get_many(self._namespace, list(encoded)):
-                del encoded[name]
-        self._write(encoded, grant, ttl)
+            stored = self.store.get_many(self._namespace, list(encoded))
+            there = self.encoding.decoded(stored, by_name)[0]
+            encoded = {name: data for name, data in encoded.items() if name not in there}
+        self._write(encoded, by_name, grant, ttl)
 
     def _write_wanted(self, names: Collection[bytes]) -> None:
         """Write those of `names` that could not be written before.

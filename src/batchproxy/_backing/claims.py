@@ -18,7 +18,8 @@ from .._core.outcome import Answers, Failure, Outcome, StoreFailure
 from .._core.plan import Plan
 from .._core.table import Table
 from .._loops import poster
-from .backing import Backing, Claimed, Published
+from .backing import Backing
+from .encoding import Claimed, Published
 from .jobs import Job
 from .leases import Grant
 from .policy import unusable
@@ -263,6 +264,8 @@ class BackedClaims(Claims):
             refused = dict.fromkeys(flight.keys, published.failure)
         if published.adopted or refused:
             answers = answers.corrected(flight.keys, published.adopted, refused)
+            if not self._backing.keeps:  # only the store knows when they expire
+                flight.unkept = {*flight.unkept, *published.adopted}
         self.table.settle(flight, answers)
         if flight.rest:
             self._release_part(flight)

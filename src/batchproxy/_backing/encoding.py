@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from .._core.outcome import Failure
+from .._core.outcome import Failure, StoreFailure
 from .._errors import AnswerTypeError, AnswerValueError
 from .._messages import short, told
 from .._store import Store
@@ -14,6 +14,25 @@ from .codecs import Codec, Codecs, UnreadableValue
 from .digests import digests
 
 _logger = logging.getLogger("batchproxy")
+
+
+class Claimed(NamedTuple):
+    """What came of asking for keys: `Claims` by key instead of by digest, values decoded."""
+
+    values: dict[Hashable, Any]
+    mine: list[Hashable]
+    held: list[Hashable]
+
+
+class Published(NamedTuple):
+    """What came of writing the results of a call."""
+
+    adopted: dict[Hashable, Any]
+    """Values that others had published before, which are to be taken instead."""
+    refused: dict[Hashable, Failure]
+    """The failures of those that cannot be stored."""
+    failure: StoreFailure | None = None
+    """Why nothing was written. The results are kept until they can be: they were paid for."""
 
 
 class Encoding:

@@ -104,7 +104,7 @@ class Keeper:
 
     def release(self, grant: Claiming, keys: Collection[bytes]) -> None:
         """Give claims back, soon."""
-        self._give_up()
+        self._give_up(grant)
         release = self._releases.setdefault(grant.claimant, _Release(grant))
         release.keys.update(keys)
         release.due, release.store = time.monotonic(), grant.store
@@ -140,15 +140,16 @@ class Keeper:
         if self._wakes.empty():
             self._wakes.put(None)
 
-    def _give_up(self) -> None:
+    def _give_up(self, ending: Claiming | None = None) -> None:
         """Forget what could not be released for as long as a lease: it ends with that.
 
-        It would not if other calls of that cache renewed it, so they claim by another name.
+        It does not as long as calls other than `ending` renew it. Later ones claim by another name.
         """
         now = time.monotonic()
         for claimant in list(self._releases):  # which the collector cannot change meanwhile
             release = self._releases[claimant]
-            if now - release.since > self._lease:
+            renewing = self._claiming.get(claimant.process, ())
+            if now - release.since > self._lease and all(each is ending for each in renewing):
                 del self._releases[claimant]
                 release.owner.retire(claimant.process)
 

@@ -21,7 +21,7 @@ _TRIES = 3
 """How many writes in a row may fail before the rest is left for another time."""
 
 
-Write: TypeAlias = Callable[[dict[bytes, bytes], float | None], object]
+Write: TypeAlias = Callable[[Mapping[bytes, bytes], float | None], object]
 """Writes what is not there yet, with the seconds that it is to be kept (None for ever); raises
 whatever the store raises."""
 
@@ -45,9 +45,8 @@ class Unwritten:
         self._lock = threading.RLock()
         self._retry = Fuse()  # of writing what nobody asks for
 
-    def keep(self, encoded: Mapping[bytes, bytes], ttl: float | None) -> None:
-        """Keep the results of a call."""
-        expires = None if ttl is None else time.monotonic() + ttl
+    def keep(self, encoded: Mapping[bytes, bytes], expires: float | None) -> None:
+        """Keep the results of a call, until then on the monotonic clock."""
         call = next(self._calls)
         with self._lock:
             for name, data in encoded.items():

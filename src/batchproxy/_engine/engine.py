@@ -186,7 +186,8 @@ class Engine:
         check_positive("window", window)
         if not callable(map_func):
             raise _uncallable("stream", map_func)
-        return Feed(source, self.key, self._weight, may_be_async=may_be_async), Window(
+        check = None if self.cache._backing is None else self.cache._check
+        return Feed(source, self.key, self._weight, check, may_be_async=may_be_async), Window(
             window,
             self.options.size,
             None if self._weight is None else self.max_weight,

@@ -7,7 +7,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from .._core.keys import check_hashable, hashable, refuse_tables
+from .._core.keys import check_hashable, hashable, is_unequal, refuse_tables
 from .._core.weights import checked
 from .._core.window import Portion, Window
 from .._messages import kind_of
@@ -23,6 +23,7 @@ class Feed:
         source: Any iterable.
         key: A function from item to key.
         weight: A function from item to weight, if batches are limited by that.
+        check: What raises a TypeError for a key that the cache cannot have, if there may be such.
         may_be_async: Whether it may be an asynchronous one, which is preferred if it is both.
 
     Raises:
@@ -34,6 +35,7 @@ class Feed:
         source: Any,
         key: Callable[[Any], Hashable] | None,
         weight: Callable[[Any], float] | None,
+        check: Callable[[Any], None] | None,
         *,
         may_be_async: bool,
     ) -> None:
@@ -45,6 +47,7 @@ class Feed:
         self._traceback: TracebackType | None = None
         self._key = key
         self._weight = weight
+        self._check = check
         self._count = 0  # of items added
         if not self.is_async:
             refuse_tables("stream", source)
@@ -94,6 +97,8 @@ class Feed:
             except Exception as error:
                 self.end(error)
                 del items[len(keys) :]
+        if self._check is not None:
+            keys = self._checked(items, keys, self._check)
         if self._weight is not None:
             keys = self._weighed(items, keys, self._weight, window)
         try:
@@ -108,6 +113,25 @@ class Feed:
             portion = window.add(items[:good], keys)
         self._count += len(keys)
         return portion
+
+    def _checked(
+        self, items: list[Any], keys: list[Hashable], check: Callable[[Any], None]
+    ) -> list[Hashable]:
+        """The keys before the first that the cache cannot have; `items` has no others then."""
+        for place, key in enumerate(keys):
+            if type(key) is str or type(key) is int or is_unequal(key):
+                continue
+            try:
+                hash(key)
+            except TypeError:
+                break  # of which `add_to` says more
+            try:
+                check(key)
+            except TypeError as error:
+                self.end(error)
+                del items[place:]
+                return keys[:place]
+        return keys
 
     def _weighed(
         self,
