@@ -39,18 +39,12 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ("Backing.claim.ask", "decide", "if unreadable: => if True:", _FASTER),
     ("Backing._close", "decide", "if self._unwritten.results: => if True:", _FASTER),
     (
-        "Backing.publish.ask",
+        "Backing._write",
         "decide",
         "differing = {name: data for name, data in there.items() if data != encoded[name]}",
         _FASTER,
     ),
-    ("Backing.publish.ask", "decide", "if not differing: => if False:", _FASTER),
-    (
-        "Backing.publish.ask",
-        "drop operand",
-        "if unreadable and grant is not None: => if unreadable:",
-        "for types only: a store that nothing is claimed in says of nothing that it was there",
-    ),
+    ("Backing._write", "decide", "if not differing: => if False:", _FASTER),
     (
         "Bounded._begin_phase",
         "change constant",
