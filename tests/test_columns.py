@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 import weakref
+from array import array
 from typing import Any
 from unittest.mock import Mock, call
 from zoneinfo import ZoneInfo
@@ -148,10 +149,18 @@ def test_what_is_not_needed(missing: str) -> None:
 
 
 def test_what_cannot_be_compared_is_no_null() -> None:
-    """Such an item is sent: `key=` says what it is."""
+    """Such an item is sent: `key=` says what it is; so is a collection, whatever is in it."""
     np = pytest.importorskip("numpy")
-    [array] = sent([np.arange(3)], key=lambda array: array.tobytes())
-    assert array.tolist() == [0, 1, 2]
+    for values in ([0, 1, 2], [NAN], [NAN, 1], []):
+        for item in (np.array(values), array("d", values)):
+            assert sent([item, None], key=bytes) == [item]
+
+    class Incomparable:
+        def __ne__(self, other: object) -> bool:
+            raise TypeError
+
+    item = Incomparable()
+    assert sent([item]) == [item]
 
 
 def test_categories_that_no_row_has_are_not_sent() -> None:

@@ -165,7 +165,9 @@ def _is_null(value: Any) -> bool:
     """Whether it is None, NaN, or what pandas has for them."""
     if value is None or value is getattr(sys.modules.get("pandas"), "NA", None):
         return True
+    if hasattr(value, "__len__"):  # a collection is there, whatever is in it
+        return False
     try:
         return bool(value != value)
-    except Exception:  # it cannot be compared, or as an array can
+    except Exception:  # it cannot be compared
         return False
