@@ -140,6 +140,16 @@ def test_na_in_a_list() -> None:
     assert calls.batches == [[1]]
 
 
+@pytest.mark.parametrize("index", [[5, 9], ["x", "y"], pd.Index([5, 9], name="id")], ids=str)
+def test_a_frame_has_no_index(index: Any) -> None:
+    """As a column of rows it is its columns, whatever rows are called."""
+    calls = Calls(str)
+    frame = pd.DataFrame({"city": ["Graz", "Graz"]}, index)
+    map_column(bound(calls, key=lambda row: tuple(row.items())), frame)
+    assert calls.batches == [[{"city": "Graz"}]]
+    assert frame.index.tolist() == [*index]
+
+
 def test_nanoseconds() -> None:
     """Python has none; the error comes before any call."""
     calls = Calls(str)

@@ -27,6 +27,9 @@ def column_of(values: Any) -> Column:
     """
     if isinstance(values, (pa.Array, pa.ChunkedArray, list)):
         return values
+    frame: Any = getattr(sys.modules.get("pandas"), "DataFrame", ())
+    if isinstance(values, frame):
+        values = values.reset_index(drop=True)  # else it is members of the rows
     if hasattr(values, "__arrow_c_stream__"):
         return pa.chunked_array(values)
     if hasattr(values, "__arrow_c_array__"):
