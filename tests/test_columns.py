@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 import weakref
+from array import array
 from typing import Any
 from unittest.mock import Mock, call
 from zoneinfo import ZoneInfo
@@ -148,10 +149,18 @@ def test_what_is_not_needed(missing: str) -> None:
 
 
 def test_what_cannot_be_compared_is_no_null() -> None:
-    """Such an item is sent: `key=` says what it is."""
+    """Such an item is sent: `key=` says what it is; so is a collection, whatever is in it."""
     np = pytest.importorskip("numpy")
-    [array] = sent([np.arange(3)], key=lambda array: array.tobytes())
-    assert array.tolist() == [0, 1, 2]
+    for values in ([0, 1, 2], [NAN], [NAN, 1], []):
+        for item in (np.array(values), array("d", values)):
+            assert sent([item, None], key=bytes) == [item]
+
+    class Incomparable:
+        def __ne__(self, other: object) -> bool:
+            raise TypeError
+
+    item = Incomparable()
+    assert sent([item]) == [item]
 
 
 def test_categories_that_no_row_has_are_not_sent() -> None:
@@ -235,6 +244,13 @@ def test_the_function_gets_values_as_python_has_them(column: Any, value: Any) ->
         pa.array([1], pa.time64("ns")),
         pa.array([[1001]], pa.list_(pa.time64("ns"))),
         pa.array([{"a": 1}], pa.struct({"a": NS})),
+        pa.array([[1001]], pa.list_view(NS)),
+        pa.array([[1000]], pa.large_list_view(NS)),
+        pa.StructArray.from_arrays(
+            [pa.RunEndEncodedArray.from_arrays([1], pa.array([1000], NS))], ["a"]
+        ),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1000], NS)]),
+        pa.ExtensionArray.from_storage(pa.opaque(NS, "t", "v"), pa.array([1001], NS)),
         pa.array([10**7], pa.int32()).cast(pa.date32()),
         pa.array([0], pa.timestamp("us", tz="Mars/Base")),
     ],
@@ -273,7 +289,7 @@ def test_structs_and_lists_as_keys() -> None:
     lists = pa.array([[1, 2], None, [2], [1, 2]])
     assert sent(structs, key=lambda item: item["id"]) == [{"id": 1, "x": 1}, {"id": 2, "x": 1}]
     assert sent(lists, key=tuple) == [[1, 2], [2]]
-    views = pa.array([[NOON], None, [NOON]], pa.list_view(NS))
+    views = pa.array([[NOON], None, [NOON]], pa.list_view(pa.timestamp("us")))
     assert sent(views, key=tuple) == [[NOON]]
     out = map_column(bound(Calls(len), key=tuple), pa.chunked_array([lists, lists.slice(2)]))
     assert [chunk.to_pylist() for chunk in out.chunks] == [[2, None, 1, 2], [1, 2]]

@@ -69,7 +69,11 @@ def test_full_batches(connection: Any) -> None:
         ("FLOAT[2]", [1.5, 2.5], (1.5, 2.5)),
         ("DOUBLE[]", [1.5], [1.5]),
         ("STRUCT(a INTEGER, b VARCHAR)", {"a": 1}, {"a": 1, "b": None}),
+        ("INTEGER[1]", [1], (1,)),
+        ("JSON", '{"a": 1}', '{"a": 1}'),
+        ("JSON[]", ["1"], ["1"]),
         (duckdb.sqltype("VARCHAR"), "x", "x"),
+        (str, "x", "x"),
     ],
     ids=str,
 )
@@ -78,6 +82,51 @@ def test_types(connection: Any, kind: Any, result: Any, back: Any) -> None:
     function = bound(lambda items: [result for _ in items])
     create_function(connection, "place", function, "VARCHAR", kind)
     assert connection.sql("select place(city) from visits limit 1").fetchall() == [(back,)]
+    create_function(connection, "tried", function, "VARCHAR", kind, errors="column")
+    assert connection.sql("select tried('c').value").fetchall() == [(back,)]
+
+
+@pytest.mark.parametrize("lasting", ["", "temp"])
+def test_types_that_others_do_not_see(connection: Any, lasting: str) -> None:
+    """Those of a schema in use, of this connection, and of a transaction that is open."""
+    connection.execute("create schema s; use s; begin")
+    connection.execute(f"create {lasting} type mood as enum ('ok', 'it''s')")
+    function = bound(lambda items: ["it's" for _ in items])
+    for errors in ("raise", "column"):
+        create_function(connection, errors, function, "mood", "mood", errors=errors)
+    query = """select raise('ok'::mood), "column"('ok'::mood).value"""
+    assert connection.sql(query).fetchall() == [("it's", "it's")]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "TIMETZ",
+        "UHUGEINT",
+        "BIT",
+        "VARINT",
+        "BIT[]",
+        "BIT[2]",
+        "STRUCT(a UNION(b TIMETZ))",
+        "MAP(VARCHAR, UHUGEINT)",
+    ],
+)
+def test_types_that_arrow_would_not_have_as_they_are(connection: Any, kind: str) -> None:
+    """An error says what to write."""
+    for kinds in (("VARCHAR", kind), (kind, "VARCHAR")):
+        with pytest.raises(TypeError, match=r'DuckDB gives Arrow no .*: write "VARCHAR" instead'):
+            create_function(connection, "place", bound(Calls(str)), *kinds)
+
+
+@pytest.mark.parametrize(
+    "value", ["'03:00:00+02'::TIMETZ", f"{2**127 + 1}::UHUGEINT", "'10101'::BIT"]
+)
+def test_they_can_be_cast(connection: Any, value: str) -> None:
+    """To text and back, and nothing is lost."""
+    create_function(connection, "same", bound(Calls(str)), "VARCHAR", "VARCHAR")
+    kind = value.split("::")[1]
+    found = connection.sql(f"select same(x::VARCHAR)::{kind} = x from (select {value} as x)")
+    assert found.fetchall() == [(True,)]
 
 
 def test_a_struct_of_several_columns(connection: Any) -> None:

@@ -1,7 +1,9 @@
 """Point 25 of the contract: columns of pandas, with index and name, and nothing that is missing."""
 
 import datetime as dt
+from http import HTTPMethod
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -91,6 +93,31 @@ def test_categoricals() -> None:
         assert (value, type(value)) == (categories[0], type(categories[0]))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 5)],
+        [dt.datetime(2020, 1, 1), dt.datetime(2020, 1, 1, tzinfo=dt.UTC)],
+        [dt.time(1, tzinfo=dt.UTC), dt.time(1, tzinfo=dt.timezone(dt.timedelta(hours=2)))],
+        ["a", b"a"],
+        [pd.Timestamp(1), pd.Timestamp(2)],
+        [1, 2.5],
+        [HTTPMethod.GET, "a"],
+        ["a", "b"],
+    ],
+    ids=str,
+)
+def test_categories_that_are_objects(values: list[Any]) -> None:
+    """They stay what they are, as in a column of objects; texts are told by Arrow."""
+    kind = pd.CategoricalDtype(pd.Index(values, dtype=object))
+    got = sent(pd.Series([*values, None, *values], dtype=kind))
+    assert got == values
+    assert [*map(type, got)] == [*map(type, values)]
+    asked = Mock(side_effect=repr)
+    map_series(bound(Calls(str), key=asked), pd.Series([*values, *values], dtype=kind))
+    assert asked.call_count == (2 if values == ["a", "b"] else 4)
+
+
 def test_sparse_columns() -> None:
     """As any other."""
     got = sent(strings(0, 1, 0, dtype="Sparse[int]"))
@@ -111,6 +138,16 @@ def test_na_in_a_list() -> None:
     calls = Calls(str)
     assert map_column(bound(calls), [pd.NA, 1, pd.NaT]).to_pylist() == [None, "1", None]
     assert calls.batches == [[1]]
+
+
+@pytest.mark.parametrize("index", [[5, 9], ["x", "y"], pd.Index([5, 9], name="id")], ids=str)
+def test_a_frame_has_no_index(index: Any) -> None:
+    """As a column of rows it is its columns, whatever rows are called."""
+    calls = Calls(str)
+    frame = pd.DataFrame({"city": ["Graz", "Graz"]}, index)
+    map_column(bound(calls, key=lambda row: tuple(row.items())), frame)
+    assert calls.batches == [[{"city": "Graz"}]]
+    assert frame.index.tolist() == [*index]
 
 
 def test_nanoseconds() -> None:

@@ -27,6 +27,9 @@ def column_of(values: Any) -> Column:
     """
     if isinstance(values, (pa.Array, pa.ChunkedArray, list)):
         return values
+    frame: Any = getattr(sys.modules.get("pandas"), "DataFrame", ())
+    if isinstance(values, frame):
+        values = values.reset_index(drop=True)  # else it is members of the rows
     if hasattr(values, "__arrow_c_stream__"):
         return pa.chunked_array(values)
     if hasattr(values, "__arrow_c_array__"):
@@ -127,6 +130,9 @@ def _in_microseconds(kind: Any) -> Any:
     """`kind`, in the unit that Python's own types have.
 
     (Of nanoseconds Arrow would make a `pandas.Timestamp`, if pandas is installed, or cut them off.)
+
+    Raises:
+        TypeError: There is no such cast.
     """
     types = pa.types
     if types.is_timestamp(kind):
@@ -137,7 +143,10 @@ def _in_microseconds(kind: Any) -> Any:
         return pa.time64("us")
     if types.is_dictionary(kind):
         return _in_microseconds(kind.value_type)
-    parts = [kind.field(place) for place in range(kind.num_fields)]
+    if isinstance(kind, pa.BaseExtensionType):
+        parts = [pa.field("storage", kind.storage_type)]
+    else:
+        parts = [kind.field(place) for place in range(kind.num_fields)]
     exact = [part.with_type(_in_microseconds(part.type)) for part in parts]
     if exact == parts:
         return kind
@@ -151,14 +160,17 @@ def _in_microseconds(kind: Any) -> Any:
         return pa.large_list(exact[0])
     if types.is_list(kind):
         return pa.list_(exact[0])
-    return kind  # a union, or a view of lists: Arrow does not cast the one, and spoils the other
+    # Arrow casts no unions and runs, and spoils views of lists; an extension says what it means.
+    raise TypeError(f"what is in {kind} cannot be cast from nanoseconds")
 
 
 def _is_null(value: Any) -> bool:
     """Whether it is None, NaN, or what pandas has for them."""
     if value is None or value is getattr(sys.modules.get("pandas"), "NA", None):
         return True
+    if hasattr(value, "__len__"):  # a collection is there, whatever is in it
+        return False
     try:
         return bool(value != value)
-    except Exception:  # it cannot be compared, or as an array can
+    except Exception:  # it cannot be compared
         return False

@@ -36,9 +36,9 @@ def map_column(
         bound: A function bound to a synchronous proxy, ``BatchingMapProxy(...).bind(function)``.
             The function may be asynchronous.
         values: A `pyarrow.Array` or `pyarrow.ChunkedArray`, of whatever type; what has
-            ``__arrow_c_array__`` or ``__arrow_c_stream__``; or a list of Python values. Nulls,
-            None, NaN, NaT and `pandas.NA` are never sent, and their results are null. So are not
-            categories that no row has.
+            ``__arrow_c_array__`` or ``__arrow_c_stream__``, a DataFrame without its index; or a
+            list of Python values. Nulls, None, NaN, NaT and `pandas.NA` are never sent, and their
+            results are null. So are not categories that no row has.
         type: The `pyarrow.DataType` of the results; None for what they have in common. NumPy arrays
             of one shape are fixed-size lists then.
         errors: ``"raise"``, or ``"column"`` for a struct of ``value`` and ``error`` (a text, null

@@ -8,14 +8,19 @@ from .. import BoundFunction
 
 try:
     import duckdb
+    import pyarrow as pa
 except ImportError as _missing:
     raise ImportError(
-        "batchproxy.integrations.duckdb needs duckdb: pip install 'batchproxy[duckdb]'"
+        f"batchproxy.integrations.duckdb needs {_missing.name}: pip install 'batchproxy[duckdb]'"
     ) from _missing
 
 from ..columns import map_column
 
 __all__ = ["create_function"]
+
+_Type: Any = type(duckdb.sqltype("VARCHAR"))  # each version has it in another module
+_ALTERED = frozenset({"time with time zone", "uhugeint", "bit", "bignum", "varint", "variant"})
+"""Types of which DuckDB gives Arrow less than there is, or bytes that mean nothing elsewhere."""
 
 
 def create_function(
@@ -46,22 +51,48 @@ def create_function(
     Raises:
         duckdb.InvalidInputException: In a query: the function has raised, and this says what.
             DuckDB keeps no ``__cause__``.
-        TypeError: At once: `bound` is something else.
+        TypeError: At once: `bound` is something else; or a type is ``TIMETZ``, ``UHUGEINT``,
+            ``BIT``, ``BIGNUM`` or ``VARIANT``, or has one inside, which DuckDB alters on the way.
         ValueError: At once: `errors` is neither.
 
     Cancellation: Ctrl-C while the function waits ends the query with that exception.
 
     Threads: Where DuckDB runs it.
     """
+    taken, given = (
+        connection.sqltype(kind) if isinstance(kind, str) else _Type(kind)
+        for kind in (parameter, return_type)
+    )
+    _check(taken)
+    _check(given)
+    # Another connection disturbs no result of this one, but has not its types, so not their names.
     with connection.cursor() as cursor:
-        [arrow] = cursor.sql(f"select null::{return_type}").to_arrow_table().schema.types
+        [arrow] = cursor.sql(f"select null::{given}").to_arrow_table().schema.types
+    if str(given) == "JSON" and errors == "raise":  # in a struct DuckDB takes nothing but text
+        arrow = pa.json_()
     map_column(bound, [], arrow, errors=errors)  # so what it refuses is refused here, too
 
     def map_chunk(column: Any) -> Any:
         return map_column(bound, column, arrow, errors=errors)
 
     if errors == "column":
-        return_type = f'STRUCT("value" {return_type}, error VARCHAR)'
+        given = connection.sqltype(f'STRUCT("value" {given}, error VARCHAR)')
     connection.create_function(  # type: ignore[call-overload] # of enums: each version moves them
-        name, map_chunk, [parameter], return_type, type="arrow", null_handling="special"
+        name, map_chunk, [taken], given, type="arrow", null_handling="special"
     )
+
+
+def _check(kind: Any) -> None:
+    """
+    Raises:
+        TypeError: DuckDB alters values of that type on their way to Arrow.
+    """
+    if kind.id in _ALTERED:
+        raise TypeError(
+            f'DuckDB gives Arrow no {kind} as it is: write "VARCHAR" instead, and cast in SQL, '
+            f"value::VARCHAR or result::{kind}"
+        )
+    if kind.id in ("list", "array", "struct", "map", "union"):
+        for _, part in kind.children:
+            if isinstance(part, _Type):  # an array has its size, too
+                _check(part)

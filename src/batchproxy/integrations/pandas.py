@@ -48,8 +48,9 @@ def map_series(
     `batchproxy.columns.map_column`.
 
     The function gets what a value is in Python: of a ``datetime64`` a `datetime.datetime` and no
-    ``Timestamp``, of a categorical its category. Only of a column of objects, and of what Arrow has
-    no type for (periods, intervals), it gets the objects themselves.
+    ``Timestamp``, of a categorical its category. Only of a column of objects, of categories that
+    are objects and no texts, and of what Arrow has no type for (periods, intervals), it gets the
+    objects themselves.
 
     Args:
         bound: A function bound to a synchronous proxy.
@@ -87,17 +88,23 @@ def map_series(
 def _column(series: Any) -> Any:
     if isinstance(series.dtype, pd.SparseDtype):
         series = series.sparse.to_dense()
-    if series.dtype != object:
-        try:
-            column = pa.array(series)
-        except (pa.ArrowException, TypeError, ValueError):
-            return series.tolist()
-        encoded = pa.types.is_dictionary(column.type)
-        kind = column.type.value_type if encoded else column.type
-        tuples = encoded and pa.types.is_nested(kind)  # of which Arrow makes lists
-        if not tuples and not isinstance(kind, pa.BaseExtensionType):
-            return column
-    return series.tolist()
+    if _has_objects(series.dtype):  # of which Arrow would make what they have in common
+        return series.tolist()
+    try:
+        column = pa.array(series)
+    except (pa.ArrowException, TypeError, ValueError):
+        return series.tolist()
+    encoded = pa.types.is_dictionary(column.type)
+    kind = column.type.value_type if encoded else column.type
+    return series.tolist() if isinstance(kind, pa.BaseExtensionType) else column
+
+
+def _has_objects(dtype: Any) -> bool:
+    """Whether values are of any types; texts that are categories are not."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        categories = dtype.categories
+        return _has_objects(categories.dtype) and not {str}.issuperset(map(type, categories))
+    return bool(pd.api.types.is_object_dtype(dtype))
 
 
 def _like(series: Any, made: Any) -> Any:
