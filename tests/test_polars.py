@@ -142,6 +142,21 @@ def test_what_is_sent() -> None:
         assert calls.batches == [expected]
 
 
+@pytest.mark.parametrize("dtype", [pl.Datetime("ns", "UTC"), pl.Time, pl.Duration("ns")], ids=str)
+def test_nanoseconds(dtype: Any) -> None:
+    """They are an error before any call, also beside integers of which Arrow knows nothing."""
+    frame = pl.DataFrame({"time": [[1000], [1001], []], "number": [1, 1, 1]})
+    frame = frame.cast({"time": pl.List(dtype), "number": pl.Int128})
+    rows = frame.select(pl.struct("time", "number")).to_series()
+    calls = Calls(str)
+    for series in (frame["time"], rows, pl.Series([rows]), rows.reshape((1, 3))):
+        with pytest.raises(ValueError, match=r"has a value that Python has not: .*Cast the column"):
+            map_series(bound(calls, key=str), series, pl.String)
+    assert calls.batches == []
+    map_series(bound(calls, key=str), rows.head(1), pl.String)
+    assert len(calls.keys[0]["time"]) == 1
+
+
 def test_rows_cost_no_python() -> None:
     """Distinct values are told by Arrow: `key=` is asked for each of them once."""
     asked = Mock(side_effect=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from .. import BoundFunction, Progress
@@ -122,7 +122,25 @@ def _column(series: pl.Series) -> Any:
     try:
         return series.to_arrow()
     except pa.ArrowException:  # integers of 128 bits, in structs and lists, too
+        for leaf in _leaves(series):  # of which to_list() cuts nanoseconds off
+            fine = leaf.dtype == pl.Time or getattr(leaf.dtype, "time_unit", None) == "ns"
+            if fine and (leaf.to_physical() % 1000 != 0).any():
+                raise ValueError(
+                    f"a column of {series.dtype} has a value that Python has not: nanoseconds. "
+                    "Cast the column first"
+                ) from None
         return series.to_list()
+
+
+def _leaves(series: pl.Series) -> Iterator[pl.Series]:
+    """What is in structs and lists, however deep."""
+    if isinstance(series.dtype, pl.Struct):
+        for field in series.dtype.fields:
+            yield from _leaves(series.struct.field(field.name))
+    elif isinstance(series.dtype, pl.List | pl.Array):
+        yield from _leaves(series.explode())
+    else:
+        yield series
 
 
 def _arrow_type(dtype: Any) -> Any:
