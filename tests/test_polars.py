@@ -114,6 +114,30 @@ def test_types(dtype: Any, result: Any) -> None:
     assert map_series(function, FRAME["city"]).null_count() == 1
 
 
+E = pl.Enum(["red", "blue"])
+
+
+@pytest.mark.parametrize("errors", ["raise", "column"])
+@pytest.mark.parametrize(
+    ("dtype", "nested"),
+    [
+        (E, lambda color: color),
+        (pl.List(E), lambda color: ["red", color]),
+        (pl.Array(E, (1, 2)), lambda color: [[color, "red"]]),
+        (pl.Struct({"n": pl.Int8, "c": pl.List(E)}), lambda color: {"n": None, "c": [color, None]}),
+    ],
+    ids=str,
+)
+def test_members_of_enums(dtype: Any, nested: Any, errors: Any) -> None:
+    """Another one is an error of polars, however deep it is."""
+    function = bound(Calls(nested))
+    out = map_series(function, pl.Series(["blue", None]), dtype, errors=errors)
+    values = out.struct.field("value") if errors == "column" else out
+    assert (values.dtype, values.to_list()[0]) == (dtype, nested("blue"))
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="green"):
+        map_series(function, pl.Series(["blue", "green"]), dtype, errors=errors)
+
+
 def test_vectors() -> None:
     """NumPy arrays are an Array."""
     np = pytest.importorskip("numpy")

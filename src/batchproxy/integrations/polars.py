@@ -60,6 +60,7 @@ def map_series(
     arrow = None if return_dtype is None else _arrow_type(return_dtype)
     made = map_column(bound, _column(series), arrow, errors=errors, progress=progress)
     dtype = None if return_dtype is None else _with_errors(return_dtype, errors)
+    _check_members(made, dtype)
     return pl.Series(series.name, made, dtype=dtype)
 
 
@@ -157,6 +158,17 @@ def _arrow_type(dtype: Any) -> Any:
         f"return_dtype cannot be {dtype}, for which Arrow has no type: take another one, such as "
         "pl.Decimal(38, 0) for large integers, and cast the result"
     )
+
+
+def _check_members(made: Any, dtype: Any) -> None:
+    """Let polars raise for what an enum has not: in structs and lists it would make null of it."""
+    if isinstance(dtype, pl.Struct):
+        for part, field in zip(made.flatten(), dtype.fields):
+            _check_members(part, field.dtype)
+    elif isinstance(dtype, pl.List | pl.Array):
+        _check_members(made.flatten(), dtype.inner)
+    elif isinstance(dtype, pl.Enum):
+        pl.Series(made, dtype=dtype)
 
 
 def _with_errors(dtype: Any, errors: str) -> Any:
