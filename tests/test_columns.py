@@ -404,11 +404,16 @@ STRUCT = pa.struct({"a": pa.int8(), "b": pa.list_(pa.struct({"c": pa.int8()}))})
         ([dt.timedelta(1)], pa.duration("ms")),
         ([{"a": 1}, {"b": [{"c": None}]}, None], STRUCT),
         ([(1, "x")], pa.struct({"a": pa.int8(), "b": pa.string()})),
-        ([{"a": 1.1, "b": b"x"}], pa.struct({"a": pa.float32(), "b": pa.string()})),
+        ([{"a": 1.1, "b": "x"}], pa.struct({"a": pa.float32(), "b": pa.string()})),
         ([[("a", 1)], {"b": 2}], pa.map_(pa.string(), pa.int64())),
         ([[1, 2], (3,), None], pa.list_(pa.int16())),
         ([[1, 2], None], pa.list_(pa.float32(), 2)),
         ([uuid.UUID(int=1).bytes], pa.uuid()),
+        ([math.inf, None, 2], pa.float32()),
+        ([bytearray(b"x"), b"y"], pa.binary()),
+        ([[1], None], pa.list_(pa.dictionary(pa.int8(), pa.int64()))),
+        ([1, None], pa.opaque(pa.int64(), "a", "b")),
+        ([[1, 2], None], pa.fixed_shape_tensor(pa.int32(), [2])),
         ([None, None], pa.null()),
     ],
     ids=str,
@@ -462,6 +467,22 @@ def test_a_type_in_common(results: list[Any], kind: Any) -> None:
         ({"b": [{"c": 1, "d": 2}]}, STRUCT),
         ([("a", 1.5)], pa.map_(pa.string(), pa.int64())),
         ({"a": 1.5}, pa.map_(pa.string(), pa.int64())),
+        ([2.5], pa.list_(pa.dictionary(pa.int8(), pa.int64()))),
+        (2.5, pa.opaque(pa.int64(), "a", "b")),
+        ([2.5, 1.5], pa.fixed_shape_tensor(pa.int32(), [2])),
+        (2.5, pa.bool8()),
+        (3, pa.bool8()),
+        ("red", pa.list_(pa.string())),
+        ({"a": "red"}, pa.struct({"a": pa.list_view(pa.string())})),
+        (b"ab", pa.large_list(pa.int64())),
+        (bytearray(b"ab"), pa.list_(pa.int64(), 2)),
+        ([("c", "lost")], pa.struct({"a": pa.string()})),
+        (b"ab", pa.string()),
+        ("ab", pa.binary()),
+        ([("a", b"b")], pa.map_(pa.string(), pa.string())),
+        (True, pa.float64()),
+        ([1e300], pa.list_(pa.float32())),
+        (70_000, pa.float16()),
     ],
     ids=str,
 )
@@ -493,6 +514,7 @@ def test_a_result_that_does_not_fit(result: Any, kind: Any) -> None:
         ([dt.date(2024, 7, 1), NOON], "which no column of date32[day] can have: ValueError: it"),
         ([NOON.replace(tzinfo=dt.UTC), NOON], "which no column of timestamp[us, tz=UTC] can have"),
         ([dt.time(1, tzinfo=dt.UTC)], "which no column can have: ValueError: it would become"),
+        (["\xe9", b"d"], "the result of 1 is b'd' of type 'bytes', which no column of string can"),
         ([1, 2**70], "the result of 1 is 1180591620717411303424 of type 'int', which no column"),
     ],
     ids=str,
@@ -623,6 +645,44 @@ def test_moments_of_numpy() -> None:
     assert map_column(nanos, column_of(1), pa.list_(pa.duration("ns")))[0][1].value == 1001
     utc = pa.timestamp("us", "UTC")
     for result, kind in [(nano, pa.duration("us")), (noon, pa.date32()), (noon, utc), (day, NS)]:
+        with pytest.raises(AnswerTypeError, match="the result of 0 is"):
+            map_column(answering(result), column_of(1), kind)
+
+
+def test_masked_vectors() -> None:
+    """What is masked is null, or an error where Arrow does not know of it."""
+    np = pytest.importorskip("numpy")
+    masked = np.ma.array([1, 2], mask=[False, True])
+    for kind in (None, pa.list_(pa.int64())):
+        out = map_column(
+            answering(masked, np.array([3, 4]), np.ma.array([5, 6])), column_of(3), kind
+        )
+        assert out.to_pylist() == [[1, None], [3, 4], [5, 6]]
+    ragged = answering(masked, np.ma.array([1]))
+    with pytest.raises(AnswerTypeError, match="masked arrays have to be of one shape and dtype"):
+        map_column(ragged, column_of(2), pa.list_(pa.int64()))
+    for dtype in (int, float):
+        mixed = answering([1], masked.astype(dtype))
+        with pytest.raises(AnswerTypeError, match="not all of them: ValueError: it would become"):
+            map_column(mixed, column_of(2), pa.list_(pa.from_numpy_dtype(dtype)))
+
+
+def test_vectors_in_other_types() -> None:
+    """Tensors and flags are what they are elsewhere; a number is not cut off, nor infinite."""
+    np = pytest.importorskip("numpy")
+    tensor = pa.fixed_shape_tensor(pa.int32(), [2, 2])
+    square = np.array([[1, 2], [3, 4]])
+    out = map_column(answering(square, None), column_of(2), tensor)
+    assert (out.type, out.to_pylist()) == (tensor, [[1, 2, 3, 4], None])
+    for flags in ([True, None, False], [np.True_, None, np.False_]):
+        for kind in (pa.bool8(), pa.bool_()):
+            out = map_column(answering(*flags), column_of(3), kind)
+            assert (out.type, out.to_pylist()) == (kind, [True, None, False])
+    for result, kind in [
+        (square / 4, tensor),
+        (np.array([1e300]), pa.list_(pa.float32())),
+        (np.True_, pa.int64()),
+    ]:
         with pytest.raises(AnswerTypeError, match="the result of 0 is"):
             map_column(answering(result), column_of(1), kind)
 

@@ -114,6 +114,30 @@ def test_types(dtype: Any, result: Any) -> None:
     assert map_series(function, FRAME["city"]).null_count() == 1
 
 
+E = pl.Enum(["red", "blue"])
+
+
+@pytest.mark.parametrize("errors", ["raise", "column"])
+@pytest.mark.parametrize(
+    ("dtype", "nested"),
+    [
+        (E, lambda color: color),
+        (pl.List(E), lambda color: ["red", color]),
+        (pl.Array(E, (1, 2)), lambda color: [[color, "red"]]),
+        (pl.Struct({"n": pl.Int8, "c": pl.List(E)}), lambda color: {"n": None, "c": [color, None]}),
+    ],
+    ids=str,
+)
+def test_members_of_enums(dtype: Any, nested: Any, errors: Any) -> None:
+    """Another one is an error of polars, however deep it is."""
+    function = bound(Calls(nested))
+    out = map_series(function, pl.Series(["blue", None]), dtype, errors=errors)
+    values = out.struct.field("value") if errors == "column" else out
+    assert (values.dtype, values.to_list()[0]) == (dtype, nested("blue"))
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="green"):
+        map_series(function, pl.Series(["blue", "green"]), dtype, errors=errors)
+
+
 def test_vectors() -> None:
     """NumPy arrays are an Array."""
     np = pytest.importorskip("numpy")
@@ -140,6 +164,21 @@ def test_what_is_sent() -> None:
         calls = Calls(str)
         map_series(bound(calls, key=key), series, pl.String)
         assert calls.batches == [expected]
+
+
+@pytest.mark.parametrize("dtype", [pl.Datetime("ns", "UTC"), pl.Time, pl.Duration("ns")], ids=str)
+def test_nanoseconds(dtype: Any) -> None:
+    """They are an error before any call, also beside integers of which Arrow knows nothing."""
+    frame = pl.DataFrame({"time": [[1000], [1001], []], "number": [1, 1, 1]})
+    frame = frame.cast({"time": pl.List(dtype), "number": pl.Int128})
+    rows = frame.select(pl.struct("time", "number")).to_series()
+    calls = Calls(str)
+    for series in (frame["time"], rows, pl.Series([rows]), rows.reshape((1, 3))):
+        with pytest.raises(ValueError, match=r"has a value that Python has not: .*Cast the column"):
+            map_series(bound(calls, key=str), series, pl.String)
+    assert calls.batches == []
+    map_series(bound(calls, key=str), rows.head(1), pl.String)
+    assert len(calls.keys[0]["time"]) == 1
 
 
 def test_rows_cost_no_python() -> None:

@@ -43,6 +43,24 @@ def test_calls() -> None:
     assert (calls.running, calls.most_running) == (0, 2)
 
 
+@pytest.mark.parametrize("kind", [Calls, AsyncCalls])
+def test_calls_are_counted_from_0(kind: type[Calls | AsyncCalls]) -> None:
+    """Not from the end, which is another one whenever a call comes."""
+    calls = kind(gated=True)
+    with pytest.raises(ValueError, match="calls are counted from 0, got -1: write len"):
+        calls.finish(-1)
+    with pytest.raises(ValueError, match="calls are counted from 0, got -2: write len"):
+        calls.fail(-2, OSError())
+
+
+def test_batches_stay_as_they_were() -> None:
+    """Whatever is done with the list thereafter."""
+    calls, batch = Calls(), [2, 1]
+    calls(batch)
+    batch.clear()
+    assert (calls.batches, calls.keys) == ([[2, 1]], [2, 1])
+
+
 def test_calls_that_nobody_lets_go() -> None:
     """They end with an error, as does the wait for a call that never comes."""
     calls = Calls(gated=True)

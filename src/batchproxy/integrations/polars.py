@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from .. import BoundFunction, Progress
@@ -60,6 +60,7 @@ def map_series(
     arrow = None if return_dtype is None else _arrow_type(return_dtype)
     made = map_column(bound, _column(series), arrow, errors=errors, progress=progress)
     dtype = None if return_dtype is None else _with_errors(return_dtype, errors)
+    _check_members(made, dtype)
     return pl.Series(series.name, made, dtype=dtype)
 
 
@@ -122,7 +123,25 @@ def _column(series: pl.Series) -> Any:
     try:
         return series.to_arrow()
     except pa.ArrowException:  # integers of 128 bits, in structs and lists, too
+        for leaf in _leaves(series):  # of which to_list() cuts nanoseconds off
+            fine = leaf.dtype == pl.Time or getattr(leaf.dtype, "time_unit", None) == "ns"
+            if fine and (leaf.to_physical() % 1000 != 0).any():
+                raise ValueError(
+                    f"a column of {series.dtype} has a value that Python has not: nanoseconds. "
+                    "Cast the column first"
+                ) from None
         return series.to_list()
+
+
+def _leaves(series: pl.Series) -> Iterator[pl.Series]:
+    """What is in structs and lists, however deep."""
+    if isinstance(series.dtype, pl.Struct):
+        for field in series.dtype.fields:
+            yield from _leaves(series.struct.field(field.name))
+    elif isinstance(series.dtype, pl.List | pl.Array):
+        yield from _leaves(series.explode())
+    else:
+        yield series
 
 
 def _arrow_type(dtype: Any) -> Any:
@@ -139,6 +158,17 @@ def _arrow_type(dtype: Any) -> Any:
         f"return_dtype cannot be {dtype}, for which Arrow has no type: take another one, such as "
         "pl.Decimal(38, 0) for large integers, and cast the result"
     )
+
+
+def _check_members(made: Any, dtype: Any) -> None:
+    """Let polars raise for what an enum has not: in structs and lists it would make null of it."""
+    if isinstance(dtype, pl.Struct):
+        for part, field in zip(made.flatten(), dtype.fields):
+            _check_members(part, field.dtype)
+    elif isinstance(dtype, pl.List | pl.Array):
+        _check_members(made.flatten(), dtype.inner)
+    elif isinstance(dtype, pl.Enum):
+        pl.Series(made, dtype=dtype)
 
 
 def _with_errors(dtype: Any, errors: str) -> Any:

@@ -39,7 +39,7 @@ class _Recorder(ABC, Generic[G]):
         gate = self._gate()
         with self._lock:
             number = len(self.batches)
-            self.batches.append(items)
+            self.batches.append(list(items))  # callers may change theirs
             self._gates.append(gate)
             self.running += 1
             self.most_running = max(self.most_running, self.running)
@@ -85,8 +85,12 @@ class _Recorder(ABC, Generic[G]):
 
         Args:
             number: Which, counted from 0.
+
+        Raises:
+            ValueError: `number` is negative.
+            IndexError: There was no such call yet.
         """
-        self._gates[number].set()
+        self._gates[_counted(number)].set()
 
     def fail(self, number: int, error: BaseException) -> None:
         """Let one call raise: at once if it is held up, else when it comes and is let go.
@@ -94,11 +98,20 @@ class _Recorder(ABC, Generic[G]):
         Args:
             number: Which, counted from 0.
             error: What it raises.
+
+        Raises:
+            ValueError: `number` is negative.
         """
         with self._lock:
-            self._errors[number] = error
+            self._errors[_counted(number)] = error
             if number < len(self._gates):
                 self._gates[number].set()
+
+
+def _counted(number: int) -> int:
+    if number < 0:  # Python would count from the end, where calls are added
+        raise ValueError(f"calls are counted from 0, got {number}: write len(calls.batches) - 1")
+    return number
 
 
 class Calls(_Recorder[threading.Event]):
@@ -110,7 +123,7 @@ class Calls(_Recorder[threading.Event]):
         gated: Whether every call waits, until `open` is called, or `finish` or `fail` for it.
 
     Attributes:
-        batches: The lists that it was called with, in the order of the calls.
+        batches: Copies of the lists that it was called with, in the order of the calls.
         running: How many calls are under way now.
         most_running: How many were at once, at most.
 
