@@ -359,7 +359,7 @@ class Cache(Travels, Generic[T]):
 
 
 def _to_be_found(method: str, keys: Any) -> list[Any]:
-    """Those of `keys` that something may be kept for, as they came: equal ones may differ in type."""
+    """Those of `keys` that something may be kept for; also equal ones, which may differ in type."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
             f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
