@@ -3,6 +3,7 @@
 import _thread
 import logging
 import threading
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -579,6 +580,22 @@ async def test_invalidate_and_prime_reach_the_store(store: PlainStore) -> None:
     with pytest.raises(TypeError, match="key="):
         cache.invalidate([3, frozenset()])
     assert 3 in cache
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_keys_that_are_equal_are_all_forgotten(store: PlainStore, is_written: bool) -> None:
+    """What is one key in memory is several in the store; of those each that was listed goes."""
+    cache, proxy = cache_and_proxy(store, max_size=0)
+    keys: list[Any] = [1, True, (0,), (0.0,), 2, 2.0]
+    if not is_written:
+        store.refuse_writes()
+    for key in keys:
+        with nullcontext() if is_written else pytest.raises(StoreError):
+            await proxy.map([key], AsyncCalls())
+    store.fail.clear()
+    await anyio.to_thread.run_sync(cache.invalidate, keys[:-1])
+    calls = AsyncCalls(lambda _: "new")
+    assert [(await proxy.map([key], calls))[0] for key in keys] == ["new"] * 5 + ["2.0"]
 
 
 @pytest.mark.parametrize("how", ["clear", "invalidate", "prime"])

@@ -57,7 +57,7 @@ ENCODED: list[tuple[Hashable, bytes]] = [
     (datetime(1, 1, 1, 0, 0, 0, 0, timezone(timedelta(seconds=1))), b"a-f4240"),
     (
         datetime(2020, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")),
-        b"ae27272e9259200,e27273bfb93600",
+        b"ae27272e9259200,e27273bfb93600,Europe/Berlin",
     ),
     (time(0, 0, 1), b"tf4240"),
     (time(0, 0, 1, tzinfo=UTC), b"of4240"),
@@ -113,12 +113,29 @@ def test_what_python_takes_for_one_key() -> None:
 def test_times_that_a_clock_shows_twice() -> None:
     """As for ==, they are one key in their zone, whatever the fold, and no key of another one."""
     once, twice = datetime(2020, 10, 25, 1, 30), datetime(2020, 10, 25, 2, 30)
-    berlin = ZoneInfo("Europe/Berlin")
+    berlin, paris = ZoneInfo("Europe/Berlin"), ZoneInfo("Europe/Paris")
     keys = [moment.replace(tzinfo=berlin) for moment in (once, twice)]
     utc = [key.replace(fold=fold).astimezone(UTC) for key in keys for fold in (0, 1)]
     assert digests([key.replace(fold=1) for key in keys]) == digests(keys)
     assert len(set(digests([*keys, *utc]))) == 4
     assert digests(utc[:2]) == digests([keys[0]] * 2)
+    there = [key.replace(tzinfo=paris, fold=1) for key in keys]
+    assert [key in digests(keys) for key in digests(there)] == [True, False]
+
+
+def test_zones_without_a_key() -> None:
+    """What is twice there, or never, is refused: it could be taken for that of another zone."""
+
+    class Zone(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta | None:
+            return timedelta(hours=moment.fold if moment is not None and moment.hour == 2 else 0)
+
+        dst = tzname = utcoffset  # type: ignore[assignment] # nobody asks
+
+    once, twice = (datetime(2020, 10, 25, hour, tzinfo=Zone()) for hour in (1, 2))
+    assert digests([once]) == digests([once.astimezone(UTC)])
+    with pytest.raises(TypeError, match=r"cannot be .*, 2, 0.*twice or never.*key=lambda"):
+        digests([(twice,)])
 
 
 @pytest.mark.parametrize("unknown", [0, 1])
@@ -144,7 +161,10 @@ def test_all_digits_count() -> None:
 
 
 zones = st.sampled_from(
-    [None, UTC, timezone(timedelta(hours=2)), ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")]
+    [
+        *(None, UTC, timezone(timedelta(hours=2))),
+        *map(ZoneInfo, ("Europe/Berlin", "Europe/Paris", "UTC")),
+    ]
 )
 moments = st.sampled_from(
     [datetime.min, datetime.max, *(datetime(2020, 10, 25, hour, 30) for hour in range(5))]

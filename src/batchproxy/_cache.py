@@ -11,6 +11,7 @@ from ._backing.asked import Question, question
 from ._backing.backing import Backing
 from ._backing.claims import BackedClaims
 from ._backing.codecs import Codec
+from ._backing.digests import digests
 from ._backing.options import check_bounds, check_store, is_same_store
 from ._core.claims import Claims
 from ._core.keys import hashable, unequal
@@ -296,7 +297,8 @@ class Cache(Travels, Generic[T]):
         if (backing := self._backing) is None:
             forget()
             return
-        names = backing.encoding.digests(keys, {})
+        # Of all that are listed: what is one key in memory may be several in the store.
+        names = list(dict.fromkeys(digests(keys)))
         # First: no call under way may write its result any more. And what was read in the meantime.
         backing.writers.forget(forget, partial(backing.delete, names), forget)
 
@@ -357,7 +359,7 @@ class Cache(Travels, Generic[T]):
 
 
 def _to_be_found(method: str, keys: Any) -> list[Any]:
-    """The distinct ones of `keys`, but for those that nothing is kept for."""
+    """Those of `keys` that something may be kept for; also equal ones, which may differ in type."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
             f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
@@ -365,12 +367,11 @@ def _to_be_found(method: str, keys: Any) -> list[Any]:
         )
     keys = list(keys)
     try:
-        distinct = dict.fromkeys(keys)
+        unkept = unequal(dict.fromkeys(keys))
     except TypeError:
         _check_hashable(method, keys)
         raise
-    unkept = unequal(distinct)
-    return [key for key in distinct if key not in unkept]
+    return [key for key in keys if key not in unkept]
 
 
 def _check_hashable(method: str, keys: list[Any]) -> None:

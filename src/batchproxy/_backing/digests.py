@@ -5,7 +5,8 @@ no `repr`, no pickle. What is digested is
 
 - of all but a tuple a byte that names the type, then the value, in such a form that equal values
   of one type have one: Decimals without zeros at the end, times without their `fold`, and those
-  with a time zone in UTC. Of NumPy's scalars it is that of the Python value that they stand for;
+  with a time zone in UTC; one that a clock shows twice, or never, as both that it may be, and the
+  key of its zone. Of NumPy's scalars it is that of the Python value that they stand for;
 - of a tuple ``(``, then all that is in it, in the order in which one reads it: for a tuple ``(``,
   its length and ``:``; for everything else the number of bytes, ``:`` and the bytes as above.
 
@@ -51,7 +52,8 @@ def digests(keys: Sequence[Hashable]) -> list[bytes]:
             stands for one; or a tuple of these.
 
     Raises:
-        TypeError: a key is of another type, or something in it is.
+        TypeError: a key is of another type, or something in it is; or it is a time that a clock
+            shows twice or never, in a zone without a ``key``.
         ValueError: a key is NaN, or has one in it.
     """
     new_int, new_str = _INT.copy, _STR.copy
@@ -128,9 +130,19 @@ def _datetime(moment: datetime) -> bytes:
     early, late = (moment.replace(fold=fold).utcoffset() for fold in (0, 1))
     if early is None or late is None:
         return b"w%x" % _microseconds(wall)
-    # An hour that a clock shows twice equals, in its own zone, itself, and no time in another.
-    twice = b"" if late == early else b",%x" % _microseconds(wall - late)
-    return b"a%x%b" % (_microseconds(wall - early), twice)
+    if early == late:
+        return b"a%x" % _microseconds(wall - early)
+    # An hour that a clock shows twice, or never, equals itself in its own zone, whatever the fold,
+    # and no time in another.
+    zone = getattr(moment.tzinfo, "key", None)
+    if not isinstance(zone, str):
+        raise TypeError(
+            f"a key in a store cannot be {short(moment)}: clocks show that twice or never, and its "
+            "time zone has no key, as a zoneinfo.ZoneInfo has, to say where; give the proxy "
+            "key=lambda moment: moment.astimezone(timezone.utc)"
+        )
+    both = _microseconds(wall - early), _microseconds(wall - late)
+    return b"a%x,%x,%b" % (*both, zone.encode())
 
 
 def _time(clock: time) -> bytes:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -30,6 +30,9 @@ _PAGE = 1_000  # keys, where nothing is promised of all of them together
 _CLAIMS = 10_000  # keys, to claim or release
 
 _LARGE = 2**16  # bytes of a value that is sent as it is
+
+# Bytes that are sent in one go. A timeout is for each, as Python counts it over all of a sendall().
+_PIECE = 2**17
 
 _CONNECTIONS = 1_000  # of one process; who needs one more waits for it
 
@@ -503,9 +506,9 @@ class RedisStore(Travels, SharedStore):
 
 
 class _Packer:
-    """Writes commands: in one piece but for large values, where redis-py has one for each 6 kB."""
+    """Writes commands: in few pieces, copied once at most, where redis-py has one for each 6 kB."""
 
-    def pack(self, command: str, *arguments: bytes | str | int) -> list[bytes]:
+    def pack(self, command: str, *arguments: bytes | str | int) -> list[bytes | memoryview]:
         words = command.encode().split()
         words += [each if type(each) is bytes else str(each).encode() for each in arguments]
         ready: list[bytes] = []
@@ -517,7 +520,15 @@ class _Packer:
                 pieces = [b"\r\n"]
             else:
                 pieces += (word, b"\r\n")
-        return [*ready, b"".join(pieces)]
+        ready.append(b"".join(pieces))
+        return list(chain.from_iterable(map(_pieces, ready)))
+
+
+def _pieces(data: bytes) -> Iterable[bytes | memoryview]:
+    if len(data) <= _PIECE:
+        return [data]
+    view = memoryview(data)
+    return (view[start : start + _PIECE] for start in range(0, len(data), _PIECE))
 
 
 class _Connections:
