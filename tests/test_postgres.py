@@ -1,6 +1,7 @@
 """`PostgresStore` where it is more than a store: what it makes on a server, and its connections."""
 
 import gc
+import math
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 from postgres_server import PostgresServer
-from tools import Thread, until
+from tools import Clock, Thread, until
 
 from batchproxy import StoreError
 from batchproxy.stores import Claimant, Claims, PostgresStore, Usage, _postgres, _postgres_pool
@@ -415,6 +416,47 @@ def test_no_connection_is_free(
             with pytest.raises(StoreError, match=r"no connection was free for 0\.1 s"):
                 store.get_many("n", [A])
         assert thread.outcome() == store.get_many("n", [A]) == {A: b"1"}
+
+
+@pytest.mark.parametrize("slack", [1000, math.inf])
+def test_waiting_for_what_may_take_longer(
+    postgres_url: str, schema: str, monkeypatch: pytest.MonkeyPatch, clock: Clock, slack: float
+) -> None:
+    """Who waits for a connection has as much time, and who is behind the first to get it, too."""
+    monkeypatch.setattr(_postgres_pool, "_MOST", 1)
+    with PostgresStore(postgres_url, schema=schema, timeout=60) as store:
+        store.set_many("n", {A: b"1"}, None)
+        pool, waits = store._pool, list[float]()
+        wait = pool._changed.wait
+
+        def note(seconds: float) -> bool:
+            waits.append(seconds)
+            return wait(seconds)
+
+        def come_to_wait(waiters: list[Thread]) -> None:
+            """Have `waiters` look at the clock."""
+            with pool._changed:
+                waits.clear()
+                pool._changed.notify_all()
+            until(lambda: waits.count(60) == len(waiters) or not all(map(Thread.is_alive, waiters)))
+
+        monkeypatch.setattr(pool._changed, "wait", note)
+        with locked(postgres_url, schema):
+            table = f"SELECT * FROM {schema}.results".encode()
+            holder = Thread(lambda: len(pool.run(table, slack=slack)))
+            until(lambda: not pool._idle)
+            waiters = [Thread(pool._take, False) for _ in range(2)]
+            until(lambda: len(pool._changed._waiters) > 1)  # type: ignore[attr-defined] # as below
+            clock.now += 500
+            come_to_wait(waiters)
+        assert holder.outcome() == 1
+        until(lambda: not all(map(Thread.is_alive, waiters)))
+        first, second = sorted(waiters, key=Thread.is_alive)
+        come_to_wait([second])
+        pool._give_back(first.outcome())
+        assert second.outcome() is first.outcome()
+        pool._give_back(second.outcome())
+        assert store.get_many("n", [A]) == {A: b"1"}
 
 
 def test_closing_while_one_is_waited_for(

@@ -6,8 +6,8 @@ import math
 import struct
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,7 +43,8 @@ class Pool:
 
     Args:
         options: What psycopg is given to connect.
-        timeout: Seconds to wait for a connection, and for a sign of an answer.
+        timeout: Seconds to wait for a connection, beside the slack of those who have one, and for a
+            sign of an answer.
         prepare: What is done before the first statement, and before the next after a failure.
         name: Who it is for, in messages.
     """
@@ -68,6 +69,8 @@ class Pool:
         self._changed = threading.Condition()
         self._idle: list[Connection[Any]] = []
         self._open = 0
+        self._ends: list[float] = []  # of the slack of those who have a connection
+        self._over = -math.inf  # the last end of those who had one
         self._finalizer = finalize(self, _close_all, self._idle)
 
     def begin_process(self) -> None:
@@ -102,13 +105,14 @@ class Pool:
         connection = None
         try:
             connection = self._take(urgent)
-            try:
-                rows = self._answer(connection, statement, parameters, patience)
-            except OperationalError:
-                if not connection.broken:
-                    raise
-                connection = self._connect()  # what is idle may have been lost as well
-                rows = self._answer(connection, statement, parameters, patience)
+            with self._granted(slack):
+                try:
+                    rows = self._answer(connection, statement, parameters, patience)
+                except OperationalError:
+                    if not connection.broken:
+                        raise
+                    connection = self._connect()  # what is idle may have been lost as well
+                    rows = self._answer(connection, statement, parameters, patience)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -140,10 +144,13 @@ class Pool:
                 if not self._open or (now >= start + _BRIEFLY and (urgent or self._open < _MOST)):
                     self._open += 1
                     break
-                until = start + (_BRIEFLY if now < start + _BRIEFLY else self._timeout)
+                if now < start + _BRIEFLY:
+                    until = start + _BRIEFLY
+                else:
+                    until = max(start, self._over, *self._ends) + self._timeout
                 if now >= until:
                     raise TimeoutError(f"no connection was free for {self._timeout:g} s")
-                self._changed.wait(until - now)
+                self._changed.wait(min(until - now, self._timeout))
                 now = time.monotonic()
             else:
                 return self._idle.pop()
@@ -152,6 +159,19 @@ class Pool:
         except BaseException:
             self._leave()
             raise
+
+    @contextmanager
+    def _granted(self, slack: float) -> Iterator[None]:
+        """Inside, who waits for a connection has no less time than whoever uses this one."""
+        end = time.monotonic() + slack if slack else -math.inf
+        with self._changed:
+            self._ends.append(end)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ends.remove(end)
+                self._over = max(self._over, min(time.monotonic(), end))
 
     def _connect(self) -> Connection[Any]:
         options = {**self._options, "autocommit": True, "prepare_threshold": None}
