@@ -272,6 +272,20 @@ def test_a_network_file_system(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not path.exists()
 
 
+def test_a_file_with_two_names(path: Path) -> None:
+    """By a hard link it is refused, by either name, as long as there are two."""
+    other = path.with_name("other.db")
+    with SQLiteStore(path) as store:
+        store.set_many("n", batch(2), None)
+    os.link(path, other)
+    for name in (path, other):
+        with pytest.raises(StoreError, match=r"has another name, a hard link: .*symbolic link"):
+            opened(name)
+    path.unlink()
+    with SQLiteStore(other) as store:
+        assert store.get_many("n", keys(2)) == batch(2)
+
+
 # Closing
 
 

@@ -57,7 +57,8 @@ class PostgresStore(Travels, SharedStore):
             at most.
         timeout: Seconds to wait for a connection, at least 2 for a new one, and for the server to
             begin or to go on with an answer; a day at most. What it is given to write, 8 MiB
-            may take a second more; `scan`, `usage` and removing a namespace any time.
+            may take a second more; `scan`, `usage` and removing a namespace any time. Who has to
+            wait for the connection of one of these waits as much longer.
 
     Raises:
         ImportError: psycopg is not installed.

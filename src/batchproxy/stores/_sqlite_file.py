@@ -145,6 +145,12 @@ class File:
                 raise StoreError(f"{self.path!r} is a directory: name a file in it")
             if not stat.S_ISREG(found.st_mode):
                 raise StoreError(f"{self.path!r} is a device or a pipe: name a file")
+            if found.st_nlink > 1:
+                raise StoreError(
+                    f"{self.path!r} has another name, a hard link: each would have a write-ahead "
+                    "log of its own, and those who use one would destroy what others write; delete "
+                    "the other name, or make a copy of it, or a symbolic link"
+                )
             if 0 < found.st_size < 512:  # SQLite takes some of these for empty ones, and fills them
                 raise StoreError(
                     f"{self.path!r} is no SQLite database; name another file, it was left as it is"
