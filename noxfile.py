@@ -103,7 +103,8 @@ def free_threaded(session: nox.Session) -> None:
     session.run(own_python, *install, external=True)
     # Not `-X gil=0`, which the processes that pytest and the tests start would not inherit.
     tests = ["-m", "pytest", "-p", "no:cacheprovider", *session.posargs]
-    session.run(own_python, *tests, external=True, env={"PYTHON_GIL": "0"})
+    short = {"TMPDIR": None}  # not that of the session: there is a limit to the names of sockets
+    session.run(own_python, *tests, external=True, env={"PYTHON_GIL": "0", **short})
 
 
 @nox.session(python=PYTHONS)

@@ -393,7 +393,7 @@ STRUCT = pa.struct({"a": pa.int8(), "b": pa.list_(pa.struct({"c": pa.int8()}))})
         (["a", None], pa.string_view()),
         (["a", None, "b"], pa.run_end_encoded(pa.int32(), pa.string())),
         (["a", "b", "a", None], pa.dictionary(pa.int32(), pa.string())),
-        (["b", "a"], pa.dictionary(pa.uint8(), pa.large_string(), ordered=True)),
+        (["b", "a"], pa.dictionary(pa.uint8(), pa.string(), ordered=True)),
         ([1, 2.0, None], pa.int64()),
         ([1.1, 2], pa.float32()),
         ([1, None], pa.decimal128(5, 2)),

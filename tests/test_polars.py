@@ -126,7 +126,7 @@ E = pl.Enum(["red", "blue"])
         (pl.Array(E, (1, 2)), lambda color: [[color, "red"]]),
         (pl.Struct({"n": pl.Int8, "c": pl.List(E)}), lambda color: {"n": None, "c": [color, None]}),
     ],
-    ids=str,
+    ids=["enum", "list", "array", "struct"],
 )
 def test_members_of_enums(dtype: Any, nested: Any, errors: Any) -> None:
     """Another one is an error of polars, however deep it is."""

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore
 from store_tools import released
 from tools import (
+    FREE_THREADED,
     Incomparable,
     Interrupt,
     Outcomes,
@@ -1058,7 +1059,7 @@ async def test_keys_that_equal_nothing(keyed: bool, weighed: bool, ordered: bool
         assert len(got) == 12
         assert len(asked) == 2 * weighed
         held = sys.getrefcount(nans[-1])
-        assert held == free + 1  # beside its result
+        assert held == free + 1 or FREE_THREADED  # beside its result
     assert all(result == str(item) for item, result in got)
     assert len(calls.keys) == 2
     assert proxy.statistics().cached == 1

@@ -134,14 +134,23 @@ class Thing:
 
 @contextmanager
 def freed_at_once() -> Iterator[list[Any]]:
-    """What the list refers to at the end of the block is freed without the collector."""
+    """What the list refers to at the end of the block is freed without the collector.
+
+    A free-threaded build may need that for what threads have made: there no cycle is noticed.
+    """
     collect()
     gc.disable()
     left: list[weakref.ref[Any]] = []
+
+    def freed() -> bool:
+        if FREE_THREADED:
+            gc.collect()
+        return not [each for each in left if each() is not None]
+
     try:
         yield left
         assert left
-        until(lambda: not [each for each in left if each() is not None])  # a thread may have it
+        until(freed)  # a thread may have it
     finally:
         gc.enable()
 
