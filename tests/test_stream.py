@@ -1028,6 +1028,30 @@ async def test_a_key_that_no_store_can_have(face: Face, bad: Any) -> None:
     assert len(calls.keys) == 3
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"key": lambda item: item + 0}, {"key": str, "weight": int, "max_weight": 9}],
+    ids=["not hashable", "key=", "weight="],
+)
+@pytest.mark.parametrize("then", ["goes on", "raises"])
+async def test_nothing_comes_behind_what_was_refused(options: Any, then: str) -> None:
+    """Also of what an asynchronous source has given, or raised, before that was known."""
+
+    async def source() -> AsyncIterator[Any]:
+        yield 1
+        yield []
+        await checkpoint()
+        if then == "raises":
+            raise KeyError("later")
+        yield 5
+
+    calls = AsyncCalls()
+    got, raised = await all_of(AsyncBatchingMapProxy(1, **options).stream(source(), calls))
+    assert got == pairs([1])
+    assert isinstance(raised, TypeError)
+    assert calls.batches == [[1]]
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("weighed", [True, False])
 @in_either_order

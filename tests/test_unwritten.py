@@ -292,6 +292,7 @@ async def test_the_time_of_a_result_begins_with_it(store: PlainStore, clock: Clo
         store.refuse_writes()
         gate.open()
     assert isinstance(callers.results["own"], StoreError)
+    await released()  # before their lease ends
     store.fail.clear()
     clock.now += 20
     assert await proxy.map([1], calls) == ["1"]

@@ -43,6 +43,7 @@ class Feed:
         self.is_async = may_be_async and isinstance(source, AsyncIterable)
         self.collected: list[Any] = []  # items of an asynchronous one, not yet added to the window
         self.ended = False
+        self.refused = False  # whether that is for what its items are: nothing behind one comes
         self.error: Exception | None = None  # what ended it
         self._traceback: TracebackType | None = None
         self._key = key
@@ -79,9 +80,13 @@ class Feed:
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes: because of `error`, if that is given."""
-        self.ended, self.error = True, error
-        if error is not None:
-            self._traceback = error.__traceback__
+        if not self.refused:
+            self.ended, self.error = True, error
+            self._traceback = None if error is None else error.__traceback__
+
+    def _refuse(self, error: Exception) -> None:
+        self.end(error)  # which comes before what the source may have raised since
+        self.refused = True
 
     def add_to(self, window: Window, items: list[Any]) -> Portion:
         """Add `items`, just read; but none from the first on of which something is not to be had.
@@ -95,7 +100,7 @@ class Feed:
                 for item in items:
                     keys.append(self._key(item))  # one by one: those before an exception are kept
             except Exception as error:
-                self.end(error)
+                self._refuse(error)
                 del items[len(keys) :]
         if self._check is not None:
             keys = self._checked(items, keys, self._check)
@@ -108,7 +113,7 @@ class Feed:
             try:
                 check_hashable(keys[good:], has_key=self._key is not None, first=self._count + good)
             except TypeError as error:
-                self.end(error)
+                self._refuse(error)
             keys = keys[:good]
             portion = window.add(items[:good], keys)
         self._count += len(keys)
@@ -128,7 +133,7 @@ class Feed:
             try:
                 check(key)
             except TypeError as error:
-                self.end(error)
+                self._refuse(error)
                 del items[place:]
                 return keys[:place]
         return keys
@@ -149,7 +154,7 @@ class Feed:
             try:
                 new[key] = checked(items[place], weight(items[place]))
             except Exception as error:
-                self.end(error)
+                self._refuse(error)
                 keys = keys[:place]
                 del items[place:]
                 break

@@ -200,7 +200,7 @@ class Flow(Steps):
     async def _read_async(self) -> None:
         feed = self._feed
         self._tasks.start(self._collect)
-        while feed.collected or not feed.ended:
+        while not feed.refused and (feed.collected or not feed.ended):
             if items := feed.collected:
                 feed.collected = []
                 await self._take_in(items)
