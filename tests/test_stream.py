@@ -1143,7 +1143,7 @@ async def test_keys_that_were_taken_are_forgotten(face: Face, key: Any) -> None:
         async for _ in results:
             calls.batches.clear()
             held.append(sys.getrefcount(keys[0]))
-    assert held[-1] == free < held[0]
+    assert held[-1] == free < held[0] or FREE_THREADED  # where a thread may have it longer
 
 
 @faces
