@@ -3,7 +3,7 @@
 import gc
 import logging
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from random import Random
 from typing import Any
@@ -197,6 +197,15 @@ def test_an_expiring_cache_under_random_use(clock: Clock, max_size: int | None) 
                 cache.invalidate(keys)
                 for key in keys:
                     truth.pop(key, None)
+
+
+def test_a_mapping_that_updates_otherwise() -> None:
+    """It is given values one by one: that of a Counter would add them."""
+    counter = Counter[str]()
+    proxy = BatchingMapProxy[str, int](cache=counter)
+    assert proxy.map(["a"], lambda items: [1]) == [1]
+    proxy.cache.prime({"a": 5})
+    assert counter == {"a": 5}
 
 
 class Failing(MutableMapping[Any, Any]):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -333,6 +334,36 @@ async def test_a_failure_after_a_cancellation_that_was_before() -> None:
     assert calls.batches == [[1]]
 
 
+async def test_a_nursery_that_fails_in_clean_up() -> None:
+    """That is an error in clean-up, though on trio it comes with what cancelled it."""
+    proxy, fail = AsyncBatchingMapProxy[int, str](1, 2), anyio.Event()
+
+    async def part() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("clean-up")
+
+    async def fetch(items: list[int]) -> list[str]:
+        if items == [1]:
+            await fail.wait()
+            raise ValueError("boom")
+        async with anyio.create_task_group() as group:
+            group.start_soon(part)
+        raise AssertionError
+
+    async with together(proxy) as callers:
+        await callers.begin("owner", proxy.map, [1, 2], fetch)
+        await callers.begin("waiter", proxy.map, [2], AsyncCalls())
+        fail.set()
+    assert callers.results["waiter"] == ["2"]
+    assert repr(callers.results["owner"]) == "ValueError('boom')"
+    [note] = callers.results["owner"].__notes__
+    assert "ExceptionGroup" in note
+    async with proxy.stream([2], fetch):
+        await settle()  # and leaving it is no failure
+
+
 # --- asyncio's own cancellation -----------------------------------------------------------------
 
 
@@ -344,6 +375,31 @@ async def started(function: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     task = asyncio.create_task(function)
     await settle()
     return task
+
+
+@on_asyncio
+async def test_a_task_that_was_cancelled_and_went_on() -> None:
+    """What it calls then is none that is being cancelled: its failures are shared."""
+    proxy, calls = AsyncBatchingMapProxy[int, str](), list[list[int]]()
+
+    async def fetch(items: list[int]) -> list[str]:
+        calls.append(items)
+        async with asyncio.timeout(0.1):
+            await asyncio.sleep(9)
+        raise AssertionError
+
+    async def goes_on() -> list[str]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(9)
+        return await proxy.map([1], fetch)
+
+    task = await started(goes_on())
+    task.cancel()
+    waiter = await started(proxy.map([1], fetch))
+    one, other = await asyncio.gather(task, waiter, return_exceptions=True)
+    assert isinstance(one, TimeoutError)
+    assert one is other
+    assert calls == [[1]]
 
 
 @on_asyncio

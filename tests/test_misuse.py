@@ -76,6 +76,13 @@ class Raising:
         raise TypeError("of the iterator")
 
 
+class Hiding(list[Any]):
+    """It is longer than what it gives."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self[1:])
+
+
 class Awaited:
     def __await__(self) -> Iterator[None]:
         raise AssertionError
@@ -212,7 +219,8 @@ def kind(name: str) -> str:
         (lambda batch: [], AnswerValueError, "0 results to a batch of 2 items"),
         (lambda batch: {1: "a"}, AnswerValueError, "lacks 1 of its 2 keys: 2"),
         (lambda batch: {}, AnswerValueError, "lacks 2 of its 2 keys: 1, 2"),
-        (lambda batch: Table(), AnswerValueError, "2 results to a batch of 2 items"),
+        (lambda batch: Table(), AnswerValueError, "3 results to a batch of 2 items"),
+        (lambda batch: Hiding(batch), AnswerValueError, "1 results to a batch of 2 items"),
     ],
 )
 def test_answers(face: Proxy, answer: Any, error: type[Exception], message: str) -> None:
@@ -369,6 +377,8 @@ def test_functions_of_items_that_raise_stop_iteration(face: Proxy, option: str, 
     message = f"the {option}= function raised StopIteration for item {bad}"
     with pytest.raises(RuntimeError, match=message):
         mapped(proxy, items, refuse)
+    with pytest.raises(RuntimeError, match=f"the {option}= function raised StopIteration$"):
+        run(proxy.bind(refuse).load, {"tags": []})
     assert_untouched(proxy)
 
 

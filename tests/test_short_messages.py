@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
+from batchproxy import AnswerValueError, AsyncBatchingMapProxy, BatchingMapProxy, Cache, StoreError
 from batchproxy.codecs import Codec
 from batchproxy.stores import MemoryStore, SQLiteStore, Store
 
@@ -156,6 +156,13 @@ def test_messages(attempt: Callable[[], object]) -> None:
     assert "no repr" not in str(raised.value)
     assert str(raised.value).isprintable()
     assert max(map(len, [str(raised.value), *getattr(raised.value, "__notes__", ())])) < 700
+
+
+def test_classes_that_are_called_as_builtin_ones() -> None:
+    """What is said of them may lack what `reprlib` expects."""
+    thing = type("array", (), {"__hash__": object.__hash__})()
+    with pytest.raises(AnswerValueError, match="lacks 1 of its 1 keys: <"):
+        BatchingMapProxy[Any, Any]().map([thing], lambda items: {})
 
 
 def test_log_lines(caplog: pytest.LogCaptureFixture) -> None:

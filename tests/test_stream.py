@@ -532,6 +532,56 @@ async def test_a_key_that_cannot_be_had(face: Face) -> None:
     assert_idle(proxy)
 
 
+class Unhashable:
+    """Its hash raises what one is told."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __hash__(self) -> int:
+        raise self.error
+
+
+@faces
+async def test_a_key_whose_hash_raises(face: Face) -> None:
+    """As an object may whose row is not loaded: what came before it is given, and then that."""
+    error = ValueError("not loaded")
+    source = face.source(Source([1, 2, Unhashable(error), 4]))
+    got, raised = await all_of(face.proxy(2, **face.options).stream(source, face.calls()))
+    assert got == pairs([1, 2])
+    assert raised is error
+
+
+async def test_a_call_that_raises_generator_exit() -> None:
+    """It comes where pairs are taken, as what else is no Exception; the body goes on."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        raise GeneratorExit
+
+    proxy = AsyncBatchingMapProxy[int, str](1)
+    async with proxy.stream([1, 2], fetch) as results:
+        await settle()
+        with pytest.raises(GeneratorExit):
+            await anext(results)
+    assert_idle(proxy)
+
+
+async def test_whose_context_variables_calls_have() -> None:
+    """Those of who entered the block, whatever the body sets later."""
+    name, seen = contextvars.ContextVar("name", default="nobody"), list[str]()
+
+    async def fetch(items: list[int]) -> list[str]:
+        seen.append(name.get())
+        await checkpoint()
+        return naive(items)
+
+    name.set("who enters")
+    async with AsyncBatchingMapProxy[int, str](1, 2).stream(range(9), fetch, window=2) as results:
+        name.set("the body")
+        assert [pair async for pair in results] == pairs(range(9))
+    assert set(seen) == {"who enters"}
+
+
 @faces
 async def test_a_key_whose_comparison_raises(face: Face) -> None:
     """That is no question of hashing, and comes as it is."""
@@ -883,10 +933,12 @@ def test_a_loop_that_is_closed_with_a_stream_in_it() -> None:
 @pytest.mark.parametrize("kind", [StopAsyncIteration, StopIteration])
 async def test_a_function_that_raises_what_ends_loops(kind: type[Exception]) -> None:
     """It does not pass for the end of the stream."""
-    proxy = AsyncBatchingMapProxy[int, Any](2)
-    _, raised = await all_of(proxy.stream(range(4), AsyncCalls(lambda item: kind())))
-    assert isinstance(raised, RuntimeError)
-    assert isinstance(raised.__cause__, kind)
+    proxy = AsyncBatchingMapProxy[Any, Any](2)
+    calls, items = AsyncCalls(lambda item: kind()), [Unhashable(kind())]
+    for stream in (proxy.stream(range(4), calls), proxy.stream(items, calls)):
+        _, raised = await all_of(stream)
+        assert isinstance(raised, RuntimeError)
+        assert isinstance(raised.__cause__, kind)
 
 
 async def test_batches_by_weight() -> None:

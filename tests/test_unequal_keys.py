@@ -6,7 +6,7 @@ They are computed, shared within their map(), and never kept.
 import math
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -117,6 +117,28 @@ async def test_tuples() -> None:
     assert await proxy.map(items, calls) == [0, 0, 2, 3, 3, 5]
     assert [item["name"] for item in calls.keys] == [0, 2, 3, 5]
     assert proxy.statistics().cached == 1
+
+
+class Row(NamedTuple):
+    """It says itself what it equals."""
+
+    number: int
+    score: float
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Row) and self.number == other.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+def test_tuples_with_an_equality_of_their_own() -> None:
+    """What is in them is nobody's concern."""
+    calls = Calls(lambda row: row.number)
+    proxy = BatchingMapProxy[Row, int](key=lambda row: row)
+    rows = [Row(1, nan()), Row(1, nan()), Row(1, 2.0)]
+    assert proxy.map(rows, calls) == proxy.map(rows[:1], calls) * 3 == [1, 1, 1]
+    assert len(calls.keys) == len(proxy.cache) == 1
 
 
 def test_failures_and_mappings() -> None:

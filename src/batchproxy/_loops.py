@@ -6,7 +6,6 @@ import inspect
 import math
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from types import FunctionType
 from typing import Any
 
@@ -53,14 +52,28 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, get_cancelled_exc_class())
 
 
-def is_being_cancelled() -> bool:
-    """Whether the running task was asked to end, by a cancel scope or by its ``cancel()``."""
-    if current_effective_deadline() == -math.inf:
-        return True
-    with suppress(*_NO_ASYNCIO):
-        task = sys.modules["asyncio"].current_task()
-        return task is not None and bool(task.cancelling())
-    return False
+def is_torn_down(error: BaseException, loop: Any) -> bool:
+    """Whether `error` closes a coroutine of `loop`, which does not run it any more."""
+    return isinstance(error, GeneratorExit) and running_loop() is not loop
+
+
+def cancellations(loop: Any) -> int:
+    """How often ``cancel()`` was called of the task that runs in `loop`, those undone not counted.
+
+    It stays as it is when a task catches what comes of that, and goes on.
+    """
+    if loop is None or hasattr(loop, "run_sync_soon"):  # trio knows scopes only
+        return 0
+    task = sys.modules["asyncio"].current_task(loop)
+    return 0 if task is None else int(task.cancelling())
+
+
+def is_being_cancelled(loop: Any, before: int = 0) -> bool:
+    """Whether the task that runs in `loop` was asked to end: by a scope, or its ``cancel()``.
+
+    Of ``cancel()`` more often than it was `before`.
+    """
+    return current_effective_deadline() == -math.inf or cancellations(loop) > before
 
 
 def poster(loop: Any) -> Callable[..., object]:

@@ -10,6 +10,7 @@ import reprlib
 from collections.abc import Collection
 from itertools import islice
 from traceback import format_tb
+from typing import Any
 
 from ._errors import BatchProxyError
 
@@ -18,6 +19,12 @@ MOST = 200
 
 
 class _Shortening(reprlib.Repr):
+    def repr1(self, x: Any, level: int) -> str:
+        try:
+            return super().repr1(x, level)
+        except Exception:  # of a class that is called as a builtin one
+            return self.repr_instance(x, level)
+
     def repr_int(self, value: int, level: int) -> str:
         try:
             return super().repr_int(value, level)

@@ -21,6 +21,6 @@ async def test_asyncio_may_be_half_imported(monkeypatch: pytest.MonkeyPatch) -> 
     """Another thread may be at it, while this one has no loop of it."""
     await checkpoint()
     monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
-    assert not _loops.is_being_cancelled()
+    assert not _loops.is_being_cancelled(_loops.running_loop())
     monkeypatch.delitem(sys.modules, "sniffio")
     assert _loops.running_loop() is None

@@ -31,7 +31,7 @@ def _watched(name: str) -> Any:
     return method
 
 
-for _name in ("get", "update", "pop", "clear", "__len__", "__contains__"):
+for _name in ("get", "__setitem__", "pop", "clear", "__len__", "__contains__"):
     setattr(Watched, _name, _watched(_name))
 
 
@@ -46,7 +46,7 @@ def test_a_mapping_is_used_under_the_lock_only() -> None:
     cache.invalidate([1])
     assert (len(cache), 4 in cache) == (3, True)
     cache.clear()
-    assert mapping.used == {"get", "update", "pop", "clear", "__len__", "__contains__"}
+    assert mapping.used == {"get", "__setitem__", "pop", "clear", "__len__", "__contains__"}
     assert mapping.unguarded == set()
 
 

@@ -53,7 +53,7 @@ def _matched(
     answer: Any, keys: list[Hashable], items_of: Callable[[list[Hashable]], list[Any]]
 ) -> list[Any]:
     if isinstance(answer, (list, tuple)):
-        count = len(answer)
+        count, answer = len(answer), list(answer)
     elif isinstance(answer, Mapping):
         names: list[Any] = keys
         if missing := [key for key in keys if key not in answer]:
@@ -83,12 +83,14 @@ def _matched(
             count, answer = len(answer), list(answer)
         except TypeError:  # an array of no dimension has the methods, but no length
             raise _wrong_kind(answer, "return a list with one result per item") from None
-    if not len(answer) == count == len(keys):
+    if not len(answer) == count == len(keys):  # of a subclass they may differ
+        number = len(answer) if count == len(keys) else count
         raise AnswerValueError(
-            f"map_func answered with {count} results to a batch of {len(keys)} items; "
+            f"map_func answered with {number} results to a batch of {len(keys)} items; "
             "return exactly one result per item, in the order of the batch"
         )
-    return list(answer)
+    results: list[Any] = answer
+    return results
 
 
 def _failures(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failure]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from .._messages import kind_of, out_of_a_table
 
@@ -59,7 +60,8 @@ def given(option: str, function: Callable[[Any], T], items: list[Any]) -> list[T
     """
     results = [*map(function, items)]  # takes half as long as to call it here
     if len(results) < len(items):
-        raise RuntimeError(f"the {option}= function raised StopIteration for item {len(results)}")
+        place = f" for item {len(results)}" if len(items) > 1 else ""
+        raise RuntimeError(f"the {option}= function raised StopIteration{place}")
     return results
 
 
@@ -68,7 +70,7 @@ def hashable(keys: Sequence[Any]) -> int:
     for position, key in enumerate(keys):
         try:
             hash(key)
-        except TypeError:
+        except Exception:  # whatever it raises
             return position
     return len(keys)
 
@@ -82,10 +84,13 @@ def check_hashable(keys: Sequence[Any], *, has_key: bool, first: int = 0) -> Non
 
     Raises:
         TypeError: one of `keys` cannot be hashed.
+        Exception: what that of a user raised instead.
     """
     place = hashable(keys)
     if place == len(keys):
         return
+    with suppress(TypeError):
+        hash(keys[place])
     item, key = first + place, kind_of(keys[place])
     raise TypeError(
         f"the key= function gave the unhashable {key} for item {item}: "
@@ -133,7 +138,7 @@ def is_unequal(key: object) -> bool:
         part = rest.pop()
         if type(part) in _EQUAL:
             continue
-        if isinstance(part, tuple):
+        if _is_plain(part):
             rest += part
             continue
         try:
@@ -144,13 +149,19 @@ def is_unequal(key: object) -> bool:
     return False
 
 
+def _is_plain(key: object) -> TypeGuard[tuple[Hashable, ...]]:
+    """Whether it is a tuple that equals another one if all in it does."""
+    kind = type(key)
+    return issubclass(kind, tuple) and kind.__eq__ is tuple.__eq__
+
+
 def form_of(key: Hashable) -> Hashable:
     """What two keys have in common if one is as good as the other."""
     parts: list[Hashable] = []
     rest: list[Hashable] = [key]
     while rest:  # as above
         part = rest.pop()
-        if isinstance(part, tuple):
+        if _is_plain(part):
             parts.append((_TUPLE, len(part)))
             rest += reversed(part)
         else:

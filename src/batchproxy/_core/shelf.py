@@ -69,7 +69,7 @@ class Shelf:
         if self._mixed or self._items is not self._queue:
             return False
         wanted, count = self.wanted, len(self.wanted)
-        with suppress(TypeError):  # one cannot be hashed, which is for others to say
+        with suppress(Exception):  # one cannot be hashed, which is for others to say
             if self._ordered or wanted.isdisjoint(keys):
                 wanted.update(keys)
                 if len(wanted) == count + len(keys):

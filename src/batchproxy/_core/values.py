@@ -271,7 +271,8 @@ class Mapped:
 
     def store(self, keys: Collection[Hashable], values: Iterable[Any]) -> None:
         try:
-            self._mapping.update(dict(zip(keys, values)))
+            for key, value in zip(keys, values):  # that of a Counter would add
+                self._mapping[key] = value
         except Exception as error:
             _say(f"writing {len(keys)} results to the cache failed: none is kept", error)
             for key in keys:

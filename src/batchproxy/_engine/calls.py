@@ -10,7 +10,7 @@ from .._core.flights import Flight
 from .._core.outcome import Failure, GivenUp, Outcome, Refused
 from .._core.plan import Plan
 from .._errors import SplitBatch
-from .._loops import is_being_cancelled, is_cancellation
+from .._loops import cancellations, is_being_cancelled, is_cancellation
 from .caller import Caller
 
 
@@ -22,12 +22,18 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
     """
     answer: Any = None
     outside = sys.exception()  # in whose handler this may be
+    before = cancellations(caller.loop)
     try:
         try:
             answer = await caller.call(flight, plan.items_of(flight.keys))
         except Exception as error:
-            kind = GivenUp if _in_clean_up(error, outside) else _kind(error)
-            return kind(error, error.__traceback__)
+            clean_up = is_being_cancelled(caller.loop, before) and _is_after(error, outside)
+            return (GivenUp if clean_up else _kind(error))(error, error.__traceback__)
+        except BaseExceptionGroup as group:  # of a trio nursery in clean-up
+            cancelled, others = group.split(is_cancellation)
+            if cancelled is None or not isinstance(others, Exception):
+                raise
+            return GivenUp(others, others.__traceback__)
         if isinstance(answer, Failure):  # of a function in another thread
             return _kind(answer.error)(*answer)
         return accept(answer, flight.keys, plan.items_of)
@@ -43,15 +49,20 @@ def _kind(error: BaseException) -> type[Failure]:
     return Failure if isinstance(error, Exception) else GivenUp
 
 
-def _in_clean_up(error: BaseException, outside: BaseException | None) -> bool:
+def _is_after(error: BaseException, outside: BaseException | None) -> bool:
     """Whether `error` was raised instead of letting through a cancellation, but not one before."""
-    if not is_being_cancelled():
-        return False
     seen: set[int] = set()  # chains of contexts can be circular
-    context = error.__context__
-    while context is not None and context is not outside and id(context) not in seen:
-        if is_cancellation(context):
-            return True
-        seen.add(id(context))
-        context = context.__context__
+    rest = [error]
+    while rest:
+        each = rest.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, BaseExceptionGroup):  # of the tasks that it began
+            rest += each.exceptions
+        context = each.__context__
+        if context is not None and context is not outside:
+            if is_cancellation(context):
+                return True
+            rest.append(context)
     return False

@@ -152,7 +152,9 @@ class Engine:
             TypeError: its weight is no number.
             ValueError: it is negative, or NaN.
         """
-        return 0 if self._weight is None else weights.checked(item, self._weight(item))
+        if self._weight is None:
+            return 0
+        return weights.checked(item, given("weight", self._weight, [item])[0])
 
     def run(self, plan: Plan, caller: Caller) -> Awaitable[None]:
         """Carry out `plan`. A failure that ends it is left in ``plan.failure``, not raised.

@@ -108,11 +108,11 @@ class Feed:
             keys = self._weighed(items, keys, self._weight, window)
         try:
             portion = window.add(items, keys)
-        except TypeError:
+        except Exception:
             good = hashable(keys)
             try:
                 check_hashable(keys[good:], has_key=self._key is not None, first=self._count + good)
-            except TypeError as error:
+            except Exception as error:
                 self._refuse(error)
             keys = keys[:good]
             portion = window.add(items[:good], keys)
@@ -128,7 +128,7 @@ class Feed:
                 continue
             try:
                 hash(key)
-            except TypeError:
+            except Exception:
                 break  # of which `add_to` says more
             try:
                 check(key)

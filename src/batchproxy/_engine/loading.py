@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from .._core import waits
 from .._core.flights import NOTHING, Flight
 from .._core.gathered import Gathered
-from .._core.keys import check_hashable
+from .._core.keys import check_hashable, given
 from .._core.outcome import MISSING, Failure, GivenUp
 from .._core.pool import Meeting, Pool, Wanted
 from .._forks import Alive
@@ -62,7 +62,7 @@ class Loads:
         engine = self.engine
         if engine.closed:
             raise closed("load")
-        key = item if engine.key is None else engine.key(item)
+        key = item if engine.key is None else given("key", engine.key, [item])[0]
         try:
             known = self._table.lookup([key])
         except TypeError:

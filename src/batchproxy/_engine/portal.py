@@ -233,7 +233,7 @@ class PortalCall:
         """Whether `error` was not raised by what runs here, but ends its task."""
         # Elsewhere than in its loop: the collector closes a coroutine of a loop that is gone.
         return _loops.running_loop() is not self.portal.loop or (
-            _loops.is_cancellation(error) and _loops.is_being_cancelled()
+            _loops.is_cancellation(error) and _loops.is_being_cancelled(_loops.running_loop())
         )
 
     def _cancel(self) -> None:

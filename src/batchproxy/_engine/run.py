@@ -80,7 +80,7 @@ class Run:
             if caller.listens:
                 caller.tell(plan)
             if options.tasks > 1 and (plan.left > options.size.now or plan.weights is not None):
-                tasks = Tasks(plan, interruptible=caller.interruptible)
+                tasks = Tasks(plan, caller)
                 count = plan.batches(options.size.now, options.tasks)  # no more than there are
                 await tasks.run([self.call_batches] * count)
             else:

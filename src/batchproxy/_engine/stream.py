@@ -89,7 +89,7 @@ class Flow(Steps):
         caller.changed = self._changed
         self._teller = caller
         self._feed = feed
-        self._tasks = Tasks(window, interruptible=caller.interruptible)
+        self._tasks = Tasks(window, caller)
         if claims.unread:  # it has a store, and notes what keys are called there
             window.dropped = []
         self._least = window.part  # so much room is worth reading for

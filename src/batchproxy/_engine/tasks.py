@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .._core.plan import Plan
-from .._loops import is_cancellation
+from .._loops import is_cancellation, is_torn_down
+from .caller import Caller
 
 
 class Tasks:
@@ -16,14 +18,17 @@ class Tasks:
 
     Args:
         plan: What they carry out; when it is over they are cancelled, ...
-        interruptible: ... if they can be.
+        caller: ... if calls of this one can be.
+
+    They all have the context variables of the task that makes this.
     """
 
-    __slots__ = ("_ended_by", "_ending", "_group", "_interruptible", "_plan")
+    __slots__ = ("_caller", "_context", "_ended_by", "_ending", "_group", "_plan")
 
-    def __init__(self, plan: Plan, *, interruptible: bool) -> None:
+    def __init__(self, plan: Plan, caller: Caller) -> None:
         self._plan = plan
-        self._interruptible = interruptible
+        self._caller = caller
+        self._context = copy_context()
         self._ended_by: list[BaseException] = []
         self._ending = False
         self._group = anyio.create_task_group()
@@ -31,7 +36,8 @@ class Tasks:
     def start(self, function: Callable[[], Awaitable[None]]) -> None:
         """Start another one, inside `run`, unless all are ending."""
         if not self._ending:
-            self._group.start_soon(self._child, function)
+            # Into a copy, since a task that is eager may start another one in here.
+            self._context.copy().run(self._group.start_soon, self._child, function)
 
     def cancel(self) -> None:
         """Cancel them all."""
@@ -76,13 +82,13 @@ class Tasks:
         # bare by `run`.
         try:
             await function()
-        except GeneratorExit:  # pragma: no cover - of a loop that was torn down
-            raise
         except BaseException as error:
+            if is_torn_down(error, self._caller.loop):  # pragma: no cover - while there is none
+                raise
             self._ending = True
             if not (is_cancellation(error) and self._group.cancel_scope.cancel_called):
                 self._ended_by.append(error)
-        if self._ended_by or (self._plan.over and self._interruptible):
+        if self._ended_by or (self._plan.over and self._caller.interruptible):
             self.cancel()
 
 

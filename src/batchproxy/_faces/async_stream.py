@@ -19,7 +19,7 @@ from .._engine.engine import Engine
 from .._engine.feed import Feed
 from .._engine.stream import Flow
 from .._errors import ClosedError
-from .._loops import is_being_cancelled, is_cancellation, running_loop
+from .._loops import is_being_cancelled, is_cancellation, is_torn_down, running_loop
 from .stream import ONCE, OUTSIDE
 
 S = TypeVar("S")
@@ -69,8 +69,8 @@ class AsyncStream(Generic[S, T]):
     async def __aenter__(self) -> Self:
         if self._flow is not None or self._ended:
             raise ClosedError(ONCE)
-        loop = running_loop()
-        caller = InStream(self._map_func, loop, self._reporting)
+        self._loop = running_loop()
+        caller = InStream(self._map_func, self._loop, self._reporting)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._flow = self._engine.flow(self._window, caller, self._feed)
@@ -82,10 +82,11 @@ class AsyncStream(Generic[S, T]):
         # the consumer, whatever that is doing.
         try:
             await flow.main()
-        except GeneratorExit:  # pragma: no cover - of a loop that was torn down
-            raise
         except BaseException as error:
-            if not (is_cancellation(error) and is_being_cancelled()):  # as the consumer is, too
+            if is_torn_down(error, self._loop):  # pragma: no cover - while there is none
+                raise
+            cancelled = is_cancellation(error) and is_being_cancelled(self._loop)
+            if isinstance(error, GeneratorExit) or not cancelled:  # else the consumer is, too
                 self._error = error
 
     async def __aexit__(
@@ -184,13 +185,13 @@ class AsyncStream(Generic[S, T]):
         if self._done:
             raise StopAsyncIteration
         window = self._window
-        if self._error is not None:
-            self._done = True
-            self._raise_error()
-        if self._flow is None or (window.over and window.failure is None):
+        broken = self._error is not None
+        if not broken and (self._flow is None or (window.over and window.failure is None)):
             raise ClosedError(_GONE)  # lest it pass for the end
         self._done = True
         try:
+            if broken:
+                self._raise_error()
             self._engine.end(window, self._feed)
         except StopAsyncIteration as end:
             raise RuntimeError("the function, or the source, raised StopAsyncIteration") from end
