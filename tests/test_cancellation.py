@@ -276,16 +276,17 @@ async def test_others_run_between_calls(max_concurrency: int) -> None:
     assert seen[-1] - seen[0] >= 20 // max_concurrency - 2
 
 
+@pytest.mark.parametrize("nursery", [False, True])
 @pytest.mark.parametrize("how", ["scope", "failure"])
-async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
-    """It is its own map()'s; who waits for the keys takes over, as from any cancelled call."""
+async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str, nursery: bool) -> None:
+    """It is its own map()'s; who waits for the keys takes over, as from any cancelled call.
+
+    So is one in a task of that call, though on trio it may come with what cancelled it.
+    """
     proxy = AsyncBatchingMapProxy[int, str](1, 2)
     fail = anyio.Event()
 
-    async def fetch(items: list[int]) -> list[str]:
-        if items == [1]:
-            await fail.wait()
-            raise ValueError("boom")
+    async def part() -> None:
         try:
             await anyio.sleep_forever()
         finally:
@@ -293,6 +294,17 @@ async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
                 raise LookupError
             except LookupError:
                 raise OSError("clean-up") from None
+
+    async def fetch(items: list[int]) -> list[str]:
+        if items == [1]:
+            await fail.wait()
+            raise ValueError("boom")
+        if not nursery:
+            await part()
+        async with anyio.create_task_group() as group:
+            group.start_soon(part)
+            await anyio.sleep_forever()
+        raise AssertionError
 
     async with together(proxy) as callers:
         await callers.begin("owner", proxy.map, [1, 2], fetch)
@@ -305,7 +317,9 @@ async def test_an_error_in_the_clean_up_of_a_cancelled_call(how: str) -> None:
     if how == "failure":
         assert isinstance(callers.results["owner"], ValueError)
         [note] = callers.results["owner"].__notes__
-        assert "clean-up" in note
+        assert ("ExceptionGroup" if nursery else "clean-up") in note
+    async with proxy.stream([2], fetch):
+        await settle()  # and leaving it is no failure
 
 
 async def test_a_failure_after_a_cancellation_that_was_before() -> None:
@@ -332,36 +346,6 @@ async def test_a_failure_after_a_cancellation_that_was_before() -> None:
         calls.fail(0, boom)
     assert raised == [boom] == [callers.results["waiter"]]
     assert calls.batches == [[1]]
-
-
-async def test_a_nursery_that_fails_in_clean_up() -> None:
-    """That is an error in clean-up, though on trio it comes with what cancelled it."""
-    proxy, fail = AsyncBatchingMapProxy[int, str](1, 2), anyio.Event()
-
-    async def part() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            raise OSError("clean-up")
-
-    async def fetch(items: list[int]) -> list[str]:
-        if items == [1]:
-            await fail.wait()
-            raise ValueError("boom")
-        async with anyio.create_task_group() as group:
-            group.start_soon(part)
-        raise AssertionError
-
-    async with together(proxy) as callers:
-        await callers.begin("owner", proxy.map, [1, 2], fetch)
-        await callers.begin("waiter", proxy.map, [2], AsyncCalls())
-        fail.set()
-    assert callers.results["waiter"] == ["2"]
-    assert repr(callers.results["owner"]) == "ValueError('boom')"
-    [note] = callers.results["owner"].__notes__
-    assert "ExceptionGroup" in note
-    async with proxy.stream([2], fetch):
-        await settle()  # and leaving it is no failure
 
 
 # --- asyncio's own cancellation -----------------------------------------------------------------
