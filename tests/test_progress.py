@@ -5,12 +5,13 @@ import io
 import sys
 import threading
 from contextlib import redirect_stderr
+from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
 import pytest
 from memory_store import MemoryStore
-from tools import collect, modes, naive, never, together
+from tools import Thread, collect, modes, naive, never, together, until
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache, Progress, StoreError
 from batchproxy.codecs import digests
@@ -172,6 +173,52 @@ def test_a_synchronous_caller_is_told_in_its_own_thread(
     assert proxy.map(range(5), naive, progress=report) == naive(range(5))
     assert seen[-1] == Progress(5, 5, 5, 0, 0, 0)
     assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("asks", ["map", "async map", "async load"])
+@modes
+def test_a_progress_function_that_asks_for_what_is_being_computed(
+    asks: str, max_concurrency: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the thread that it keeps busy is to compute it, that raises; a worker goes on."""
+    cache = Cache[Any]()
+    proxy = BatchingMapProxy[int, str](1, max_concurrency, cache=cache)
+    awaiting, unused = Async(cache=cache), AsyncCalls()
+    results: list[Any] = []
+
+    async def get() -> Any:
+        one = asks == "async load"
+        return [await awaiting.bind(unused).load(1)] if one else await awaiting.map([1], unused)
+
+    def report(now: Progress) -> None:
+        assert not results
+        until(lambda: proxy.statistics().in_flight or 1 in cache)
+        results.append(now)
+        results[:] = proxy.map([1], naive) if asks == "map" else anyio.run(get)
+        raise ValueError("enough")
+
+    assert proxy.map([1, 2], naive, progress=report) == ["1", "2"]
+    if max_concurrency is None:
+        assert "CircularWaitError: map() would wait for itself: 1 is being computed" in caplog.text
+    else:
+        assert results == ["1"]
+    assert len(caplog.records) == 1
+    assert not unused.batches
+    assert_idle(proxy)
+
+
+def test_what_a_progress_function_leaves_behind() -> None:
+    """It holds nothing up, and may wait for what is computed then."""
+    proxy = BatchingMapProxy[int, str]()
+    contexts, left = list[Context](), list[Thread]()
+
+    def compute(items: list[int]) -> list[str]:
+        thread = Thread(contexts[0].run, proxy.map, items, never)
+        left.append(thread.until(lambda: proxy.statistics().waiting or not thread.is_alive()))
+        return naive(items)
+
+    proxy.map([1], compute, progress=lambda _: contexts.append(copy_context()))
+    assert left[0].outcome() == ["1"]
 
 
 def test_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ class Flight:
     __slots__ = (
         "__weakref__",
         "_answers",
+        "after",
         "counters",
         "done",
         "failures",
@@ -49,7 +50,9 @@ class Flight:
         "waiters",
     )
 
-    def __init__(self, home: object, counters: Counters[Flight] | None = None) -> None:
+    def __init__(
+        self, home: object, counters: Counters[Flight] | None = None, after: object = None
+    ) -> None:
         self.keys: list[Hashable] = []
         self.rest: Sequence[Hashable] = ()  # keys of the same batch, whose call is still to come
         self.outcome: Outcome | None = None  # without one, its keys are to be computed anew
@@ -64,6 +67,7 @@ class Flight:
         # What wakes each map() asleep until something becomes of this flight.
         self.waiters: set[Callable[[], None]] = set()
         self.home = home  # the event loop without which this call cannot go on, if any
+        self.after = after  # what may have the thread in which it is made, if that is the caller's
         self.slot: Slot | None = None  # what it holds of a limiter, for nested calls to borrow
         # Of the proxy whose function it calls, if it calls one, until it is counted as settled.
         self.counters = counters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -75,12 +76,21 @@ def snapshot(plan: Plan) -> Progress:
     )
 
 
+_inside: ContextVar[tuple[Reporting, ...]] = ContextVar("batchproxy_reports", default=())
+
+
+def reports_around() -> list[object]:
+    """Those whose functions this is inside of: what they leave behind is inside of none."""
+    return [each for each in _inside.get() if each.busy]
+
+
 class Reporting:
     """Passes snapshots on, until the function that takes them raises."""
 
-    __slots__ = ("_last", "_report")
+    __slots__ = ("_last", "_report", "busy")
 
     def __init__(self, report: Report) -> None:
+        self.busy = False  # whether that function is being called
         self._report: Report | None = report
         self._last: Progress | None = None
 
@@ -97,6 +107,8 @@ class Reporting:
             self._try(self._report.close)
 
     def _try(self, function: Callable[[], object]) -> None:
+        outside = _inside.set((*_inside.get(), self))
+        self.busy = True
         try:
             function()
         except Exception as error:
@@ -104,6 +116,9 @@ class Reporting:
             _logger.error(
                 "the progress function failed, and is not called again\n%s", traced(error)
             )
+        finally:
+            self.busy = False
+            _inside.reset(outside)
 
 
 class _Bar:

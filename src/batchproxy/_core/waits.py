@@ -1,10 +1,12 @@
 """Who is blocked on whom, so that a map() that would wait for itself raises instead of hanging.
 
-Nodes are flights and event loops. A flight is blocked on the calls nested in it, on those that a
-``map()`` nested in it waits for, and on the loop that it lives in; a loop is blocked while a
-synchronous ``map()`` occupies its thread. Rings may run through several caches, so all share one
-graph and one lock. The search is the one of importlib's module locks: before going to sleep, follow
-the edges from what one would wait for and see whether they lead back to oneself.
+Nodes are flights, event loops and progress functions. A flight is blocked on the calls nested in
+it, on those that a ``map()`` nested in it waits for, on the loop that it lives in, and, if it is
+made in the thread that called ``map()``, on the progress function that is called there. A loop is
+blocked while a synchronous ``map()`` occupies its thread, and such a function by what it calls.
+Rings may run through several caches, so all share one graph and one lock. The search is the one of
+importlib's module locks: before going to sleep, follow the edges from what one would wait for and
+see whether they lead back to oneself.
 """
 
 from __future__ import annotations
@@ -92,8 +94,8 @@ def _leads_to(nodes: Collection[object], start: Flight, keys: Collection[Hashabl
         seen.add(node)
         if node in nodes:
             return True
-        if isinstance(node, Flight) and node.home is not None:
-            ahead.append((node.home, ()))
+        if isinstance(node, Flight):
+            ahead += [(other, ()) for other in (node.home, node.after) if other is not None]
         for awaited in _blocked.get(node, {}).values():
             ahead.extend(awaited.items())
     return False
@@ -102,9 +104,9 @@ def _leads_to(nodes: Collection[object], start: Flight, keys: Collection[Hashabl
 def _explain(keys: Collection[Hashable]) -> str:
     return (
         f"map() would wait for itself: {short_list(keys)} is being computed by a call that cannot "
-        "end before this map() does. Do not ask, inside a map_func, for keys that it is computing, "
-        "nor, in synchronous code inside an event loop, for keys that a task of that loop is "
-        "computing"
+        "end before this map() does. Do not ask, inside a map_func or progress function, for keys "
+        "that its map() is computing, nor, in synchronous code inside an event loop, for keys that "
+        "a task of it is computing"
     )
 
 

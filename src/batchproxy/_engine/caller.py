@@ -10,7 +10,7 @@ from weakref import ref
 
 from .._core.flights import Flight
 from .._core.plan import Plan
-from .._core.progress import Progress, Reporting, snapshot
+from .._core.progress import Progress, Reporting, reports_around, snapshot
 from .._slots import Slot
 
 
@@ -61,6 +61,9 @@ class Caller(ABC):
     hurried: ClassVar[bool] = False
     """Whether no checkpoint is due before a call, since each waits for another thread."""
 
+    after_reports: ClassVar[bool] = False
+    """Whether calls are made in the thread that reports are passed on in, after those."""
+
     def __init__(
         self,
         map_func: Callable[[list[Any]], Any],
@@ -75,9 +78,9 @@ class Caller(ABC):
         # The calls that this map() is nested in, the innermost first, and their slots.
         self.nest: Nest | None = None
         self.slots: Sequence[Slot] = ()
-        # What stands still until this map() returns: the call that it is nested in, and the event
-        # loop whose thread it holds.
-        self.blocked: list[object] = []
+        # What stands still until this map() returns: the call that it is nested in, the event loop
+        # whose thread it holds, and the progress functions that wait for it.
+        self.blocked: list[object] = reports_around()
         if (inside := innermost.get()) is not None:
             around: list[Flight] = []
             self.nest = nest = _under_way(inside, around)

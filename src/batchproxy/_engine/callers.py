@@ -110,6 +110,7 @@ class InCallingThread(FromThread):
     __slots__ = ()
 
     hurried = True
+    after_reports = True
 
     async def call(self, flight: Flight, items: list[Any]) -> Any:
         nest = Nest(flight)
@@ -154,6 +155,7 @@ class InWorkerThread(InCallingThread):
     __slots__ = ("_context",)
 
     interruptible = False
+    after_reports = False
     hurried = False  # who has been cancelled begins no further call
 
     def __init__(

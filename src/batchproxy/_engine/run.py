@@ -120,12 +120,13 @@ class Run:
         """
         plan, caller, claims = self._plan, self._caller, self._claims
         size, _, limit, counters = self._options
+        after = caller.reporting if caller.after_reports else None
         while plan.due and not plan.over:
             if not caller.hurried:
                 await checkpoint(caller.loop)
             if plan.over or not (plan.left or plan.spare):
                 break  # others were quicker
-            flight, outcome = Flight(caller.home, counters), None
+            flight, outcome = Flight(caller.home, counters, after), None
             plan.running.add(flight)
             try:
                 if limit is not None:

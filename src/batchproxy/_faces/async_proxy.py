@@ -16,7 +16,7 @@ from .._core.counters import Statistics
 from .._core.keys import is_unequal
 from .._core.outcome import Failure
 from .._core.plan import Plan
-from .._core.progress import Progress, reporting
+from .._core.progress import Progress, reporting, reports_around
 from .._engine.caller import innermost, leave
 from .._engine.callers import InTask
 from .._engine.engine import Engine
@@ -584,7 +584,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
         loop = running_loop()
         if loop is None:
             await checkpoint()  # which says that there is none
-        inside = innermost.get() is not None
+        inside = innermost.get() is not None or reports_around()
         caller = InTask(self._function, loop) if inside else None
         outcome = await loads.load(key, item, weight, loop, caller)
         if isinstance(outcome, Failure):

@@ -152,7 +152,8 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
                 is raised for them.
             progress: True for a bar (it needs the extra ``progress``), or a plain function that is
                 given a `Progress`. It is called in the calling thread: while `map_func` runs there,
-                it has to wait.
+                it has to wait, and the other way round. So it may not ask there for keys that its
+                own ``map()`` is computing, which is a `CircularWaitError`.
 
         Returns:
             A new list as long as `items`. The results in it are shared with everybody who asks.
