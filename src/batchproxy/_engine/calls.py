@@ -27,12 +27,12 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
             answer = await caller.call(flight, plan.items_of(flight.keys))
         except Exception as error:
             kind = GivenUp if _in_clean_up(error, outside) else _kind(error)
-            return kind(error, error.__traceback__)
+            return kind.of(error, outside)
         if isinstance(answer, Failure):  # of a function in another thread
             return _kind(answer.error)(*answer)
         return accept(answer, flight.keys, plan.items_of)
     except Exception as error:
-        return Failure(error, error.__traceback__)
+        return Failure.of(error, outside)
     finally:
         del plan, flight, answer, outside  # this frame is in the traceback: a cycle
 
