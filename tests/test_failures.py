@@ -9,9 +9,9 @@ from typing import Any
 
 import anyio
 import pytest
-from tools import naive, settle, step, together
+from tools import Interrupt, contexts, naive, settle, step, together
 
-from batchproxy import AsyncBatchingMapProxy, Cache, Progress
+from batchproxy import AnswerTypeError, AsyncBatchingMapProxy, Cache, Progress
 from batchproxy.testing import AsyncCalls, assert_idle
 
 
@@ -327,6 +327,55 @@ async def test_a_cancellation_comes_before_an_error_of_a_key() -> None:
     assert await proxy.map(keys, calls) == ["answer", "answer"]
 
 
+@pytest.mark.parametrize("kind", [ValueError, Interrupt, LookupError, AnswerTypeError])
+@pytest.mark.parametrize("ask", ["map", "load", "stream"])
+@pytest.mark.parametrize("max_concurrency", [1, 2])
+async def test_the_context_of_a_failure(
+    kind: type[BaseException], ask: str, max_concurrency: int
+) -> None:
+    """It is what the call left, for all who get it, and not what any of them was handling."""
+    proxy = AsyncBatchingMapProxy[int, str](1, max_concurrency)
+    seen: list[list[str]] = []
+
+    async def fail(items: list[int]) -> Any:
+        try:
+            raise KeyError("cause")
+        except KeyError:
+            await settle()
+            try:
+                raise kind from None
+            except LookupError as error:
+                return [error]
+            except AnswerTypeError:
+                return None
+
+    users = proxy.bind(fail)
+
+    async def get() -> None:
+        if ask == "load":
+            await users.load(1)
+        if ask == "map":
+            await users.map([1, 2])
+        async with users.stream([1, 2]) as results:
+            await anext(results)
+
+    async def caller(own: str) -> None:
+        try:
+            raise RuntimeError(own)
+        except RuntimeError:
+            with pytest.raises(kind) as raised:
+                await get()
+            seen.append(contexts(raised.value))
+
+    async with anyio.create_task_group() as group:
+        for own in ("one", "another"):
+            group.start_soon(caller, own)
+    if kind in (Interrupt, LookupError):  # which no two of them get, and which is no failing call
+        seen = [each[:1] for each in seen]
+    assert seen == [[] if kind is AnswerTypeError else ["'cause'"]] * 2
+    assert_idle(proxy)
+
+
 async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
     """However the contexts of a failure hang together, it arrives; cancelled or not."""
     proxy = AsyncBatchingMapProxy[int, str]()
@@ -340,6 +389,11 @@ async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
 
     with pytest.raises(ValueError, match="first"):
         await proxy.map([1], fetch)
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(ValueError, match="first"):
+            await proxy.map([1], fetch)
     with anyio.CancelScope() as scope, pytest.raises(ValueError, match="first"):
         await proxy.map([2], fetch)
     assert_idle(proxy)

@@ -509,8 +509,13 @@ async def test_a_source_that_raises(face: Face, window: int) -> None:
     """What was read before comes first, and then the very exception, once."""
     proxy, boom = face.proxy(4), OSError("source")
     source = face.source(Source(range(7), boom))
-    got, raised = await all_of(proxy.stream(source, face.calls(), window=window))
+    try:
+        raise RuntimeError("what the body is handling")
+    except RuntimeError as error:
+        got, raised = await all_of(proxy.stream(source, face.calls(), window=window))
+        outside = error if isinstance(proxy, BatchingMapProxy) else None  # there it is read in here
     assert (got, raised) == (pairs(range(7)), boom)
+    assert boom.__context__ is outside
     assert_idle(proxy)
 
 

@@ -19,7 +19,19 @@ import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 from process_tools import run
-from tools import Backend, Thread, both, each_way, modes, naive, never, settle, until
+from tools import (
+    Backend,
+    Interrupt,
+    Thread,
+    both,
+    contexts,
+    each_way,
+    modes,
+    naive,
+    never,
+    settle,
+    until,
+)
 
 from batchproxy import (
     AsyncBatchingMapProxy,
@@ -185,6 +197,40 @@ def test_exceptions_arrive_as_they_are(options: Any, kind: str) -> None:
     assert proxy.map([1, 2], again := Calls()) == ["1", "2"]
     assert again.batches == [[2]]  # what had finished stays
     assert proxy.statistics().failed == 1
+    assert_idle(proxy)
+
+
+@each_way
+@pytest.mark.parametrize("kind", [ValueError, Interrupt])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("ask", ["map", "load", "stream"])
+def test_exceptions_arrive_in_their_own_context(
+    options: Any, kind: type[BaseException], asynchronous: bool, ask: str
+) -> None:
+    """It is what the call left, whatever the caller is handling."""
+    proxy = BatchingMapProxy[int, str](**options)
+
+    def fail(items: list[int]) -> list[str]:
+        try:
+            raise KeyError("cause")
+        except KeyError:
+            raise kind from None
+
+    async def fail_later(items: list[int]) -> list[str]:
+        return fail(items)
+
+    users = proxy.bind(fail_later if asynchronous else fail)
+    asks: dict[str, Callable[[], object]] = {
+        "map": lambda: users.map([1]),
+        "load": lambda: users.load(1),
+        "stream": lambda: next(iter(stream)),
+    }
+    try:
+        raise RuntimeError("what the caller is handling")
+    except RuntimeError:
+        with users.stream([1]) as stream, pytest.raises(kind) as raised:
+            asks[ask]()
+    assert contexts(raised.value) == ["'cause'"]
     assert_idle(proxy)
 
 

@@ -118,6 +118,15 @@ class Interrupt(BaseException):
     """What a signal may raise anywhere."""
 
 
+def contexts(error: BaseException) -> list[str]:
+    """What was being handled where `error` was raised, and what was where that was raised."""
+    found = []
+    while (context := error.__context__) is not None:
+        found.append(str(context))
+        error = context
+    return found
+
+
 class Incomparable:
     """A key that cannot be compared."""
 

@@ -171,7 +171,7 @@ class Backing:
         except BaseException as error:
             self._unwritten.keep(encoded, expires)
             # Returned as it is: a variable of this frame, which is in the traceback, were a cycle.
-            return Published({}, refused, StoreFailure(error, error.__traceback__))
+            return Published({}, refused, StoreFailure.of(error))
         else:
             if self._unwritten.results:
                 self._unwritten.retry(self._write_late)
@@ -189,7 +189,7 @@ class Backing:
             if self.policy.goes_on(error):
                 return Published({}, refused)
             self._unwritten.keep(encoded, expires)
-            return Published({}, refused, StoreFailure(error, error.__traceback__))
+            return Published({}, refused, StoreFailure.of(error))
         finally:
             del refused, results  # as in `publish`
 

@@ -104,7 +104,7 @@ def _outcome_of(look: Look, names: dict[Hashable, bytes]) -> Seen | StoreFailure
     try:
         return look(names)
     except BaseException as error:
-        return StoreFailure(error, error.__traceback__)
+        return StoreFailure.of(error)
 
 
 def _pause(polls: int) -> float:

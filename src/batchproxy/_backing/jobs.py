@@ -49,7 +49,7 @@ class Job(Generic[R]):
         try:
             self.outcome = self._work()
         except BaseException as error:
-            self.outcome = StoreFailure(error, error.__traceback__)
+            self.outcome = StoreFailure.of(error)
         finally:
             self._table.take_back(self._flight)
             try:

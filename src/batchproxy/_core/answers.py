@@ -116,7 +116,7 @@ def _failures(keys: list[Hashable], results: list[Any]) -> dict[Hashable, Failur
     if not failed:
         return {}
     return {
-        key: Failure(result, result.__traceback__)
+        key: Failure.of(result)
         for key, result in zip(keys, results)
         if isinstance(result, Exception)
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 
 class Missing(Enum):
@@ -20,17 +20,47 @@ MISSING: Final = Missing.MISSING
 class Failure(NamedTuple):
     """An exception on its way to whoever waits for it, possibly to several callers.
 
-    Every ``raise`` adds frames to the traceback of the one exception object; each caller starts
-    again from the traceback that the failing call left.
+    Every ``raise`` adds frames to the traceback of the one exception object, and makes what the
+    caller is handling its context; each caller starts again from what the failing call left.
     """
 
     error: BaseException
     traceback: TracebackType | None
+    context: BaseException | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, outside: BaseException | None = None) -> Self:
+        """That of `error`, as it is now.
+
+        It was raised in the handler of `outside`, which is taken out of its contexts: that is for
+        one caller, and not for the others.
+        """
+        if outside is not None:
+            _take_out(outside, error)
+        return cls(error, error.__traceback__, error.__context__)
+
+    def restore(self) -> None:
+        """Give the error its context back, while it is being raised again."""
+        _set_context(self.error, self.context)
 
     @property
     def ends_all(self) -> bool:
         """Whether it ends every ``map()`` that it reaches, and is in no list."""
         return not isinstance(self.error, Exception)
+
+
+def _set_context(error: BaseException, context: BaseException | None) -> None:
+    BaseException.__setattr__(error, "__context__", context)  # also if its class refuses that
+
+
+def _take_out(outside: BaseException, error: BaseException) -> None:
+    seen: set[int] = set()  # chains of contexts can be circular
+    while (context := error.__context__) is not outside:
+        if context is None or id(error) in seen:
+            return
+        seen.add(id(error))
+        error = context
+    _set_context(error, None)
 
 
 class StoreFailure(Failure):
@@ -65,7 +95,7 @@ class Refused(Unsettled):
         """The failure of an item that was refused when it was alone."""
         cause = self.error.__cause__
         if isinstance(cause, Exception):
-            return Failure(cause, cause.__traceback__)
+            return Failure.of(cause)
         return Failure(*self)
 
 

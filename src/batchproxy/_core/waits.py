@@ -104,9 +104,9 @@ def _leads_to(nodes: Collection[object], start: Flight, keys: Collection[Hashabl
 def _explain(keys: Collection[Hashable]) -> str:
     return (
         f"map() would wait for itself: {short_list(keys)} is being computed by a call that cannot "
-        "end before this map() does. Do not ask, inside a map_func or a progress function, for keys "
+        "end before this map() does. Do not ask, inside a map_func or progress function, for keys "
         "that its map() is computing, nor, in synchronous code inside an event loop, for keys that "
-        "a task of that loop is computing"
+        "a task of it is computing"
     )
 
 

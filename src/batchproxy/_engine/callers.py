@@ -140,13 +140,14 @@ class InCallingThread(FromThread):
 
         Nothing raised by a user's function may reach the portal: some kinds would kill it.
         """
-        token = innermost.set(nest)
+        token, outside = innermost.set(nest), sys.exception()
         try:
             return self.map_func(items)
         except BaseException as error:
-            return Failure(error, error.__traceback__)
+            return Failure.of(error, outside)
         finally:
             innermost.reset(token)
+            del outside  # this frame is in the traceback, and that may lead here: a cycle
 
 
 class InWorkerThread(InCallingThread):
@@ -187,7 +188,7 @@ class InWorkerThread(InCallingThread):
                     await anyio.to_thread.run_sync(context.run, job, limiter=portal.threads)
             except Exception as error:  # there is no thread to be had
                 # Without its traceback: the flight is in the frames of that.
-                answers.append(Failure(error.with_traceback(None), None))
+                answers.append(Failure.of(error.with_traceback(None)))
             finally:
                 slot.release(answered)
                 answered.set()

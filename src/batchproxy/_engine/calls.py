@@ -28,17 +28,14 @@ async def call(caller: Caller, plan: Plan, flight: Flight) -> Outcome:
             answer = await caller.call(flight, plan.items_of(flight.keys))
         except Exception as error:
             clean_up = is_being_cancelled(caller.loop, before) and _is_after(error, outside)
-            return (GivenUp if clean_up else _kind(error))(error, error.__traceback__)
-        except BaseExceptionGroup as group:  # of a trio nursery in clean-up
-            cancelled, others = group.split(is_cancellation)
-            if cancelled is None or not isinstance(others, Exception):
-                raise
-            return GivenUp(others, others.__traceback__)
+            return (GivenUp if clean_up else _kind(error)).of(error, outside)
+        except BaseExceptionGroup as group:
+            return _of_nursery(group, outside)
         if isinstance(answer, Failure):  # of a function in another thread
             return _kind(answer.error)(*answer)
         return accept(answer, flight.keys, plan.items_of)
     except Exception as error:
-        return Failure(error, error.__traceback__)
+        return Failure.of(error, outside)
     finally:
         del plan, flight, answer, outside  # this frame is in the traceback: a cycle
 
@@ -47,6 +44,21 @@ def _kind(error: BaseException) -> type[Failure]:
     if isinstance(error, SplitBatch):
         return Refused
     return Failure if isinstance(error, Exception) else GivenUp
+
+
+def _of_nursery(group: BaseExceptionGroup[BaseException], outside: BaseException | None) -> GivenUp:
+    """What failed in one of trio in clean-up, without what cancelled it.
+
+    Raises:
+        BaseExceptionGroup: it is no such group.
+    """
+    cancelled, others = group.split(is_cancellation)
+    try:
+        if cancelled is None or not isinstance(others, Exception):
+            raise group
+        return GivenUp.of(others, outside)
+    finally:
+        del group, cancelled, others  # as in `call`
 
 
 def _is_after(error: BaseException, outside: BaseException | None) -> bool:

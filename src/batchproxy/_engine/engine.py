@@ -249,14 +249,15 @@ class Engine:
 
     def fail(self, plan: Plan) -> NoReturn:
         """Raise what ended `plan`, as the object that the failing call raised."""
-        assert plan.failure is not None
-        error, traceback = plan.failure
-        plan.annotate(error)
+        failure = plan.failure
+        assert failure is not None
+        plan.annotate(failure.error)
         plan.forget()
         try:
-            raise error.with_traceback(traceback)
+            raise failure.error.with_traceback(failure.traceback)
         finally:
-            del error, traceback  # this frame is in the traceback now: a cycle
+            failure.restore()
+            del failure  # this frame is in the traceback now: a cycle
 
     def count(self, items: int, shared: int = 0, stored: int = 0, maps: int = 1) -> None:
         """Count a ``map()`` that returns its list, or what a stream has given."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Hashable
 from itertools import islice
-from types import TracebackType
 from typing import Any
 
 from .._core.keys import check_hashable, hashable, is_unequal, refuse_tables
+from .._core.outcome import Failure
 from .._core.weights import checked
 from .._core.window import Portion, Window
 from .._messages import kind_of
@@ -44,8 +44,7 @@ class Feed:
         self.collected: list[Any] = []  # items of an asynchronous one, not yet added to the window
         self.ended = False
         self.refused = False  # whether that is for what its items are: nothing behind one comes
-        self.error: Exception | None = None  # what ended it
-        self._traceback: TracebackType | None = None
+        self._failure: Failure | None = None  # what ended it
         self._key = key
         self._weight = weight
         self._check = check
@@ -81,8 +80,8 @@ class Feed:
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes: because of `error`, if that is given."""
         if not self.refused:
-            self.ended, self.error = True, error
-            self._traceback = None if error is None else error.__traceback__
+            self.ended = True
+            self._failure = None if error is None else Failure.of(error)
 
     def _refuse(self, error: Exception) -> None:
         self.end(error)  # which comes before what the source may have raised since
@@ -163,14 +162,14 @@ class Feed:
 
     def forget(self) -> None:
         """Let go of what ended it: the frame of `read` is in the traceback, a cycle."""
-        self.error = self._traceback = None
+        self._failure = None
 
     def raise_error(self) -> None:
         """Raise what ended it, if anything did, as the object that it is."""
-        if self.error is not None:
-            error, traceback = self.error, self._traceback
+        if (failure := self._failure) is not None:
             self.forget()
             try:
-                raise error.with_traceback(traceback)
+                raise failure.error.with_traceback(failure.traceback)
             finally:
-                del error, traceback  # this frame is in the traceback now: a cycle
+                failure.restore()
+                del failure  # this frame is in the traceback now: a cycle

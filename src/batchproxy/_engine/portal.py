@@ -193,11 +193,13 @@ class PortalCall:
             raise
         finally:
             self.portal.calls.discard(self)
-        if self._error is not None:
+        if (error := self._error) is not None:
+            self._error, context = None, error.__context__
             try:
-                raise self._error
+                raise error
             finally:
-                self._error = None  # the traceback has this frame: a cycle
+                BaseException.__setattr__(error, "__context__", context)  # as `Failure.restore`
+                del error, context  # this frame is in the traceback now: a cycle
         if not self._finished:
             raise PortalError(_DEATH) from self.portal._error
 

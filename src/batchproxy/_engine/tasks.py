@@ -8,6 +8,7 @@ from contextvars import copy_context
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from .._core.outcome import Failure
 from .._core.plan import Plan
 from .._loops import is_cancellation, is_torn_down
 from .caller import Caller
@@ -68,12 +69,13 @@ class Tasks:
             # On asyncio a child may be cancelled before its first step, and then notes nothing.
             ended_by.append(anyio.get_cancelled_exc_class()())
         if ended_by:
-            error = min(ended_by, key=_gravity)
+            failure = Failure.of(min(ended_by, key=_gravity))
             ended_by.clear()
             try:
-                raise error
+                raise failure.error
             finally:
-                del error  # this frame is in its traceback now: a cycle
+                failure.restore()
+                del failure  # this frame is in its traceback now: a cycle
 
     async def _child(self, function: Callable[[], Awaitable[None]]) -> None:
         # A task group would wrap an exception, drop (on asyncio) a CancelledError that the user's

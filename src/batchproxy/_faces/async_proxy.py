@@ -591,5 +591,6 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
             try:
                 raise outcome.error.with_traceback(outcome.traceback)
             finally:
+                outcome.restore()
                 del outcome, caller  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above

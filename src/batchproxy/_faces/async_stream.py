@@ -11,6 +11,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._core.outcome import Failure
 from .._core.progress import Reporting
 from .._core.shelf import Pairs
 from .._core.window import Window
@@ -200,10 +201,12 @@ class AsyncStream(Generic[S, T]):
     def _raise_error(self) -> NoReturn:
         error, self._error = self._error, None
         assert error is not None
+        failure = Failure.of(error)
         try:
             raise error
         finally:
-            del error  # this frame is in its traceback now: a cycle
+            failure.restore()
+            del error, failure  # this frame is in its traceback now: a cycle
 
 
 class _AsyncChunks(Generic[S, T]):

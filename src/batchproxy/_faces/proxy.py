@@ -551,5 +551,6 @@ class BoundFunction(TravellingFunction, Generic[S, T]):
             try:
                 raise outcome.error.with_traceback(outcome.traceback)
             finally:
+                outcome.restore()
                 del outcome, caller, call  # this frame is in the traceback now: a cycle
         return outcome  # type: ignore[no-any-return] # as above
