@@ -55,8 +55,8 @@ def short_lease() -> tuple[MemoryStore, BatchingMapProxy[int, str]]:
 
 def beats(store: MemoryStore, times: int) -> None:
     """Wait until a lease was to be renewed so many times more."""
-    end = store.uses["heartbeat"] + times
-    until(lambda: store.uses["heartbeat"] >= end)
+    end = store.beats + times
+    until(lambda: store.beats >= end)
 
 
 def failing(items: list[int]) -> list[str]:
