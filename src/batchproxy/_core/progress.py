@@ -90,7 +90,7 @@ class Reporting:
     __slots__ = ("_last", "_report", "busy")
 
     def __init__(self, report: Report) -> None:
-        self.busy = False  # whether that function is being called
+        self.busy: bool = False  # whether that function is being called
         self._report: Report | None = report
         self._last: Progress | None = None
 
