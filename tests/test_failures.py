@@ -376,6 +376,42 @@ async def test_the_context_of_a_failure(
     assert_idle(proxy)
 
 
+async def test_a_failure_without_the_context_of_its_caller() -> None:
+    """Who was handling something else is not in it; so nothing is to be taken out."""
+
+    async def fetch(items: list[int]) -> list[str]:
+        try:
+            raise ValueError("boom")
+        except ValueError as error:
+            error.__context__ = None
+            raise
+
+    try:
+        raise LookupError
+    except LookupError:
+        with pytest.raises(ValueError, match="boom") as caught:
+            await AsyncBatchingMapProxy[int, str]().map([1], fetch)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+async def test_a_group_that_is_no_exception(batch_size: int | None) -> None:
+    """It comes as it is, as what is in it would; and the keys are free."""
+    proxy, group = AsyncBatchingMapProxy[int, str](batch_size), BaseExceptionGroup("", [Odd()])
+
+    async def fetch(items: list[int]) -> list[str]:
+        raise group
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await proxy.map([1, 2], fetch)
+    assert caught.value is group
+    assert_idle(proxy)
+
+
+class Odd(BaseException):
+    """None that anybody expects."""
+
+
 async def test_a_circular_chain_of_contexts_does_not_hang() -> None:
     """However the contexts of a failure hang together, it arrives; cancelled or not."""
     proxy = AsyncBatchingMapProxy[int, str]()
