@@ -63,3 +63,8 @@ class StoreError(BatchProxyError, RuntimeError):
 
     A ``map()`` raises it if its `Cache` has ``on_store_error="raise"``.
     """
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Set what `error` was raised during, also if its class refuses attributes."""
+    BaseException.__setattr__(error, "__context__", context)

@@ -53,7 +53,7 @@ def _matched(
     answer: Any, keys: list[Hashable], items_of: Callable[[list[Hashable]], list[Any]]
 ) -> list[Any]:
     if isinstance(answer, (list, tuple)):
-        count, answer = len(answer), list(answer)
+        count, results = len(answer), list(answer)
     elif isinstance(answer, Mapping):
         names: list[Any] = keys
         if missing := [key for key in keys if key not in answer]:
@@ -80,16 +80,15 @@ def _matched(
         raise _wrong_kind(answer, "return a list with one result per item")
     else:
         try:
-            count, answer = len(answer), list(answer)
+            count, results = len(answer), list(answer)
         except TypeError:  # an array of no dimension has the methods, but no length
             raise _wrong_kind(answer, "return a list with one result per item") from None
-    if not len(answer) == count == len(keys):  # of a subclass they may differ
-        number = len(answer) if count == len(keys) else count
+    if not len(results) == count == len(keys):  # of a subclass they may differ
+        number = len(results) if count == len(keys) else count
         raise AnswerValueError(
             f"map_func answered with {number} results to a batch of {len(keys)} items; "
             "return exactly one result per item, in the order of the batch"
         )
-    results: list[Any] = answer
     return results
 
 

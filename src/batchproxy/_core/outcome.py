@@ -7,6 +7,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
+from .._errors import set_context
+
 
 class Missing(Enum):
     """The mark of a key without an answer; `None` is a value."""
@@ -41,16 +43,12 @@ class Failure(NamedTuple):
 
     def restore(self) -> None:
         """Give the error its context back, while it is being raised again."""
-        _set_context(self.error, self.context)
+        set_context(self.error, self.context)
 
     @property
     def ends_all(self) -> bool:
         """Whether it ends every ``map()`` that it reaches, and is in no list."""
         return not isinstance(self.error, Exception)
-
-
-def _set_context(error: BaseException, context: BaseException | None) -> None:
-    BaseException.__setattr__(error, "__context__", context)  # also if its class refuses that
 
 
 def _take_out(outside: BaseException, error: BaseException) -> None:
@@ -60,7 +58,7 @@ def _take_out(outside: BaseException, error: BaseException) -> None:
             return
         seen.add(id(error))
         error = context
-    _set_context(error, None)
+    set_context(error, None)
 
 
 class StoreFailure(Failure):

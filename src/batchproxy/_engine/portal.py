@@ -24,7 +24,7 @@ from anyio import CancelScope, CapacityLimiter
 from anyio.abc import TaskGroup
 
 from .. import _loops
-from .._errors import PortalError
+from .._errors import PortalError, set_context
 from .._forks import at_fork, unforked
 
 T = TypeVar("T")
@@ -198,7 +198,7 @@ class PortalCall:
             try:
                 raise error
             finally:
-                BaseException.__setattr__(error, "__context__", context)  # as `Failure.restore`
+                set_context(error, context)  # as `Failure.restore`
                 del error, context  # this frame is in the traceback now: a cycle
         if not self._finished:
             raise PortalError(_DEATH) from self.portal._error
