@@ -581,9 +581,10 @@ async def test_whose_context_variables_calls_have() -> None:
         return naive(items)
 
     name.set("who enters")
-    async with AsyncBatchingMapProxy[int, str](1, 2).stream(range(9), fetch, window=2) as results:
+    items = [number // 4 for number in range(24)]  # the window is full of one
+    async with AsyncBatchingMapProxy[int, str](3, 2).stream(items, fetch, window=4) as results:
         name.set("the body")
-        assert [pair async for pair in results] == pairs(range(9))
+        assert [pair async for pair in results] == pairs(items)
     assert set(seen) == {"who enters"}
 
 
