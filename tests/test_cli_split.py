@@ -42,16 +42,16 @@ def stars(item):
     return item.count("*")
 
 def negative(item):
-    return -1
+    return item == "*" or -1
 
 def same(item):
-    return item
+    return item == "*" or item
 
 def huge(item):
-    return 10**5000
+    return item == "*" or 10**5000
 
 def failing(item):
-    return {}[item]
+    return item == "*" or {}[item]
 '''
 
 
@@ -149,15 +149,14 @@ def test_the_weight_is_what_a_function_says(folder: Path) -> None:
 def test_what_is_no_weight_ends_the_run(
     folder: Path, more: tuple[str, ...], function: str, message: str
 ) -> None:
-    """Before anything is sent, and says of which function, item and row it is."""
-    Path("words.txt").write_text("a\nb\n")
+    """It says of which function, item and row it is; what came before is not lost."""
+    Path("words.txt").write_text("*\na\na\n")
     weight = ("--max-weight", 3, "--weight", f"refusing.py:{function}", *more)
     result = call("map", "refusing.py:plain", "words.txt", *weight, status=1)
-    where = "" if "--dry-run" in more else "words.txt:1: "
-    assert f"batchproxy: {where}--weight refusing.py:{function} {message}" in result.output
-    assert calls_of_functions() == []
+    assert f"batchproxy: words.txt:2: --weight refusing.py:{function} {message}" in result.output
+    assert calls_of_functions() == ([] if "--dry-run" in more else [["*"]])
     shown = call("map", "refusing.py:plain", "words.txt", *weight, "--traceback", status=1)
-    assert ("in failing\n" in shown.output) == (function == "failing" and where != "")
+    assert ("in failing\n" in shown.output) == (function == "failing")
 
 
 @pytest.mark.parametrize(

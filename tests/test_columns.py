@@ -283,6 +283,20 @@ def test_what_is_in_structs_and_lists(kind: Any, value: Any) -> None:
     assert list(map(repr, sent(categories, key=repr))) == [repr({"a": NOON})]
 
 
+def test_what_no_row_has_in_structs_and_lists() -> None:
+    """Nanoseconds under a null, or beside a slice, are in no value."""
+    exact, ends = pa.array([1, 2000, 3000], NS), pa.array([0, 1, 2, 3], pa.int32())
+    null = pa.array([True, False, False])
+    structs = pa.StructArray.from_arrays([exact], ["a"], mask=null)
+    lists = pa.ListArray.from_arrays(ends, exact, mask=null)
+    fixed = pa.FixedSizeListArray.from_arrays(exact, 1)
+    times = [dt.datetime(1970, 1, 1, microsecond=micro) for micro in (2, 3)]
+    assert sent(structs, key=repr) == [{"a": time} for time in times]
+    assert sent(lists, key=repr) == sent(fixed[1:], key=repr) == [[time] for time in times]
+    with pytest.raises(ValueError, match="Casting from"):
+        sent(fixed, key=repr)
+
+
 def test_structs_and_lists_as_keys() -> None:
     """Dicts and lists: `key=` makes keys of them, and an error says so."""
     structs = pa.array([{"id": 1, "x": 1}, None, {"id": 2, "x": 1}, {"id": 1, "x": 2}])

@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -17,10 +18,11 @@ from ._apart import check_apart, check_code
 from ._formats import Source, make_reader, make_writer
 from ._keys import key_of
 from ._load import load
+from ._map import show_traceback
 from ._options import Options
 from ._output import can_be_made, check_output
 from ._results import Results
-from ._rows import BadInput
+from ._rows import BadInput, Failed, Row
 from ._store import open_store, using
 from ._terminal import count, say, standard_output, tell
 from ._weights import BadWeight, Weighing
@@ -74,8 +76,14 @@ def dry_run(options: Options) -> int:
                         found = store.get_many(namespace, new)
                 known += len(found)
                 left = [by_key[key] for key in new if key not in found]
-                calls += _calls(left, options.batch_size, weighing)
-        except (BadInput, BadWeight) as error:
+                try:
+                    calls += _calls(left, options.batch_size, weighing)
+                except BadWeight as error:
+                    line = _line(window, error.item)
+                    raise Failed(f"{source.name}:{line}: {error}") from error.__cause__
+        except (BadInput, Failed) as error:
+            if isinstance(error, Failed):
+                show_traceback(options, error.__cause__, sys.stderr)
             say(str(error))
             return 1
     there = "" if path is None else f"{known:,} {'is' if known == 1 else 'are'} in {path}, "
@@ -86,6 +94,12 @@ def dry_run(options: Options) -> int:
         *([f"{count(malformed, 'malformed row')}"] if malformed else []),
     )
     return 3 if malformed else 0
+
+
+def _line(window: list[Row], item: Any) -> int:
+    """Where `item` is, which is mapped in `window`."""
+    key = key_of(item)
+    return next(row.line for row in window if row.mapped and key_of(row.item) == key)
 
 
 def _calls(items: list[Any], batch_size: int, weighing: Weighing) -> int:

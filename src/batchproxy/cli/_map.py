@@ -70,7 +70,7 @@ def run(options: Options) -> int:
 
 def show_traceback(options: Options, error: BaseException | None, stream: TextIO) -> None:
     """Where `error` was raised, if that is asked for."""
-    if options.traceback:
+    if options.traceback and error is not None:
         text = "".join(traceback.format_exception(error))
         show(text if options.store is None else options.store.clean(text), stream)
 

@@ -116,7 +116,7 @@ def _as_python(column: Any) -> list[Any]:
     kind = column.type
     try:
         if (exact := _in_microseconds(kind)) != kind:
-            column = column.cast(exact)
+            column = _cast(column, exact)
         values: list[Any] = column.to_pylist()
         return values
     except (pa.ArrowException, TypeError, ValueError, OverflowError, LookupError) as error:
@@ -124,6 +124,21 @@ def _as_python(column: Any) -> list[Any]:
             f"a column of {kind} has a value that Python has not: {describe(error)}. "
             "Cast the column first (what is smaller than a microsecond goes with safe=False)"
         ) from error
+
+
+def _cast(column: Any, exact: Any) -> Any:
+    """`column` as of the type `exact`.
+
+    Raises:
+        ArrowInvalid: That has not all of its values.
+    """
+    try:
+        return column.cast(exact)
+    except pa.ArrowInvalid:  # also of what is under a null, or beside a slice
+        cut = column.cast(exact, safe=False)
+        if cut.cast(column.type).equals(column):
+            return cut
+        raise
 
 
 def _in_microseconds(kind: Any) -> Any:
