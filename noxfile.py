@@ -198,7 +198,7 @@ def engines(session: nox.Session) -> None:
 
 @nox.session(name="real-job")
 def real_job(session: nox.Session) -> None:
-    """A whole job against a provider of embeddings on loopback, beside other ways; 20 minutes.
+    """A whole job against a provider of embeddings on loopback, beside other ways; an hour.
 
     `-- --write docs/speed` keeps the tables; `-- --texts 400 --seeds 1` is a quick look.
     """

@@ -1,7 +1,10 @@
 """Points 24 and 25 of the contract: a column in the parts of Dask, in threads and in processes."""
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,21 @@ from dask.base import tokenize  # noqa: E402 - it needs dask
 from batchproxy.integrations.pandas import map_series  # noqa: E402 - it needs pandas
 
 CITIES = [f"city {number % 30}" if number % 7 else None for number in range(400)]
-SCHEDULERS = [{"scheduler": "threads"}, {"scheduler": "processes", "num_workers": 2}]
-schedulers = pytest.mark.parametrize("options", SCHEDULERS, ids=lambda each: str(each["scheduler"]))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Processes that have imported pandas once; Dask would make new ones each time."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.fixture(params=["threads", "processes"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How Dask is to compute."""
+    if request.param == "threads":
+        return {"scheduler": "threads"}
+    return {"scheduler": "processes", "pool": request.getfixturevalue("pool")}
 
 
 def locate(log: str, cities: list[str]) -> list[str]:
@@ -49,7 +65,6 @@ def parts() -> Any:
     return dd.from_pandas(pd.DataFrame({"city": CITIES}), npartitions=4)
 
 
-@schedulers
 @pytest.mark.parametrize("function", [locate, locate_async])
 def test_each_value_is_sent_once(tmp_path: Path, options: dict[str, Any], function: Any) -> None:
     """Over all parts, workers and actions; and no null is."""
@@ -66,7 +81,6 @@ def test_each_value_is_sent_once(tmp_path: Path, options: dict[str, Any], functi
         assert sorted(sent) == sorted({city for city in CITIES if city})
 
 
-@schedulers
 def test_failures(tmp_path: Path, options: dict[str, Any]) -> None:
     """The exception of the function is that of `compute()`; or there is a column of errors."""
     function = bound(tmp_path, refuse)

@@ -331,10 +331,10 @@ class ShuffledLoop(VirtualTimeLoop):
         super()._run_once()  # type: ignore[misc] # typeshed does not tell
 
 
-def backend_options(name: str, *, debug: bool = True) -> dict[str, Any]:
+def backend_options(name: str, *, debug: bool | None = None) -> dict[str, Any]:
     """What `anyio.run` needs for one of BACKENDS, or "shuffled". All but uvloop have virtual time.
 
-    Only "asyncio" can `debug`.
+    Only "asyncio" can `debug`; if that is not said, it does where Python is in development mode.
     """
     match name:
         case "asyncio":
