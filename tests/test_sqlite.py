@@ -728,6 +728,41 @@ def test_keys_that_are_none(store: SQLiteStore) -> None:
     assert store.get_many("n", keys(1)) == batch(1)
 
 
+def test_large_values(store: SQLiteStore, wall: Clock) -> None:
+    """They are written in pieces, beside small ones; and replaced only where that is asked for."""
+    first, second, third, _ = keys(4)
+    before = {first: b"a" * 3_000_001, second: b"small"}
+    store.set_many("n", before, None)
+    other = dict.fromkeys(keys(4), b"b" * 2**21)
+    assert store.publish_many("n", other, A, 10) == before
+    assert store.get_many("n", keys(4)) == {**other, **before}
+    wall.now += 11
+    assert store.get_many("n", keys(4)) == before
+    store.publish_many("n", {third: b"c" * 2**21}, A, None)  # which has expired
+    after = {first: b"d", second: b"e" * 2_000_000}
+    store.set_many("n", after, None)
+    assert store.get_many("n", keys(4)) == {**after, third: b"c" * 2**21}
+    assert store.usage() == {"n": Usage(3, 1 + 2_000_000 + 2**21)}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory as Linux tells it")
+@pytest.mark.parametrize("ttl", [None, 60])
+def test_the_memory_that_a_large_value_takes(path: Path, ttl: float | None) -> None:
+    """Little beside the value itself; SQLite makes two copies of what it is given whole."""
+    script = f"""
+def most():
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+store, value = opened(path), b"x" * 60_000_000
+before = most()
+store.set_many("n", {{b"k": value}}, {ttl})
+assert most() - before < 30_000_000
+"""
+    run(PRELUDE + script, path)
+
+
 def test_any_other_failure(store: SQLiteStore, raw: sqlite3.Connection) -> None:
     """What SQLite says is passed on with the name of the file."""
     store.set_many("n", batch(1), None)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice, repeat
-from typing import Self
+from typing import Any, Self
 
 from .._messages import short
 from .._recipes import Travels, enlist
@@ -19,6 +19,7 @@ from ._sqlite_pool import Pool
 _CHUNK = 250  # keys in a statement: from 50 to 1000 take the same time, and every SQLite takes 999
 _PAGE = 250  # rows that `scan` has in memory
 
+_LARGE = 2**20  # bytes of a value that is written in pieces of so many
 _ROW = 1_000  # bytes of a row besides its value, of the key for the most part
 _CLAIM = 2**22  # bytes of the keys in one row; what is longer is not ours, and not read
 _NAME = 2**20  # bytes of a namespace, at most; as above
@@ -29,6 +30,12 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # Anything may be in a file of others: that it is bytes, and not too many to read them.
 _CLAIM_FITS = f"typeof(keys) = 'blob' AND length(keys) <= {_CLAIM}"
 _NAME_FITS = f"typeof(name) = 'blob' AND length(name) <= {_NAME}"
+
+# Not REPLACE: a row keeps its number, so that a scan does not meet it again.
+_INSERT = """
+INSERT INTO results (namespace, key, value, expires) VALUES (?, ?, {}, ?)
+ON CONFLICT (namespace, key) DO UPDATE SET value = excluded.value, expires = excluded.expires
+WHERE ? OR results.expires <= ?"""
 
 _LIVE = "(expires IS NULL OR expires > ?) AND typeof(value) = 'blob'"
 _VERSION = "PRAGMA data_version"  # another number when anybody else has written
@@ -401,22 +408,28 @@ def _write(
         "DELETE FROM results WHERE id IN (SELECT id FROM results WHERE expires <= ? LIMIT ?)",
         (now, 2 * len(values)),
     )
-    written = connection.executemany(
-        # Not REPLACE: a row keeps its number, so that a scan does not meet it again.
-        "INSERT INTO results (namespace, key, value, expires) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (namespace, key) DO UPDATE "
-        "SET value = excluded.value, expires = excluded.expires "
-        "WHERE ? OR results.expires <= ?",
-        zip(
-            repeat(namespace),
-            values.keys(),
-            values.values(),
-            repeat(None if ttl is None else now + ttl),
-            repeat(replace),
-            repeat(now),
-        ),
-    )
+    rest = (None if ttl is None else now + ttl, replace, now)
+    if max(map(len, values.values()), default=0) > _LARGE:
+        return sum(_write_large(connection, namespace, *each, rest) for each in values.items())
+    rows = zip(repeat(namespace), values.keys(), values.values(), *map(repeat, rest))
+    written = connection.executemany(_INSERT.format("?"), rows)
     return written.rowcount if values else 0
+
+
+def _write_large(
+    connection: sqlite3.Connection, namespace: int, key: bytes, value: bytes, rest: tuple[Any, ...]
+) -> int:
+    """As `_write`, in pieces: a value that SQLite is given whole is in memory twice more."""
+    row = (namespace, key, len(value), *rest)
+    if not connection.execute(_INSERT.format("zeroblob(?)"), row).rowcount:
+        return 0
+    (number,) = connection.execute(
+        "SELECT id FROM results WHERE namespace = ? AND key = ?", (namespace, key)
+    ).fetchone()
+    with connection.blobopen("results", "value", number) as blob:
+        for start in range(0, len(value), _LARGE):
+            blob.write(memoryview(value)[start : start + _LARGE])
+    return 1
 
 
 def _release(

@@ -18,7 +18,8 @@ _APPLICATION = int.from_bytes(b"bpxy", "big")
 _VERSION = 1
 
 # A value is in a row of its own with a number; in a table `WITHOUT ROWID` values of this size would
-# be part of the tree of the keys, which is 4.6 times slower and 3.3 times larger. Claims are few at
+# be part of the tree of the keys, which is 4.6 times slower and 3.3 times larger. It comes last: so
+# nothing is behind a large one, which would have to be in memory to be written. Claims are few at
 # a time: a row has all that a call was granted at once, instead of a row and an index for each key.
 # A lease ends in two halves, as `SharedStore` says. The first begins when it is renewed, the second
 # when it is doubted; `ends` is the end of the present one, on the monotonic clock of that boot.
@@ -28,8 +29,8 @@ CREATE TABLE results (
     id INTEGER PRIMARY KEY,
     namespace INTEGER NOT NULL,
     key BLOB NOT NULL,
-    value BLOB NOT NULL,
-    expires REAL
+    expires REAL,
+    value BLOB NOT NULL
 );
 CREATE UNIQUE INDEX results_key ON results (namespace, key);
 CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
