@@ -15,7 +15,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from memory_store import MemoryStore
-from store_tools import released
+from store_tools import OTHER, released
 from tools import (
     FREE_THREADED,
     Incomparable,
@@ -43,6 +43,7 @@ from batchproxy import (
     StoreError,
     Stream,
 )
+from batchproxy.codecs import digests
 from batchproxy.testing import AsyncCalls, Calls, assert_idle, look
 
 
@@ -1282,6 +1283,19 @@ async def test_a_store_that_fails_ends_the_stream() -> None:
     with pytest.raises(StoreError):
         async with proxy.stream(range(9), AsyncCalls(), return_exceptions=True) as results:
             await anext(results)
+    assert_idle(proxy)
+
+
+@faces
+async def test_a_failure_while_another_process_computes(face: Face) -> None:
+    """What that has is not in flight here any more: nobody waits for it."""
+    store = MemoryStore()
+    store.claim_many("stream", digests([1]), OTHER, 1)
+    cache = Cache[str](store=store, namespace="stream")
+    proxy, calls = face.proxy(1, cache=cache, **face.options), face.calls(lambda item: 1 / 0)
+    taken, error = await all_of(proxy.stream(face.source([1, 2]), calls))
+    assert (taken, type(error), calls.batches) == ([], ZeroDivisionError, [[2]])
+    await released()
     assert_idle(proxy)
 
 
