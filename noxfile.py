@@ -92,12 +92,12 @@ def free_threaded(session: nox.Session) -> None:
     if python is None:
         session.skip("there is no python3.13t, and FREE_THREADED_PYTHON is not set")
     extra = PROJECT["project"]["optional-dependencies"]
-    missing = ("batchproxy[", "dask", "uvloop")  # msgspec and uvloop have no wheels for it
+    missing = ("batchproxy[", "dask", "uvloop")  # these, and other extras, have no wheels for it
     needed = [need for need in extra["test"] if not need.startswith(missing)]
     environment = session.create_tmp()
     session.run(python, "-m", "venv", "--clear", environment, external=True)
     own_python = f"{environment}/bin/python"
-    own = ".[cli,progress,pydantic,redis]"
+    own = ".[cli,pandas,progress,pydantic,redis]"
     # Wheels only: of some of them only older versions have any.
     install = ["-m", "pip", "install", "--only-binary=:all:", own, *needed]
     session.run(own_python, *install, external=True)

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 
 class BatchProxyError(Exception):
-    """Base class of the errors that batchproxy itself raises.
+    """Base class of the errors that batchproxy itself raises, but for those of a `Codec`.
 
     Errors of a ``map_func`` are never wrapped in it: they arrive as the object that was raised.
     Bad arguments are a plain `TypeError` or `ValueError`.
@@ -31,15 +31,15 @@ class CircularWaitError(BatchProxyError, RuntimeError):
 
 
 class ClosedError(BatchProxyError, RuntimeError):
-    """``map()`` was called on a closed proxy."""
+    """A proxy that is closed was asked for something, or a stream outside of its block."""
 
 
 class PortalError(BatchProxyError, RuntimeError):
     """The event loop thread behind the sync proxies cannot serve this ``map()``.
 
     Raised for a ``map()`` whose process was forked in the middle of it (in the child), for one
-    called in the portal's own thread or while the interpreter shuts down, and for one whose portal
-    died.
+    called in the portal's own thread or while the interpreter shuts down, for one whose portal
+    died, and where no thread can be started.
     """
 
 

@@ -299,7 +299,9 @@ class BatchingMapProxy(TravellingProxy, Generic[S, T]):
             function: As `map_func` of `map`.
 
         Returns:
-            The function, with the methods ``map(items)`` and ``load(key)``.
+            An object with the name of the function, and the methods ``map(items)``,
+            ``stream(source)`` and ``load(key)``. It cannot be called itself: ``function`` can, for
+            a list. (Bind a method when there is an object that has it: ``self.fetch``.)
 
         Raises:
             TypeError: `function` cannot be called.
