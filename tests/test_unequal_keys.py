@@ -9,9 +9,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
+from tools import together
 
 from batchproxy import AsyncBatchingMapProxy, BatchingMapProxy, Cache
-from batchproxy.testing import AsyncCalls, Calls
+from batchproxy.stores import MemoryStore
+from batchproxy.testing import AsyncCalls, Calls, look
 
 
 class Subclass(float):
@@ -40,6 +42,9 @@ class Loud:
 
     def __hash__(self) -> int:
         return id(self)
+
+
+ONE_NAT = NaT()
 
 
 def recorded() -> Calls:
@@ -117,6 +122,32 @@ async def test_tuples() -> None:
     assert await proxy.map(items, calls) == [0, 0, 2, 3, 3, 5]
     assert [item["name"] for item in calls.keys] == [0, 2, 3, 5]
     assert proxy.statistics().cached == 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("key", "as_good"),
+    [
+        (math.nan, math.nan),
+        (math.nan, nan()),
+        (("a", math.nan), ("a", nan())),
+        (ONE_NAT, ONE_NAT),
+    ],
+    ids=["same object", "another NaN", "tuple", "NaT"],
+)
+async def test_invalidating_while_it_is_computed(stored: bool, key: Any, as_good: Any) -> None:
+    """Who asks later does not get what was begun before; who waits does. Others are left alone."""
+    cache = Cache[int](store=MemoryStore(), namespace="n") if stored else Cache[int]()
+    proxy = AsyncBatchingMapProxy[Any, int](cache=cache)
+    old = AsyncCalls(lambda item: 1, gated=True)
+    async with together(proxy) as callers:
+        callers.start("old", proxy.map, [key, ("b", math.nan)], old)
+        await old.wait_begun()
+        cache.invalidate([as_good])
+        assert len(look(cache).in_flight) == 1
+        assert await proxy.map([key], AsyncCalls(lambda item: 2)) == [2]
+        old.open()
+    assert callers.results["old"] == [1, 1]
 
 
 class Row(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
@@ -226,7 +226,8 @@ class Cache(Travels, Generic[T]):
             TypeError: `keys` is a single string or bytes object, or no iterable; or a key is not
                 hashable.
         """
-        return self._table.known(_to_be_found("get_many", keys))
+        keys, unkept = _listed("get_many", keys)
+        return self._table.known([key for key in keys if key not in unkept])
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.
@@ -292,13 +293,13 @@ class Cache(Travels, Generic[T]):
                 hashable, or one that no store can have. Nothing is forgotten then.
             StoreError: the store failed; it is not known what it still has.
         """
-        keys = _to_be_found("invalidate", keys)
+        keys, unkept = _listed("invalidate", keys)
         forget = partial(self._table.invalidate, keys)
         if (backing := self._backing) is None:
             forget()
             return
         # Of all that are listed: what is one key in memory may be several in the store.
-        names = list(dict.fromkeys(digests(keys)))
+        names = list(dict.fromkeys(digests([key for key in keys if key not in unkept])))
         # First: no call under way may write its result any more. And what was read in the meantime.
         backing.writers.forget(forget, partial(backing.delete, names), forget)
 
@@ -358,8 +359,8 @@ class Cache(Travels, Generic[T]):
         return f"<Cache: {len(self)} values, {under_way}{backing}>"
 
 
-def _to_be_found(method: str, keys: Any) -> list[Any]:
-    """Those of `keys` that something may be kept for; also equal ones, which may differ in type."""
+def _listed(method: str, keys: Any) -> tuple[list[Any], Collection[Any]]:
+    """All `keys`, also equal ones, which may differ in type; and those that nothing is kept for."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
             f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
@@ -371,7 +372,7 @@ def _to_be_found(method: str, keys: Any) -> list[Any]:
     except TypeError:
         _check_hashable(method, keys)
         raise
-    return [key for key in keys if key not in unkept]
+    return keys, unkept
 
 
 def _check_hashable(method: str, keys: list[Any]) -> None:

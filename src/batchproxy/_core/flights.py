@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .._loops import is_closed
 from .._slots import Slot
 from .counters import Counters
+from .keys import form_of, is_unequal, unequal
 from .outcome import MISSING, Failure, Outcome
 
 NOTHING: Mapping[Hashable, Any] = {}
@@ -244,8 +245,12 @@ class Flights:
         flight.failures = {**flight.failures, **failures}  # first: it is read after the others
         flight.gone = {**flight.gone, **gone}
 
-    def forget(self, keys: Iterable[Hashable]) -> None:
+    def forget(self, keys: Collection[Hashable]) -> None:
         """Let the calls under way for `keys` answer their waiters, but nobody else."""
+        if strange := unequal(keys):  # of which others in flight may be as good
+            forms = {*map(form_of, strange)}
+            others = [key for key in self.by_key if is_unequal(key) and form_of(key) in forms]
+            keys = [*keys, *others]
         for key in keys:
             if (flight := self.by_key.get(key)) is not None:
                 flight.intact = False

@@ -235,7 +235,7 @@ class Table:
             self._flights.forget(answers)
             self._values.store(answers.keys(), answers.values())
 
-    def invalidate(self, keys: Iterable[Hashable]) -> None:
+    def invalidate(self, keys: Collection[Hashable]) -> None:
         """Forget `keys`, also what calls under way are about to answer for them."""
         with self._lock:
             self._flights.forget(keys)

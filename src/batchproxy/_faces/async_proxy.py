@@ -581,7 +581,7 @@ class AsyncBoundFunction(TravellingFunction, Generic[S, T]):
             loads.engine.count(1)
             return known[0]  # type: ignore[no-any-return] # the cache is one of T
         if is_unequal(key):
-            return (await self.map([item]))[0]  # such a key cannot be waited for
+            return (await self.map([item]))[0]  # nobody gathers with it
         weight = loads.admit(key, item)
         loop = running_loop()
         if loop is None:
