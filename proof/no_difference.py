@@ -271,6 +271,27 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
         "the same is asked again after a checkpoint",
     ),
     ("Run.call_batches", "decide", "if plan.awaited: => if True:", _FASTER),
+    (
+        "Run.call_batches",
+        "swap jump",
+        "if plan.over: continue => break",
+        "a map() that is over goes on with nothing",
+    ),
+    ("Shelf.add_distinct", "change constant", "self._mixed = True => self._mixed = False", _FASTER),
+    ("block", "drop statement", "if not nodes: return => pass", _FASTER),
+    ("checkpoint", "decide", "if loop is None: => if True:", _FASTER),
+    (
+        "Plan.take_awaited",
+        "decide",
+        "for flight in [each for each in self.awaited if each.done or each.gone]:",
+        _FASTER,
+    ),
+    (
+        "Portal._run",
+        "decide",
+        "if self._backend == 'asyncio': => if True:",
+        "then an event loop more is made and closed",
+    ),
     ("missing", "decide", "if not known and (not flying): => if False:", _FASTER),
     ("_stacked", "decide", "if len(vectors) < len(results): => if True:", _FASTER),
     (

@@ -971,6 +971,22 @@ async def test_batches_by_weight() -> None:
     assert_idle(proxy)
 
 
+async def test_items_that_are_too_heavy_do_not_wait_for_each_other() -> None:
+    """Each is a batch of its own, also while more may come: so many calls as there may be."""
+    heavy: Any = {"weight": lambda item: 9, "max_weight": 2}
+    proxy, calls = AsyncBatchingMapProxy[int, str](4, 3, **heavy), AsyncCalls(gated=True)
+
+    async def read() -> AsyncIterator[int]:
+        for item in range(4):
+            yield item
+        await anyio.sleep_forever()
+
+    async with proxy.stream(read(), calls, window=9):
+        await settle()
+        assert sorted(calls.batches) == [[0], [1], [2]]
+    assert_idle(proxy)
+
+
 @faces
 @pytest.mark.parametrize("bad", [-1, float("nan"), "x", ZeroDivisionError()])
 async def test_a_weight_that_cannot_be_had(face: Face, bad: Any) -> None:

@@ -105,13 +105,13 @@ class Plan:
     def tell_apart(self) -> Iterator[None]:
         """Find the distinct keys of a long list, in steps between which others may have turns."""
         keys, seen = self.keys, set[Hashable]()
-        for start in range(0, len(keys), PIECE):
-            seen.update(keys[start : start + PIECE])
+        for piece in _pieces(keys):
+            seen.update(piece)
             yield
         if len(seen) < len(keys):
             distinct: dict[Hashable, None] = {}
-            for start in range(0, len(keys), PIECE):
-                distinct.update(dict.fromkeys(keys[start : start + PIECE]))
+            for piece in _pieces(keys):
+                distinct.update(dict.fromkeys(piece))
                 yield
             self.distinct = list(distinct)
             self.start(self.distinct)
@@ -321,6 +321,11 @@ class Plan:
         answers = dict(zip(self._claimed, self._computed))
         answers.update(self._learned)
         return list(map(answers.__getitem__, self.keys))
+
+
+def _pieces(keys: list[Hashable]) -> Iterator[list[Hashable]]:
+    for start in range(0, len(keys), PIECE):
+        yield keys[start : start + PIECE]
 
 
 def _distinct(keys: list[Hashable]) -> list[Hashable]:

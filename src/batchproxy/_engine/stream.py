@@ -234,10 +234,8 @@ class Flow(Steps):
                 if feed.ended:  # a key of an item was not to be had
                     break
             else:
-                ours = False
                 feed.end()
         except Exception as error:
-            ours = False
             feed.end(error)
         except GeneratorExit:  # pragma: no cover - of a loop that was torn down
             ours = False
