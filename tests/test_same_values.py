@@ -222,6 +222,8 @@ def test_the_part_is_named() -> None:
     with pytest.raises(ValueError, match=part) as caught:
         MsgspecCodec(list[Struct]).encode([*(Struct(0.5) for _ in range(1000)), Struct(1)])
     assert len(str(caught.value)) < 700
+    with pytest.raises(ValueError, match=r"back as 1\.0 of type 'float'; give it the exact type"):
+        PydanticCodec(float).encode(1)  # all of it
     part = r"give datetime\.datetime\(2020.*\) of type 'datetime' back"
     with pytest.raises(ValueError, match=part):
         MsgspecCodec(list[dt.datetime]).encode([MOMENT.replace(fold=1)])

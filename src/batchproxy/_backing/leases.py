@@ -116,8 +116,7 @@ class Grant:
     def add(self, keys: Collection[bytes]) -> None:
         """Note that `keys` are claimed."""
         with self._lock:
-            if not self._renewed:  # it was given back meanwhile
-                self.begin()
+            self.begin()  # once more, if it was given back meanwhile
             self._keys.update(keys)
 
     def remove(self, keys: Collection[bytes]) -> None:

@@ -58,7 +58,6 @@ class Window(Plan):
     ) -> None:
         nothing: list[Any] = []
         super().__init__(nothing, nothing, keep_failures=keep_failures)
-        self.start([])  # a list of its own
         self._most = most
         self._size = size
         self.passing: PassingWeights | None = None  # its `weights`
