@@ -286,6 +286,15 @@ NO_DIFFERENCE: list[tuple[str, str, str, str]] = [
     ("Shelf.place_of", "decide", "if here == keys: => if False:", _FASTER),
     ("Shelf.add_distinct", "change constant", "self._mixed = True => self._mixed = False", _FASTER),
     (
+        "AsyncStream._fill",
+        "swap twin",
+        (
+            "if self._uninterrupted + most > _MOST or not self._window.ready:"
+            " => if self._uninterrupted - most > _MOST or not self._window.ready:"
+        ),
+        "the next checkpoint is a few pairs later",
+    ),
+    (
         "AsyncStream._take_given",
         "drop operand",
         "if self._flow is not None and self._given: => if self._flow is not None:",

@@ -618,6 +618,45 @@ async def test_keys_that_cannot_be_compared(face: Face) -> None:
     assert raised is None
 
 
+class Numbers:
+    """An asynchronous iterator that is no generator; it says whether it was closed."""
+
+    closed = False
+
+    def __init__(self, end: int) -> None:
+        self._rest = iter(range(end))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        for number in self._rest:
+            return number
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("end", [3, 99], ids=["at the end", "left"])
+@pytest.mark.parametrize("whose", ["own", "made"])
+async def test_an_asynchronous_iterator_is_closed_if_it_was_made_here(whose: str, end: int) -> None:
+    """It is what `aiter()` gives, and not if that is the source: somebody may go on with it."""
+    numbers = Numbers(end)
+
+    class Source:
+        def __aiter__(self) -> Numbers:
+            return numbers
+
+    source = numbers if whose == "own" else Source()
+    proxy = AsyncBatchingMapProxy[int, str](2)
+    async with proxy.stream(source, AsyncCalls(), window=5) as results:
+        async for _ in results:
+            if end > 3:
+                break
+    assert numbers.closed == (whose == "made")
+
+
 @pytest.mark.parametrize("left", ["while it waits", "while it has given"])
 async def test_an_asynchronous_generator_is_closed(left: str) -> None:
     """When the block has been left it has run its clean-up, in the task that read it."""
