@@ -9,6 +9,8 @@ import sys
 import uuid
 import weakref
 from array import array
+from dis import get_instructions
+from types import CodeType, FunctionType
 from typing import Any
 from unittest.mock import Mock, call
 from zoneinfo import ZoneInfo
@@ -818,3 +820,38 @@ def test_a_call_that_fails_in_a_column() -> None:
     out = map_column(bound(fetch, 2), pa.array(["a", "b", "c"]), pa.string(), errors="column")
     assert out.field("value").to_pylist() == ["A", "B", None]
     assert out.field("error").to_pylist() == [None, None, "ConnectionError: reset"]
+
+
+# --- In other processes ---
+
+
+def called(function: Any) -> list[FunctionType]:
+    """The functions that it may call by a global name."""
+    names, codes = set[str](), [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+        names |= {each.argval for each in get_instructions(code) if each.opname == "LOAD_GLOBAL"}
+    found = [function.__globals__.get(name) for name in sorted(names)]
+    return [each for each in found if isinstance(each, FunctionType)]
+
+
+def test_no_two_functions_call_each_other() -> None:
+    """A function of one's own that maps a column has a fingerprint: dill looks through all of it.
+
+    It does not find the end where two functions call each other; a single one may call itself.
+    """
+    assert {each.__name__ for each in called(map_column)} >= {"column_of", "distinct", "short"}
+    done, rings = set[FunctionType](), list[list[str]]()
+
+    def look(function: Any, *path: Any) -> None:
+        if function in path[1:]:
+            rings.append([each.__qualname__ for each in path])
+        elif function not in done and function not in path:
+            for each in called(function):
+                look(each, function, *path)
+            done.add(function)
+
+    look(map_column)
+    assert len(done) > 20
+    assert rings == []

@@ -99,7 +99,8 @@ def _array(results: list[Any], kind: Any) -> Any:
     if kind is not None and pa.types.is_dictionary(kind):
         return _array(results, kind.value_type).dictionary_encode().cast(kind)
     if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, _storage(results, kind))
+        stored = _array(*_stored(results, kind))
+        return pa.ExtensionArray.from_storage(kind, stored.cast(kind.storage_type))
     stacked = _stacked(results)
     if stacked is not None and (kind is None or _family(kind) == _family(stacked.type)):
         column = stacked if kind is None else stacked.cast(kind)  # which refuses 2.5 as 2
@@ -114,12 +115,13 @@ def _array(results: list[Any], kind: Any) -> Any:
     return column
 
 
-def _storage(results: list[Any], kind: Any) -> Any:
+def _stored(results: list[Any], kind: Any) -> tuple[list[Any], Any]:
+    """What values of an extension type are made of, and the type of that."""
     if isinstance(kind, pa.Bool8Type):
-        return _array(results, pa.bool_()).cast(kind.storage_type)
+        return results, pa.bool_()
     if isinstance(kind, pa.FixedShapeTensorType):  # its storage is flat
         results = [result.ravel() if hasattr(result, "ravel") else result for result in results]
-    return _array(results, kind.storage_type)
+    return results, kind.storage_type
 
 
 def _stacked(results: list[Any]) -> Any:
