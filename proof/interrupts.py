@@ -327,9 +327,8 @@ MODES: dict[str, Callable[[Presser], Mode]] = {
 def interrupt_again_and_again(mode: str, times: int) -> None:
     """The child: prints for each interrupt where it came, or that what had to hold did not."""
     global pause
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a shell starts this with &
+    # A shell that starts this with & has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     must_go_on()
     subject = MODES[mode](Presser())
     for _ in range(times):

@@ -644,11 +644,11 @@ async def test_an_asynchronous_iterator_is_closed_if_it_was_made_here(whose: str
     """It is what `aiter()` gives, and not if that is the source: somebody may go on with it."""
     numbers = Numbers(end)
 
-    class Source:
+    class Maker:
         def __aiter__(self) -> Numbers:
             return numbers
 
-    source = numbers if whose == "own" else Source()
+    source = numbers if whose == "own" else Maker()
     proxy = AsyncBatchingMapProxy[int, str](2)
     async with proxy.stream(source, AsyncCalls(), window=5) as results:
         async for _ in results:

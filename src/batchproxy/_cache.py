@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
@@ -226,8 +226,7 @@ class Cache(Travels, Generic[T]):
             TypeError: `keys` is a single string or bytes object, or no iterable; or a key is not
                 hashable.
         """
-        keys, unkept = _listed("get_many", keys)
-        return self._table.known([key for key in keys if key not in unkept])
+        return self._table.known(_listed("get_many", keys)[1])
 
     def prime(self, mapping: Mapping[Any, T]) -> None:
         """Put results in that are known from elsewhere.
@@ -293,13 +292,13 @@ class Cache(Travels, Generic[T]):
                 hashable, or one that no store can have. Nothing is forgotten then.
             StoreError: the store failed; it is not known what it still has.
         """
-        keys, unkept = _listed("invalidate", keys)
+        keys, kept = _listed("invalidate", keys)
         forget = partial(self._table.invalidate, keys)
         if (backing := self._backing) is None:
             forget()
             return
         # Of all that are listed: what is one key in memory may be several in the store.
-        names = list(dict.fromkeys(digests([key for key in keys if key not in unkept])))
+        names = list(dict.fromkeys(digests(kept)))
         # First: no call under way may write its result any more. And what was read in the meantime.
         backing.writers.forget(forget, partial(backing.delete, names), forget)
 
@@ -359,8 +358,8 @@ class Cache(Travels, Generic[T]):
         return f"<Cache: {len(self)} values, {under_way}{backing}>"
 
 
-def _listed(method: str, keys: Any) -> tuple[list[Any], Collection[Any]]:
-    """All `keys`, also equal ones, which may differ in type; and those that nothing is kept for."""
+def _listed(method: str, keys: Any) -> tuple[list[Any], list[Any]]:
+    """All `keys`, also equal ones, which may differ in type; and those that may have a value."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise TypeError(
             f"{method}() takes an iterable of keys, got {kind_of(keys)}; put a "
@@ -372,7 +371,7 @@ def _listed(method: str, keys: Any) -> tuple[list[Any], Collection[Any]]:
     except TypeError:
         _check_hashable(method, keys)
         raise
-    return keys, unkept
+    return keys, [key for key in keys if key not in unkept]
 
 
 def _check_hashable(method: str, keys: list[Any]) -> None:

@@ -56,8 +56,8 @@ class Window(Plan):
         keyed: bool,
         keep_failures: bool,
     ) -> None:
-        nothing: list[Any] = []
-        super().__init__(nothing, nothing, keep_failures=keep_failures)
+        keys: list[Any] = []  # those that are still to be drawn: what was, is not known here
+        super().__init__(keys, keys, keep_failures=keep_failures)
         self._most = most
         self._size = size
         self.passing: PassingWeights | None = None  # its `weights`
